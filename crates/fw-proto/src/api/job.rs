@@ -1,0 +1,232 @@
+//! Jobs: a schedule, a selector, a command and policies.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Command, EnvValue, OnFull};
+use crate::{JobName, RunId, Span, Timestamp};
+
+/// A job as it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Job {
+    /// Its name.
+    pub name: JobName,
+    /// What it says.
+    pub spec: JobSpec,
+    /// Where it comes from.
+    pub source: JobSource,
+    /// Whether someone has paused it.
+    pub paused: bool,
+    /// When it fires next; `null` when never.
+    pub next_fire: Option<Timestamp>,
+    /// Its last fire that ran.
+    pub last_run: Option<RunId>,
+    /// Whether that run failed; `null` while it goes on or before the first.
+    pub last_failed: Option<bool>,
+    /// What is wrong with its file now; the last good version goes on.
+    pub error: Option<SourceError>,
+}
+
+/// Where a job comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum JobSource {
+    /// A file of the server's job directory, relative to it.
+    File(String),
+    /// `jobs apply`.
+    Api,
+}
+
+/// What a job says; unset keys have their defaults.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct JobSpec {
+    /// Cron with 5 fields, 6 with seconds first, or `@every 90s`.
+    pub schedule: String,
+    /// IANA name of the time zone; UTC when absent.
+    pub timezone: String,
+    /// Which hosts: a selector.
+    pub hosts: String,
+    /// What to run.
+    pub command: Command,
+    /// As which user; the agent's own when absent.
+    pub user: Option<String>,
+    /// In which directory.
+    pub cwd: Option<String>,
+    /// Environment.
+    pub env: BTreeMap<String, EnvValue>,
+    /// Ended after so long.
+    pub timeout: Option<Span>,
+    /// From TERM to KILL.
+    pub kill_after: Span,
+    /// Not started later than this after the nominal instant.
+    pub start_within: Span,
+    /// What happens when the job's earlier run goes on.
+    pub overlap: Overlap,
+    /// At most so many hosts at once.
+    pub max_parallel: Option<u32>,
+    /// Begin no further hosts once so many have failed.
+    pub max_failures: Option<u32>,
+    /// Whether it fires.
+    pub enabled: bool,
+    /// What happens when output comes faster than it can be shipped.
+    pub on_full: OnFull,
+    /// Called when a run fails.
+    pub on_failure: Vec<Hook>,
+    /// Called when a run succeeds after one that failed.
+    pub on_recovery: Vec<Hook>,
+}
+
+/// What happens when a job is due while its earlier run goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Overlap {
+    /// The fire is skipped.
+    #[default]
+    Skip,
+    /// It waits; only the latest one does.
+    Queue,
+    /// It runs beside the earlier one.
+    Allow,
+}
+
+/// A notice of a failure or a recovery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// POST the run as JSON to this URL.
+    Webhook(String),
+    /// Run this command on the server, with the run as JSON on its standard input.
+    Command(Vec<String>),
+}
+
+/// A job text (YAML), to be checked or applied.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct JobsText {
+    /// The text.
+    pub text: String,
+    /// What to call it in errors.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Say what would be, change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What a job text holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CheckedJobs {
+    /// The good jobs.
+    pub jobs: Vec<CheckedJob>,
+    /// What is wrong with the others.
+    pub errors: Vec<SourceError>,
+}
+
+/// A job that is in order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CheckedJob {
+    /// Its name.
+    pub name: JobName,
+    /// When it fires next; `null` when never.
+    pub next_fire: Option<Timestamp>,
+}
+
+/// An error in a text: what, where, and the line with a caret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SourceError {
+    /// The file.
+    pub file: String,
+    /// Counted from 1; 0 when the whole file is meant.
+    pub line: u32,
+    /// Counted from 1.
+    pub column: u32,
+    /// The job, when it belongs to one.
+    pub job: Option<String>,
+    /// What is wrong and what to do.
+    pub message: String,
+    /// The line and a caret under the place.
+    pub snippet: Option<String>,
+}
+
+impl std::fmt::Display for SourceError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{}: {}", self.file, self.line, self.column, self.message)?;
+        self.snippet.iter().try_for_each(|snippet| write!(f, "\n{snippet}"))
+    }
+}
+
+/// A row of the fire ledger: what became of one fire, or of neighbouring ones with the same fate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Fire {
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Option<FireReason>,
+    /// The instant it was due, when the row is of one fire.
+    pub nominal: Option<Timestamp>,
+    /// The first instant.
+    pub from: Timestamp,
+    /// The last instant.
+    pub to: Timestamp,
+    /// How many fires.
+    pub count: u64,
+    /// The run it began.
+    pub run_id: Option<RunId>,
+    /// From the nominal instant to the commit of the run.
+    pub lag_ms: Option<u64>,
+}
+
+/// What became of a fire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Waits for the job's earlier run.
+    Pending,
+    /// Its run was committed.
+    Ran,
+    /// Not run, on purpose.
+    Skipped,
+    /// A later fire took its place in the queue.
+    Coalesced,
+    /// Run later than due, after downtime.
+    CaughtUp,
+    /// Not run: the server was down.
+    Missed,
+}
+
+/// Why a fire has its verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum FireReason {
+    /// The job's earlier run went on.
+    Overlap,
+    /// Someone paused the job.
+    Paused,
+    /// The selector matched no host.
+    NoHosts,
+    /// The server was down.
+    Downtime,
+    /// The clock jumped ahead.
+    ClockJump,
+    /// The wall time does not exist on this day; it ran at the first instant after the gap.
+    DstGap,
+    /// A secret that the job needs does not exist.
+    NoSecret,
+    /// The job was changed or deleted while the fire waited.
+    Changed,
+    /// Begun by hand (`jobs run`).
+    Manual,
+}

@@ -1,0 +1,35 @@
+//! What the HTTP API under `/api/v1` takes and gives, one noun a file.
+//!
+//! JSON; times are RFC 3339 UTC with milliseconds, durations as people write them (`90s`),
+//! absent values `null`. Requests refuse unknown fields; readers of answers should skip them.
+
+mod host;
+mod invite;
+mod job;
+mod problem;
+mod run;
+mod secret;
+mod server;
+mod token;
+
+pub use host::{Host, HostState, LabelChange, NewName, Selected};
+pub use invite::{Invitation, NewInvitation};
+pub use job::{CheckedJob, CheckedJobs, Fire, FireReason, Hook, Job, JobSource, JobSpec, JobsText, Overlap, SourceError, Verdict};
+pub use problem::{Code, Problem};
+pub use run::{
+    Command, Created, EnvValue, LogEvent, NewRun, Offline, OnFull, Retry, Run, RunEvent, RunReport, RunState,
+    RunSummary, Task, TaskReason, TaskState, WaitingOn,
+};
+pub use secret::{NewSecret, Secret};
+pub use server::{KeyRotation, Readiness, ServerInfo};
+pub use token::{NewToken, Token, TokenMade};
+
+/// One page of a list, and where the next begins.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Page<T> {
+    /// The page.
+    pub items: Vec<T>,
+    /// Pass as `cursor` for the page after this one; `null` on the last.
+    pub next: Option<String>,
+}

@@ -1,0 +1,22 @@
+//! Words on the wire: agent frames, API types and the few values both are made of.
+//!
+//! Nothing here decides or acts. Frames are CBOR arrays with positional fields
+//! (RFC 8949, by `minicbor`): a reader skips what a newer writer added at the end,
+//! and reads an absent last field as `None`, so neighbours one minor version apart
+//! keep talking. API types are JSON.
+
+pub mod api;
+pub mod frame;
+mod id;
+mod join;
+mod key;
+pub mod record;
+mod time;
+
+pub use id::{Epoch, HostId, HostName, Incarnation, InvalidName, JobName, NodeId, RunId, TaskKey};
+pub use join::{InvalidJoin, Join};
+pub use key::{InvalidKey, PublicKey};
+pub use time::{InvalidTime, Span, Timestamp};
+
+/// The first and last version of the agent protocol that this build speaks.
+pub const PROTOCOL: std::ops::RangeInclusive<u16> = 1..=1;
