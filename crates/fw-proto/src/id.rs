@@ -62,20 +62,26 @@ uuid_newtype! {
 }
 
 /// Fencing number of a server's life. Hosts refuse one lower than the highest they have seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode,
+)]
 #[serde(transparent)]
 #[cbor(transparent)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Epoch(#[n(0)] pub u64);
 
 /// A node of a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode,
+)]
 #[serde(transparent)]
 #[cbor(transparent)]
 pub struct NodeId(#[n(0)] pub u16);
 
 /// What a host is asked to do at most once: (run, node, attempt). The host itself completes the key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode,
+)]
 pub struct TaskKey {
     /// The run.
     #[n(0)]
@@ -214,7 +220,20 @@ mod tests {
 
     #[test]
     fn a_name_is_never_a_path_nor_markup() {
-        for bad in ["", "a/b", "..", "a..b", "<b>", "a b", "-rf", "a\u{7}", "é", ".hidden", "not", &"x".repeat(254)] {
+        for bad in [
+            "",
+            "a/b",
+            "..",
+            "a..b",
+            "<b>",
+            "a b",
+            "-rf",
+            "a\u{7}",
+            "é",
+            ".hidden",
+            "not",
+            &"x".repeat(254),
+        ] {
             assert!(bad.parse::<HostName>().is_err(), "{bad:?}");
         }
         for good in ["web1", "db-3.example.com", "10.0.0.1", "A_b"] {

@@ -33,7 +33,10 @@ const PREFIX: &str = "fw1.";
 impl fmt::Debug for Join {
     /// Leaves the secret out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Join").field("url", &self.url).field("server_key", &self.server_key).finish_non_exhaustive()
+        f.debug_struct("Join")
+            .field("url", &self.url)
+            .field("server_key", &self.server_key)
+            .finish_non_exhaustive()
     }
 }
 
@@ -48,8 +51,12 @@ impl fmt::Display for Join {
 impl FromStr for Join {
     type Err = InvalidJoin;
     fn from_str(text: &str) -> Result<Self, InvalidJoin> {
-        let body = text.trim().strip_prefix(PREFIX).ok_or(InvalidJoin("it does not begin with \"fw1.\""))?;
-        let bytes = URL_SAFE_NO_PAD.decode(body).map_err(|_| InvalidJoin("it is damaged or cut short"))?;
+        let body = text
+            .trim()
+            .strip_prefix(PREFIX)
+            .ok_or(InvalidJoin("it does not begin with \"fw1.\""))?;
+        let bytes =
+            URL_SAFE_NO_PAD.decode(body).map_err(|_| InvalidJoin("it is damaged or cut short"))?;
         minicbor::decode(&bytes).map_err(|_| InvalidJoin("it is damaged or cut short"))
     }
 }
@@ -60,7 +67,11 @@ mod tests {
 
     #[test]
     fn a_join_string_survives_its_text_and_damage_is_named() {
-        let join = Join { url: "https://fleet.example".into(), server_key: PublicKey([7; 32]), secret: "s3cret".into() };
+        let join = Join {
+            url: "https://fleet.example".into(),
+            server_key: PublicKey([7; 32]),
+            secret: "s3cret".into(),
+        };
         let text = join.to_string();
         assert_eq!(text.parse::<Join>().unwrap(), join);
         assert!(!format!("{join:?}").contains("s3cret"));

@@ -24,7 +24,9 @@ pub const MAX_PAYLOAD: usize = 64 * 1024;
 pub const MAX_CHUNK: usize = 256 * 1024;
 
 /// One of a command's two output streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Stream {
@@ -55,7 +57,9 @@ pub struct Record<'a> {
 }
 
 /// How far a task's output reaches, in stored bytes; gaps do not count towards the offsets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, minicbor::Encode, minicbor::Decode)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, minicbor::Encode, minicbor::Decode,
+)]
 pub struct Offsets {
     /// Bytes of stdout.
     #[n(0)]

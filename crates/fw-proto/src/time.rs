@@ -194,6 +194,9 @@ mod tests {
     fn people_write_durations_in_several_ways() {
         assert_eq!("90".parse::<Span>().unwrap(), Span::from_secs(90));
         assert_eq!("1h30m".parse::<Span>().unwrap(), Span::from_secs(5400));
-        assert_eq!("soon".parse::<Span>().unwrap_err().to_string(), "\"soon\" is not a duration such as 90s, 5m or 1h30m");
+        assert_eq!(
+            "soon".parse::<Span>().unwrap_err().to_string(),
+            "\"soon\" is not a duration such as 90s, 5m or 1h30m"
+        );
     }
 }

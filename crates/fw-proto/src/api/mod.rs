@@ -14,11 +14,14 @@ mod token;
 
 pub use host::{Host, HostState, LabelChange, NewName, Selected};
 pub use invite::{Invitation, NewInvitation};
-pub use job::{CheckedJob, CheckedJobs, Fire, FireReason, Hook, Job, JobSource, JobSpec, JobsText, Overlap, SourceError, Verdict};
+pub use job::{
+    CheckedJob, CheckedJobs, Fire, FireReason, Hook, Job, JobSource, JobSpec, JobsText, Overlap,
+    SourceError, Verdict,
+};
 pub use problem::{Code, Problem};
 pub use run::{
-    Command, Created, EnvValue, LogEvent, NewRun, Offline, OnFull, Retry, Run, RunEvent, RunReport, RunState,
-    RunSummary, Task, TaskReason, TaskState, WaitingOn,
+    Command, Created, EnvValue, LogEvent, NewRun, Offline, OnFull, Retry, Run, RunEvent, RunReport,
+    RunState, RunSummary, Task, TaskReason, TaskState, WaitingOn,
 };
 pub use secret::{NewSecret, Secret};
 pub use server::{KeyRotation, Readiness, ServerInfo};
