@@ -1,1 +1,8 @@
-//! See the package description.
+//! Decides, never does: pure rules over values, without I/O, clock, randomness or tasks.
+//!
+//! Small closed enums that people also meet in the API (`TaskState`, `Offline`, …) are
+//! those of `fw-proto`; what core makes of them (plans, runs, tables) is its own and is
+//! never serialized.
+
+pub mod plan;
+pub mod run;

@@ -1,0 +1,99 @@
+//! Plans: what is to be done, decided once and never again.
+
+use std::collections::BTreeMap;
+
+use fw_proto::api::{Command, EnvValue, Offline, OnFull};
+use fw_proto::{HostId, HostName, Incarnation, JobName, NodeId, RunId, Span};
+
+/// The node of a plan that has only one.
+pub const ONLY_NODE: NodeId = NodeId(0);
+
+/// Beyond its timeout, so long may a started task's host be unheard of before the task counts as lost.
+pub const LOST_AFTER: Span = Span::from_secs(10 * 60);
+
+/// How long a run waits for its hosts when nobody says.
+pub const START_WITHIN: Span = Span::from_secs(60);
+
+/// From TERM to KILL when nobody says.
+pub const KILL_AFTER: Span = Span::from_secs(10);
+
+/// What a run does: one command on hosts that are chosen already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The command.
+    pub exec: Exec,
+    /// The selector as it was written; for people.
+    pub selector: String,
+    /// The hosts it picked, in the order in which they are served.
+    pub hosts: Vec<Chosen>,
+    /// What bounds the run.
+    pub limits: Limits,
+    /// Where the plan comes from.
+    pub origin: Origin,
+    /// The store's life in which it was decided.
+    pub incarnation: Incarnation,
+}
+
+/// A host as it was chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// Which host.
+    pub id: HostId,
+    /// Its name at that time.
+    pub name: HostName,
+}
+
+/// A command and how it is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exec {
+    /// What to start.
+    pub command: Command,
+    /// As which user; the agent's own when `None`.
+    pub user: Option<String>,
+    /// Where; the user's home when `None`.
+    pub cwd: Option<String>,
+    /// Environment added to the clean one.
+    pub env: BTreeMap<String, EnvValue>,
+    /// No limit when `None`.
+    pub timeout: Option<Span>,
+    /// From TERM to KILL.
+    pub kill_after: Span,
+    /// What happens when output comes too fast.
+    pub on_full: OnFull,
+    /// Niceness.
+    pub nice: Option<i8>,
+    /// File mode creation mask.
+    pub umask: Option<u16>,
+}
+
+/// What bounds a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// No task starts later than this after its turn has come. See [`crate::run::Run::not_after`].
+    pub start_within: Span,
+    /// About hosts that are offline when their turn comes.
+    pub offline: Offline,
+    /// At most so many hosts at once.
+    pub parallel: Option<u32>,
+    /// At most so many failures; at least 1.
+    pub max_failures: Option<u32>,
+    /// Silence of a host beyond its task's timeout after which the task is lost.
+    pub lost_after: Span,
+}
+
+impl Limits {
+    /// Whether hosts take turns, so that some begin long after the run did.
+    #[must_use]
+    pub const fn takes_turns(&self) -> bool {
+        self.parallel.is_some() || self.max_failures.is_some()
+    }
+}
+
+/// Where a plan comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// The job it is a fire of.
+    pub job: Option<JobName>,
+    /// The run it repeats.
+    pub retry_of: Option<RunId>,
+}

@@ -1,0 +1,173 @@
+//! What a run amounts to: where it stands, and why it does not go on.
+
+use std::fmt::Write as _;
+
+use fw_proto::api::{self, Offline, RunReport, RunState, TaskState, WaitingOn};
+use fw_proto::{HostId, Timestamp};
+
+use super::state::{Run, Task};
+
+impl Run {
+    /// Where the run stands.
+    #[must_use]
+    pub fn state(&self) -> RunState {
+        if self.open > 0 {
+            return match (self.cancel_requested_at, self.nothing_sent()) {
+                (Some(_), _) => RunState::Cancelling,
+                (None, true) => RunState::Planned,
+                (None, false) => RunState::Running,
+            };
+        }
+        if self.cancel_requested_at.is_some() && self.count(TaskState::Cancelled) > 0 {
+            return RunState::Cancelled;
+        }
+        let good = self.count(TaskState::Succeeded) + self.count(TaskState::Skipped);
+        if good as usize == self.tasks.len() { RunState::Succeeded } else { RunState::Failed }
+    }
+
+    fn nothing_sent(&self) -> bool {
+        self.undispatched.len() == self.tasks.len()
+    }
+
+    fn count(&self, state: TaskState) -> u32 {
+        self.counts.get(&state).copied().unwrap_or(0)
+    }
+
+    /// How many more hosts may be in flight: bounded by `parallel`, and never more than failures left.
+    #[must_use]
+    pub fn room(&self) -> u32 {
+        let limits = &self.plan.limits;
+        let parallel = limits.parallel.map_or(u32::MAX, |most| most.saturating_sub(self.in_flight));
+        parallel.min(self.budget_room())
+    }
+
+    fn budget_room(&self) -> u32 {
+        let left = |most: u32| most.saturating_sub(self.failures).saturating_sub(self.in_flight);
+        self.plan.limits.max_failures.map_or(u32::MAX, left)
+    }
+
+    /// Whether the run has used up its failures: no further host is begun.
+    #[must_use]
+    pub fn budget_spent(&self) -> bool {
+        self.plan.limits.max_failures.is_some_and(|most| self.failures >= most)
+    }
+
+    /// Until when hosts that are offline are waited for.
+    #[must_use]
+    pub fn offline_until(&self) -> Timestamp {
+        let from = if self.plan.limits.takes_turns() { self.moved_at } else { self.created_at };
+        match self.plan.limits.offline {
+            Offline::Wait(wait) => from + wait,
+            Offline::Fail | Offline::Skip => from,
+        }
+    }
+
+    /// The host's task is lost if its host stays silent from `silent_since` to this instant.
+    #[must_use]
+    pub fn lost_at(&self, task: &Task, silent_since: Timestamp) -> Timestamp {
+        let latest_start = task.confirmed_at.or(task.not_after).unwrap_or(self.created_at);
+        let ends = self
+            .plan
+            .exec
+            .timeout
+            .map_or(latest_start, |timeout| latest_start + timeout + self.plan.exec.kill_after);
+        silent_since.max(ends) + self.plan.limits.lost_after
+    }
+
+    /// What the run is waiting on. `online` says which hosts are linked, `asking` whether its
+    /// undispatched hosts must first say what they remember.
+    #[must_use]
+    pub fn waiting_on(&self, online: impl Fn(HostId) -> bool, asking: bool) -> Vec<WaitingOn> {
+        let mut waiting = Vec::new();
+        let running = self.count(TaskState::Running);
+        if running > 0 {
+            waiting.push(WaitingOn::Running { hosts: running });
+        }
+        if self.in_flight > running {
+            waiting.push(WaitingOn::Starting { hosts: self.in_flight - running });
+        }
+        let here = self.undispatched.iter().filter(|(_, host)| online(*host)).count();
+        let away = as_u32(self.undispatched.len() - here);
+        if here > 0 {
+            let hosts = as_u32(here);
+            waiting.push(match (asking, self.budget_room()) {
+                (true, _) => WaitingOn::Restored { hosts },
+                (false, 0) => WaitingOn::Budget { hosts },
+                (false, _) => WaitingOn::Parallel { hosts },
+            });
+        }
+        if away > 0 {
+            waiting.push(WaitingOn::Offline { hosts: away, until: self.offline_until() });
+        }
+        waiting
+    }
+
+    /// The run as a list shows it.
+    #[must_use]
+    pub fn summary(&self, waiting_on: Vec<WaitingOn>) -> api::RunSummary {
+        api::RunSummary {
+            id: self.id,
+            state: self.state(),
+            report: RunReport {
+                tasks: self.counts.clone(),
+                total: as_u32(self.tasks.len()),
+                waiting_on,
+            },
+            by: self.by.to_string(),
+            job: self.plan.origin.job.clone(),
+            retry_of: self.plan.origin.retry_of,
+            hosts: self.plan.selector.clone(),
+            command: self.plan.exec.command.clone(),
+            created_at: self.created_at,
+            finished_at: self.finished_at,
+        }
+    }
+
+    /// The run and its tasks, in the order of the plan.
+    #[must_use]
+    pub fn view(&self, waiting_on: Vec<WaitingOn>) -> api::Run {
+        let mut tasks: Vec<_> = self.tasks.values().collect();
+        tasks.sort_by_key(|task| task.place);
+        api::Run {
+            summary: self.summary(waiting_on),
+            tasks: tasks.into_iter().map(Task::view).collect(),
+        }
+    }
+}
+
+impl Task {
+    /// The task as the API shows it.
+    #[must_use]
+    pub fn view(&self) -> api::Task {
+        api::Task {
+            host: self.name.clone(),
+            state: self.state,
+            reason: self.reason,
+            message: self.message.clone(),
+            attempt: self.attempt,
+            exit_code: self.exit_code,
+            signal: self.signal,
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+            stdout_bytes: self.output.stdout,
+            stderr_bytes: self.output.stderr,
+            stdout_sha256: self.stdout_sha256.map(|hash| hex(&hash)),
+            stderr_sha256: self.stderr_sha256.map(|hash| hex(&hash)),
+            stdout_dropped_bytes: self.output.stdout_dropped,
+            stderr_dropped_bytes: self.output.stderr_dropped,
+            left_behind: self.left_behind,
+            late: self.late.clone(),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a string cannot go wrong");
+        text
+    })
+}
+
+fn as_u32(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

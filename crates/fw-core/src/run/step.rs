@@ -1,0 +1,340 @@
+//! `Run::step`: the only way a run changes.
+//!
+//! Late and repeated events change no verdict: a host that speaks after its task was
+//! settled is recorded as late. Each host named costs O(log hosts).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fw_proto::api::{RunState, TaskReason, TaskState};
+use fw_proto::frame::{Cause, Ended, Refusal, RefusalReason, Reported};
+use fw_proto::record::Offsets;
+use fw_proto::{HostId, Incarnation, RunId, Timestamp};
+
+use super::event::{Event, Kind, Ruling};
+use super::state::{Run, Task};
+use crate::plan::{Chosen, Plan};
+
+/// What a step makes due. The shell performs it after the event is committed; performing it
+/// again does no harm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Send the start to this host.
+    Start(HostId),
+    /// Tell this host to end its task.
+    Cancel(HostId),
+    /// Tell this host that its report is recorded.
+    Settle(HostId),
+    /// The run has ended so.
+    Ended(RunState),
+}
+
+/// A history that does not begin with [`Kind::Planned`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a run's first event must be its plan")]
+pub struct NotPlanned;
+
+impl Run {
+    /// Begins a run with its first event.
+    ///
+    /// # Errors
+    /// The event is not [`Kind::Planned`].
+    pub fn begin(id: RunId, first: &Event) -> Result<Self, NotPlanned> {
+        let Kind::Planned(plan) = &first.kind else { return Err(NotPlanned) };
+        let tasks: BTreeMap<_, _> =
+            (0..).zip(&plan.hosts).map(|(place, host)| (host.id, Task::new(place, host))).collect();
+        let open = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
+        Ok(Self {
+            id,
+            by: first.by.clone(),
+            created_at: first.at,
+            seq: 1,
+            counts: BTreeMap::from([(TaskState::Queued, open)]),
+            undispatched: tasks.iter().map(|(id, task)| (task.place, *id)).collect::<BTreeSet<_>>(),
+            tasks,
+            in_flight: 0,
+            open,
+            failures: 0,
+            moved_at: first.at,
+            cancel_requested_at: None,
+            finished_at: None,
+            plan: Plan::clone(plan),
+        })
+    }
+
+    /// Folds a whole history.
+    ///
+    /// # Errors
+    /// It does not begin with [`Kind::Planned`].
+    pub fn fold<'a>(
+        id: RunId,
+        events: impl IntoIterator<Item = &'a Event>,
+    ) -> Result<Self, NotPlanned> {
+        let mut events = events.into_iter();
+        let mut run = Self::begin(id, events.next().ok_or(NotPlanned)?)?;
+        for event in events {
+            run.step(event);
+        }
+        Ok(run)
+    }
+
+    /// Applies one event.
+    pub fn step(&mut self, event: &Event) -> Vec<Effect> {
+        self.seq += 1;
+        let was_final = self.finished_at.is_some();
+        let mut effects = Vec::new();
+        match &event.kind {
+            Kind::Planned(_) => {}
+            Kind::Dispatched { hosts, not_after } => {
+                effects.extend(
+                    hosts.iter().filter_map(|host| self.dispatched(*host, *not_after, event.at)),
+                );
+            }
+            Kind::Asked { hosts } => hosts.iter().for_each(|host| self.asked(*host)),
+            Kind::Reported { reports } => {
+                effects.extend(
+                    reports.iter().filter_map(|(host, said)| self.reported(*host, said, event.at)),
+                );
+            }
+            Kind::Ruled { hosts, ruling } => {
+                hosts.iter().for_each(|host| self.ruled(*host, *ruling, event.at))
+            }
+            Kind::CancelRequested => effects.extend(self.cancel(event.at)),
+        }
+        if self.open == 0 && !was_final {
+            self.finished_at = Some(event.at);
+            effects.push(Effect::Ended(self.state()));
+        }
+        effects
+    }
+
+    /// Until when a host whose turn comes `now` may start. In a run whose hosts take turns that is
+    /// counted from the turn. A run of an older life of the store gets no new time: what a backup
+    /// calls undone may have been done since.
+    #[must_use]
+    pub fn not_after(&self, now: Timestamp, incarnation: Incarnation) -> Timestamp {
+        let turns = self.plan.limits.takes_turns() && self.plan.incarnation == incarnation;
+        let from = if turns { now.max(self.created_at) } else { self.created_at };
+        from + self.plan.limits.start_within
+    }
+
+    fn dispatched(&mut self, host: HostId, not_after: Timestamp, at: Timestamp) -> Option<Effect> {
+        let task = self.tasks.get_mut(&host)?;
+        if !self.undispatched.remove(&(task.place, host)) {
+            return None;
+        }
+        task.dispatched_at = Some(at);
+        task.not_after = Some(not_after);
+        self.in_flight += 1;
+        self.moved_at = at;
+        self.shift(host, TaskState::Starting);
+        Some(Effect::Start(host))
+    }
+
+    /// The host does not know the task: it did not start there, so it is to be dispatched (again).
+    fn asked(&mut self, host: HostId) {
+        let Some(task) = self.tasks.get_mut(&host) else { return };
+        if task.state.is_final() || task.confirmed_at.is_some() {
+            return;
+        }
+        task.asked = true;
+        if self.undispatched.insert((task.place, host)) {
+            task.dispatched_at = None;
+            task.not_after = None;
+            self.in_flight -= 1;
+            self.shift(host, TaskState::Queued);
+        }
+    }
+
+    fn reported(&mut self, host: HostId, said: &Reported, at: Timestamp) -> Option<Effect> {
+        let task = self.tasks.get_mut(&host)?;
+        if task.state.is_final() {
+            return task.hear_late(said).then_some(Effect::Settle(host));
+        }
+        match said {
+            Reported::NotKnown => None,
+            Reported::Queued => {
+                self.take_up(host);
+                self.shift(host, TaskState::Queued);
+                None
+            }
+            Reported::Started(started_at) => {
+                task.confirmed_at = Some(at);
+                task.started_at = Some(*started_at);
+                self.take_up(host);
+                self.shift(host, TaskState::Running);
+                self.cancel_requested_at.map(|_| Effect::Cancel(host))
+            }
+            Reported::Ended(ended) => {
+                task.ended(ended);
+                self.settle(host, verdict(ended), at);
+                Some(Effect::Settle(host))
+            }
+            Reported::Refused(refusal) => {
+                let state = task.refused(refusal);
+                self.settle(host, state, at);
+                Some(Effect::Settle(host))
+            }
+            Reported::Unknown(why) => {
+                task.message = Some(why.clone());
+                self.settle(host, TaskState::Unknown, at);
+                Some(Effect::Settle(host))
+            }
+        }
+    }
+
+    fn ruled(&mut self, host: HostId, ruling: Ruling, at: Timestamp) {
+        let Some(task) = self.tasks.get_mut(&host).filter(|task| !task.state.is_final()) else {
+            return;
+        };
+        let (state, reason) = match ruling {
+            Ruling::OfflineFailed => (TaskState::Failed, Some(TaskReason::Offline)),
+            Ruling::OfflineSkipped => (TaskState::Skipped, Some(TaskReason::Offline)),
+            Ruling::BudgetSpent => (TaskState::Skipped, Some(TaskReason::Budget)),
+            Ruling::CancelledUnsent => (TaskState::Cancelled, None),
+            Ruling::Lost => (TaskState::Lost, None),
+            Ruling::RevokedUnsent => (TaskState::Failed, Some(TaskReason::Revoked)),
+            Ruling::RevokedSent => (TaskState::Lost, Some(TaskReason::Revoked)),
+            Ruling::NoSecret => (TaskState::Failed, Some(TaskReason::NoSecret)),
+        };
+        task.reason = reason;
+        self.settle(host, state, at);
+    }
+
+    fn cancel(&mut self, at: Timestamp) -> Vec<Effect> {
+        if self.finished_at.is_some() || self.cancel_requested_at.is_some() {
+            return Vec::new();
+        }
+        self.cancel_requested_at = Some(at);
+        let unsent: Vec<_> = self.undispatched.iter().map(|(_, host)| *host).collect();
+        for host in unsent {
+            self.ruled(host, Ruling::CancelledUnsent, at);
+        }
+        self.tasks
+            .iter()
+            .filter(|(_, task)| !task.state.is_final())
+            .map(|(host, _)| Effect::Cancel(*host))
+            .collect()
+    }
+
+    /// Counts a host as in flight, when a report shows that it is though nobody here dispatched it.
+    fn take_up(&mut self, host: HostId) {
+        let Some(task) = self.tasks.get(&host) else { return };
+        if self.undispatched.remove(&(task.place, host)) {
+            self.in_flight += 1;
+        }
+    }
+
+    fn settle(&mut self, host: HostId, to: TaskState, at: Timestamp) {
+        let Some(task) = self.tasks.get(&host) else { return };
+        if !self.undispatched.remove(&(task.place, host)) {
+            self.in_flight -= 1;
+        }
+        self.open -= 1;
+        self.failures += u32::from(to.is_failure());
+        self.moved_at = at;
+        self.shift(host, to);
+    }
+
+    fn shift(&mut self, host: HostId, to: TaskState) {
+        let Some(task) = self.tasks.get_mut(&host) else { return };
+        let from = std::mem::replace(&mut task.state, to);
+        if let Some(count) = self.counts.get_mut(&from) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&from);
+            }
+        }
+        *self.counts.entry(to).or_default() += 1;
+    }
+}
+
+/// What the end of a main process amounts to.
+fn verdict(ended: &Ended) -> TaskState {
+    match ended.cause {
+        Cause::TimedOut => TaskState::TimedOut,
+        Cause::Cancelled => TaskState::Cancelled,
+        Cause::Exited if ended.exit_code == Some(0) => TaskState::Succeeded,
+        Cause::Exited => TaskState::Failed,
+    }
+}
+
+impl Task {
+    fn new(place: u32, host: &Chosen) -> Self {
+        Self {
+            name: host.name.clone(),
+            place,
+            state: TaskState::Queued,
+            reason: None,
+            message: None,
+            attempt: 1,
+            dispatched_at: None,
+            not_after: None,
+            confirmed_at: None,
+            asked: false,
+            started_at: None,
+            finished_at: None,
+            cause: None,
+            exit_code: None,
+            signal: None,
+            output: Offsets::default(),
+            stdout_sha256: None,
+            stderr_sha256: None,
+            left_behind: 0,
+            late: None,
+        }
+    }
+
+    fn ended(&mut self, ended: &Ended) {
+        self.cause = Some(ended.cause);
+        self.exit_code = ended.exit_code;
+        self.signal = ended.signal;
+        self.started_at = Some(ended.started_at);
+        self.finished_at = Some(ended.finished_at);
+        self.output = ended.output;
+        self.stdout_sha256 = ended.stdout_sha256;
+        self.stderr_sha256 = ended.stderr_sha256;
+        self.left_behind = ended.left_behind;
+    }
+
+    fn refused(&mut self, refusal: &Refusal) -> TaskState {
+        self.message = Some(refusal.message.clone());
+        let (state, reason) = match refusal.reason {
+            RefusalReason::Expired => (TaskState::Refused, Some(TaskReason::Expired)),
+            RefusalReason::Fenced => (TaskState::Refused, Some(TaskReason::Fenced)),
+            RefusalReason::Policy => (TaskState::Refused, Some(TaskReason::Policy)),
+            RefusalReason::QueueFull => (TaskState::Refused, Some(TaskReason::QueueFull)),
+            RefusalReason::User => (TaskState::Refused, Some(TaskReason::User)),
+            RefusalReason::Spawn => (TaskState::Failed, Some(TaskReason::Spawn)),
+            RefusalReason::Disk => (TaskState::Refused, Some(TaskReason::Disk)),
+            RefusalReason::Cancelled => (TaskState::Cancelled, None),
+        };
+        self.reason = reason;
+        state
+    }
+
+    /// Notes what a host says after the verdict; whether it is to be told that this is recorded.
+    fn hear_late(&mut self, said: &Reported) -> bool {
+        let text = match said {
+            Reported::NotKnown | Reported::Queued => return false,
+            Reported::Started(at) => {
+                self.late.get_or_insert_with(|| format!("started at {at}"));
+                return false;
+            }
+            Reported::Ended(ended) => match (ended.exit_code, ended.signal) {
+                (Some(code), _) => format!("ended at {} with exit code {code}", ended.finished_at),
+                (None, Some(signal)) => {
+                    format!("ended at {} by signal {signal}", ended.finished_at)
+                }
+                (None, None) => format!("ended at {}", ended.finished_at),
+            },
+            Reported::Refused(refusal) => format!("refused: {}", refusal.message),
+            Reported::Unknown(why) => format!("unknown: {why}"),
+        };
+        // The report that made the verdict may come again; it is not late then.
+        let verdict_was_the_hosts = self.finished_at.is_some() || self.message.is_some();
+        if !verdict_was_the_hosts {
+            self.late = Some(text);
+        }
+        true
+    }
+}
