@@ -4,5 +4,8 @@
 //! those of `fw-proto`; what core makes of them (plans, runs, tables) is its own and is
 //! never serialized.
 
+pub mod hub;
+pub mod link;
 pub mod plan;
 pub mod run;
+pub mod tasks;
