@@ -1,1 +1,8 @@
-//! See the package description.
+//! Decides, never does: no I/O, no clock, no randomness, no tasks.
+//!
+//! Time is a parameter of each function that needs it, so every decision can be replayed and
+//! tested in microseconds.
+
+pub mod caret;
+pub mod host;
+pub mod select;
