@@ -5,4 +5,5 @@
 
 pub mod caret;
 pub mod host;
+pub mod schedule;
 pub mod select;
