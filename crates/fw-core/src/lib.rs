@@ -5,5 +5,6 @@
 
 pub mod caret;
 pub mod host;
+pub mod job;
 pub mod schedule;
 pub mod select;
