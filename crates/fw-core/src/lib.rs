@@ -1,1 +1,3 @@
-//! See the package description.
+//! Decides, never does.
+
+pub mod policy;
