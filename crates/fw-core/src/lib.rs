@@ -11,6 +11,7 @@ pub mod hub;
 pub mod job;
 pub mod link;
 pub mod plan;
+pub mod policy;
 pub mod run;
 pub mod schedule;
 pub mod select;
