@@ -4,6 +4,7 @@
 //! tested in microseconds.
 
 pub mod caret;
+pub mod fires;
 pub mod host;
 pub mod job;
 pub mod schedule;
