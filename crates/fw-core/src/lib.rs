@@ -6,6 +6,7 @@
 //! own and is never serialized.
 
 pub mod caret;
+pub mod fires;
 pub mod host;
 pub mod hub;
 pub mod job;
