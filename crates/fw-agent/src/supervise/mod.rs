@@ -15,17 +15,15 @@ mod run;
 mod wake;
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use fw_proto::frame::{Refusal, RefusalReason, Spec};
 use fw_rt::Clock;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::Pid;
 
 pub use contain::{Containment, containment};
 
@@ -142,29 +140,13 @@ fn attempt(dir: &Path, prepared: &Prepared, contain: &Contain) -> Result<Running
         containment: contain.kind(),
         cgroup: contain.cgroup_path().map(PathBuf::from),
     };
-    let join = match contain.cgroup_path() {
-        Some(path) => {
-            let procs = File::options().write(true).open(path.join("cgroup.procs"));
-            Some(procs.map_err(NotStarted::Join)?.into())
-        }
-        None => None,
-    };
     files::write_json(dir, files::STARTED, &started, false)
         .map_err(|error| NotStarted::Refused(disk(&error)))?;
-    let child = prepared.start(join)?;
-    let (pid, stdout, stderr) = take_apart(child).map_err(NotStarted::Refused)?;
+    let os::Spawned { pid, stdout, stderr } = prepared.start(contain.cgroup_path())?;
     if let Err(error) = std::fs::write(dir.join(files::PID), pid.as_raw_pid().to_string()) {
         eprintln!("note the process: {error}");
     }
     Ok(Running { pid, stdout, stderr, started_at: started.at })
-}
-
-fn take_apart(child: Child) -> Result<(Pid, OwnedFd, OwnedFd), Refusal> {
-    let pid = Pid::from_child(&child);
-    match (child.stdout, child.stderr) {
-        (Some(stdout), Some(stderr)) => Ok((pid, stdout.into(), stderr.into())),
-        _ => Err(spawn_refusal(&io::Error::other("no pipes"))),
-    }
 }
 
 fn disk(error: &io::Error) -> Refusal {
