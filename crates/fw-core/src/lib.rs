@@ -4,5 +4,6 @@
 //! those of `fw-proto`; what core makes of them (plans, runs, tables) is its own and is
 //! never serialized.
 
+pub mod command;
 pub mod plan;
 pub mod run;
