@@ -4,6 +4,9 @@
 //! those of `fw-proto`; what core makes of them (plans, runs, tables) is its own and is
 //! never serialized.
 
+pub mod caret;
 pub mod command;
+pub mod host;
 pub mod plan;
 pub mod run;
+pub mod select;

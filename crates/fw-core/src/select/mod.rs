@@ -1,0 +1,134 @@
+//! Selectors: which hosts are meant.
+//!
+//! ```text
+//! web*                          a glob over names: * ? [a-z] [!a-z], case counts
+//! web1,web2,db*                 a list: each item a name or a glob
+//! ~^web\d+$                     a regular expression, anywhere in the name
+//! ~"^(web|db) ?\d+$"            quoted, where it has spaces or parentheses
+//! label:stage=canary            a label; the value is a glob
+//! fact:os=Debian*               a fact; the value is a glob
+//! os:Debian                     a fact; never a label
+//! web* and not (os:Debian or label:stage=canary)
+//! ```
+//!
+//! `not` binds tighter than `and`, `and` tighter than `or`. Text goes through three steps with a
+//! file each: words (`token`), the tree (`parse`), and what a word can mean (`matcher`).
+//! A further kind of target is one more [`Matcher`], recognised in one place.
+
+mod glob;
+mod matcher;
+mod parse;
+mod token;
+
+use std::fmt;
+
+pub use crate::caret::Error;
+use crate::host::Host;
+pub use glob::Glob;
+pub use matcher::{Fact, Label, Matcher, Names, Regex};
+
+/// The longest expression, in bytes. A list of a thousand host names fits.
+pub const LONGEST: usize = 16 * 1024;
+
+/// The deepest nesting of parentheses and `not`.
+pub const DEEPEST: usize = 64;
+
+/// An expression that picks hosts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Selector {
+    root: Expr,
+}
+
+/// A node of the expression.
+#[derive(Debug, Clone, PartialEq)]
+enum Expr {
+    /// A word.
+    Match(Matcher),
+    /// Not this.
+    Not(Box<Self>),
+    /// All of these, two or more.
+    And(Vec<Self>),
+    /// Any of these, two or more.
+    Or(Vec<Self>),
+}
+
+impl Selector {
+    /// Reads an expression.
+    ///
+    /// # Errors
+    /// The text is no selector; the error says why and at which character.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        parse::expression(text).map(|root| Self { root })
+    }
+
+    /// Whether the host is meant.
+    #[must_use]
+    pub fn matches(&self, host: &Host) -> bool {
+        self.root.matches(host)
+    }
+}
+
+/// The hosts that are meant, sorted by name.
+pub fn select<'h>(selector: &Selector, hosts: impl IntoIterator<Item = &'h Host>) -> Vec<&'h Host> {
+    let mut chosen: Vec<_> = hosts.into_iter().filter(|host| selector.matches(host)).collect();
+    chosen.sort_by(|a, b| a.name.cmp(&b.name));
+    chosen
+}
+
+impl Expr {
+    fn matches(&self, host: &Host) -> bool {
+        match self {
+            Self::Match(matcher) => matcher.matches(host),
+            Self::Not(inner) => !inner.matches(host),
+            Self::And(parts) => parts.iter().all(|part| part.matches(host)),
+            Self::Or(parts) => parts.iter().any(|part| part.matches(host)),
+        }
+    }
+
+    /// Writes an operand: in parentheses when it binds less tightly than what it stands in.
+    fn operand(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Match(_) | Self::Not(_) => write!(f, "{self}"),
+            Self::And(_) | Self::Or(_) => write!(f, "({self})"),
+        }
+    }
+}
+
+impl fmt::Display for Expr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |parts: &[Self], word: &str, f: &mut fmt::Formatter<'_>| {
+            parts.iter().enumerate().try_for_each(|(i, part)| {
+                if i > 0 {
+                    f.write_str(word)?;
+                }
+                part.operand(f)
+            })
+        };
+        match self {
+            Self::Match(matcher) => matcher.fmt(f),
+            Self::Not(inner) => {
+                f.write_str("not ")?;
+                inner.operand(f)
+            }
+            Self::And(parts) => list(parts, " and ", f),
+            Self::Or(parts) => list(parts, " or ", f),
+        }
+    }
+}
+
+impl fmt::Display for Selector {
+    /// The expression in its plainest form; it parses to the same selector.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.root.fmt(f)
+    }
+}
+
+impl std::str::FromStr for Selector {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Self::parse(text)
+    }
+}
+
+#[cfg(test)]
+mod tests;
