@@ -7,6 +7,9 @@
 pub mod caret;
 pub mod command;
 pub mod host;
+pub mod hub;
+pub mod link;
 pub mod plan;
 pub mod run;
 pub mod select;
+pub mod tasks;

@@ -1,1 +1,3 @@
-//! See the package description.
+//! Whole systems inside one test: the simulated world.
+
+pub mod sim;

@@ -41,7 +41,7 @@ impl std::fmt::Display for Actor {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
     /// It was planned. Always the first event, and never another.
-    Planned(Plan),
+    Planned(Box<Plan>),
     /// These hosts are sent the start.
     Dispatched {
         /// Which hosts.

@@ -12,4 +12,5 @@ mod step;
 
 pub use event::{Actor, Event, Kind, Ruling};
 pub use state::{Run, Task};
+pub(crate) use step::late_text;
 pub use step::{Effect, NotPlanned};

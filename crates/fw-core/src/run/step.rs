@@ -56,7 +56,7 @@ impl Run {
             failures: 0,
             moved_at: first.at,
             cancel_requested_at: None,
-            finished_at: None,
+            finished_at: (open == 0).then_some(first.at),
             plan: Plan::clone(plan),
         })
     }
@@ -96,7 +96,7 @@ impl Run {
                 );
             }
             Kind::Ruled { hosts, ruling } => {
-                hosts.iter().for_each(|host| self.ruled(*host, *ruling, event.at))
+                hosts.iter().for_each(|host| self.ruled(*host, *ruling, event.at));
             }
             Kind::CancelRequested => effects.extend(self.cancel(event.at)),
         }
@@ -151,7 +151,12 @@ impl Run {
             return task.hear_late(said).then_some(Effect::Settle(host));
         }
         match said {
-            Reported::NotKnown => None,
+            Reported::NotKnown if task.confirmed_at.is_none() => None,
+            Reported::NotKnown => {
+                task.message = Some("the host no longer knows this task".to_owned());
+                self.settle(host, TaskState::Unknown, at);
+                None
+            }
             Reported::Queued => {
                 self.take_up(host);
                 self.shift(host, TaskState::Queued);
@@ -314,27 +319,29 @@ impl Task {
 
     /// Notes what a host says after the verdict; whether it is to be told that this is recorded.
     fn hear_late(&mut self, said: &Reported) -> bool {
-        let text = match said {
-            Reported::NotKnown | Reported::Queued => return false,
-            Reported::Started(at) => {
-                self.late.get_or_insert_with(|| format!("started at {at}"));
-                return false;
-            }
-            Reported::Ended(ended) => match (ended.exit_code, ended.signal) {
-                (Some(code), _) => format!("ended at {} with exit code {code}", ended.finished_at),
-                (None, Some(signal)) => {
-                    format!("ended at {} by signal {signal}", ended.finished_at)
-                }
-                (None, None) => format!("ended at {}", ended.finished_at),
-            },
-            Reported::Refused(refusal) => format!("refused: {}", refusal.message),
-            Reported::Unknown(why) => format!("unknown: {why}"),
-        };
         // The report that made the verdict may come again; it is not late then.
         let verdict_was_the_hosts = self.finished_at.is_some() || self.message.is_some();
         if !verdict_was_the_hosts {
-            self.late = Some(text);
+            self.late = late_text(said).or_else(|| self.late.take());
         }
-        true
+        match said {
+            Reported::NotKnown | Reported::Queued | Reported::Started(_) => false,
+            Reported::Ended(_) | Reported::Refused(_) | Reported::Unknown(_) => true,
+        }
+    }
+}
+
+/// What to note of something that a host says after the verdict.
+pub(crate) fn late_text(said: &Reported) -> Option<String> {
+    match said {
+        Reported::NotKnown | Reported::Queued => None,
+        Reported::Started(at) => Some(format!("started at {at}")),
+        Reported::Ended(ended) => Some(match (ended.exit_code, ended.signal) {
+            (Some(code), _) => format!("ended at {} with exit code {code}", ended.finished_at),
+            (None, Some(signal)) => format!("ended at {} by signal {signal}", ended.finished_at),
+            (None, None) => format!("ended at {}", ended.finished_at),
+        }),
+        Reported::Refused(refusal) => Some(format!("refused: {}", refusal.message)),
+        Reported::Unknown(why) => Some(format!("unknown: {why}")),
     }
 }

@@ -1,0 +1,575 @@
+//! What the server decides about its runs: which hosts begin, which are given up, what is due.
+//!
+//! The hub takes in what happens (links, reports, requests, time) and answers with
+//! [`Decisions`]: events to commit first, then effects to perform. It decides nothing
+//! that is not in an event, so after a crash the fold of the committed events, and the
+//! hosts' own digests as they link again, make the same effects due once more.
+//!
+//! It also holds what is not history: who is linked. A fresh hub knows nobody, and
+//! gives its hosts [`GRACE`] to come back before it rules on any of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fw_proto::api::{self, Offline, RunState, TaskState};
+use fw_proto::frame::{Report, Reported};
+use fw_proto::{HostId, Incarnation, RunId, Span, TaskKey, Timestamp};
+
+use crate::plan::{ONLY_NODE, Plan};
+use crate::run::{self, Actor, Event, Kind, Ruling, Run};
+
+/// After a start, so long may hosts take to link before any is ruled on for being away:
+/// twice the longest pause between an agent's tries. Tests make it shorter.
+pub const GRACE: Span = Span::from_secs(30);
+
+/// All runs that have not ended, and who is linked.
+#[derive(Debug)]
+pub struct Hub {
+    incarnation: Incarnation,
+    started_at: Timestamp,
+    rules_from: Timestamp,
+    online: BTreeSet<HostId>,
+    runs: BTreeMap<RunId, Active>,
+    by_host: BTreeMap<HostId, BTreeSet<RunId>>,
+    wakes: BTreeSet<(Timestamp, RunId)>,
+    touched: BTreeSet<RunId>,
+    heard: BTreeMap<RunId, Vec<(HostId, Reported)>>,
+    pending: Decisions,
+}
+
+/// A run that has not ended, and what is known of its hosts.
+#[derive(Debug)]
+struct Active {
+    run: Run,
+    /// Undispatched hosts that could begin now, by their place in the plan.
+    ready: BTreeSet<(u32, HostId)>,
+    silent: Silent,
+    wake: Option<Timestamp>,
+}
+
+/// Hosts in flight that are not linked, by when they count as lost.
+#[derive(Debug, Default)]
+struct Silent {
+    lost_at: BTreeMap<HostId, Timestamp>,
+    by_time: BTreeSet<(Timestamp, HostId)>,
+}
+
+impl Silent {
+    fn insert(&mut self, host: HostId, lost_at: Timestamp) {
+        self.remove(host);
+        self.lost_at.insert(host, lost_at);
+        self.by_time.insert((lost_at, host));
+    }
+
+    fn remove(&mut self, host: HostId) {
+        if let Some(at) = self.lost_at.remove(&host) {
+            self.by_time.remove(&(at, host));
+        }
+    }
+}
+
+/// What the hub wants done: first the appends, as one transaction, then the effects.
+#[derive(Debug, Default, PartialEq)]
+pub struct Decisions {
+    /// Events to commit.
+    pub appends: BTreeMap<RunId, Append>,
+    /// What to do once they are.
+    pub effects: Vec<Effect>,
+}
+
+/// Events of one run.
+#[derive(Debug, Default, PartialEq)]
+pub struct Append {
+    /// How many events the run has before these.
+    pub expected_seq: u64,
+    /// The events.
+    pub events: Vec<Event>,
+    /// The run, when these events ended it: the hub holds it no longer.
+    pub finished: Option<Box<Run>>,
+    /// Hosts whose task these events changed.
+    pub changed: BTreeSet<HostId>,
+}
+
+/// What the shell does after the commit. Doing it twice does no harm.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Send the start of this task.
+    Start {
+        /// To which host.
+        host: HostId,
+        /// Which task.
+        key: TaskKey,
+        /// Not to start later.
+        not_after: Timestamp,
+    },
+    /// Tell the host to end this task.
+    Cancel {
+        /// Which host.
+        host: HostId,
+        /// Which task.
+        key: TaskKey,
+    },
+    /// Tell the host that this task's end is recorded.
+    Settle {
+        /// Which host.
+        host: HostId,
+        /// Which task.
+        key: TaskKey,
+    },
+    /// Ask the host what it knows of this task.
+    Query {
+        /// Which host.
+        host: HostId,
+        /// Which task.
+        key: TaskKey,
+    },
+    /// A host spoke of a run that is not active: note it if the run's verdict was made without
+    /// the host, then tell the host that it is recorded.
+    Late {
+        /// Which host.
+        host: HostId,
+        /// What it said.
+        report: Report,
+    },
+    /// A run has ended so.
+    Ended {
+        /// Which run.
+        run: RunId,
+        /// How.
+        state: RunState,
+    },
+}
+
+impl Hub {
+    /// A hub for this life of the store, which knows nobody yet and gives them `grace` to come.
+    #[must_use]
+    pub fn new(incarnation: Incarnation, now: Timestamp, grace: Span) -> Self {
+        Self {
+            incarnation,
+            started_at: now,
+            rules_from: now + grace,
+            online: BTreeSet::new(),
+            runs: BTreeMap::new(),
+            by_host: BTreeMap::new(),
+            wakes: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            heard: BTreeMap::new(),
+            pending: Decisions::default(),
+        }
+    }
+
+    /// Takes up a run of the store that has not ended.
+    pub fn resume(&mut self, run: Run) {
+        self.adopt(run);
+    }
+
+    /// Begins a run.
+    pub fn begin(&mut self, id: RunId, plan: Plan, by: Actor, now: Timestamp) {
+        let event = Event { at: now, by, kind: Kind::Planned(Box::new(plan)) };
+        let Ok(run) = Run::begin(id, &event) else { return };
+        if run.finished_at.is_some() {
+            self.pending.effects.push(Effect::Ended { run: id, state: run.state() });
+        }
+        self.pending.push(id, 0, event, run.tasks.keys().copied());
+        self.adopt(run);
+    }
+
+    /// Asks for the end of a run; false when it is not active.
+    pub fn cancel(&mut self, id: RunId, by: Actor, now: Timestamp) -> bool {
+        let known = self.runs.contains_key(&id);
+        if known {
+            self.apply(id, by, Kind::CancelRequested, now);
+        }
+        known
+    }
+
+    /// A host has linked, and says which tasks it has not been told are settled.
+    pub fn linked(&mut self, host: HostId, digest: Vec<Report>) {
+        self.online.insert(host);
+        let known: BTreeSet<TaskKey> = digest.iter().map(|report| report.key).collect();
+        digest.into_iter().for_each(|report| self.reported(host, report));
+        for id in self.by_host.get(&host).cloned().unwrap_or_default() {
+            let Some(active) = self.runs.get_mut(&id) else { continue };
+            let restored = active.run.plan.incarnation != self.incarnation;
+            self.pending.effects.extend(active.host_linked(host, &known, restored));
+            self.touched.insert(id);
+        }
+    }
+
+    /// A host's link has ended.
+    pub fn unlinked(&mut self, host: HostId, now: Timestamp) {
+        if !self.online.remove(&host) {
+            return;
+        }
+        for id in self.by_host.get(&host).cloned().unwrap_or_default() {
+            if let Some(active) = self.runs.get_mut(&id) {
+                active.host_unlinked(host, now);
+                self.touched.insert(id);
+            }
+        }
+    }
+
+    /// A host said what became of a task.
+    pub fn reported(&mut self, host: HostId, report: Report) {
+        let run = report.key.run;
+        let active = self.runs.get(&run).and_then(|active| active.run.tasks.get(&host));
+        if active.is_some_and(|task| task.attempt == report.key.attempt) {
+            self.heard.entry(run).or_default().push((host, report.state));
+            self.touched.insert(run);
+        } else {
+            self.pending.effects.push(Effect::Late { host, report });
+        }
+    }
+
+    /// A host was revoked or removed: it will not be heard again.
+    pub fn gone(&mut self, host: HostId, now: Timestamp) {
+        self.unlinked(host, now);
+        for id in self.by_host.get(&host).cloned().unwrap_or_default() {
+            let Some(task) = self.runs.get(&id).and_then(|active| active.run.tasks.get(&host))
+            else {
+                continue;
+            };
+            let ruling = if task.dispatched_at.is_some() {
+                Ruling::RevokedSent
+            } else {
+                Ruling::RevokedUnsent
+            };
+            self.apply(id, Actor::Server, Kind::Ruled { hosts: vec![host], ruling }, now);
+        }
+    }
+
+    /// A secret that a dispatched task needs is gone: nothing was sent.
+    pub fn no_secret(&mut self, host: HostId, run: RunId, now: Timestamp) {
+        if self.runs.contains_key(&run) {
+            self.apply(
+                run,
+                Actor::Server,
+                Kind::Ruled { hosts: vec![host], ruling: Ruling::NoSecret },
+                now,
+            );
+        }
+    }
+
+    /// When [`Hub::decide`] has something to decide by time alone.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
+
+    /// Decides all that can be decided now.
+    pub fn decide(&mut self, now: Timestamp) -> Decisions {
+        while let Some((at, id)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
+            self.wakes.remove(&(at, id));
+            if let Some(active) = self.runs.get_mut(&id) {
+                active.wake = None;
+                self.touched.insert(id);
+            }
+        }
+        for (id, reports) in std::mem::take(&mut self.heard) {
+            self.hear(id, reports, now);
+        }
+        while let Some(id) = self.touched.pop_first() {
+            while let Some(kind) = self.next_for(id, now) {
+                self.apply(id, Actor::Server, kind, now);
+            }
+            self.close_or_sleep(id);
+        }
+        std::mem::take(&mut self.pending)
+    }
+
+    /// A run that has not ended.
+    #[must_use]
+    pub fn run(&self, id: RunId) -> Option<&Run> {
+        self.runs.get(&id).map(|active| &active.run)
+    }
+
+    /// All runs that have not ended.
+    pub fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.runs.values().map(|active| &active.run)
+    }
+
+    /// The hosts that are linked.
+    #[must_use]
+    pub fn online(&self) -> &BTreeSet<HostId> {
+        &self.online
+    }
+
+    /// A run as a list shows it, with what it is waiting on.
+    #[must_use]
+    pub fn summary(&self, run: &Run) -> api::RunSummary {
+        run.summary(self.waiting_on(run))
+    }
+
+    /// A run with its tasks and what it is waiting on.
+    #[must_use]
+    pub fn view(&self, run: &Run) -> api::Run {
+        run.view(self.waiting_on(run))
+    }
+
+    fn waiting_on(&self, run: &Run) -> Vec<api::WaitingOn> {
+        run.waiting_on(|host| self.online.contains(&host), run.plan.incarnation != self.incarnation)
+    }
+
+    fn adopt(&mut self, run: Run) {
+        let id = run.id;
+        let mut active =
+            Active { run, ready: BTreeSet::new(), silent: Silent::default(), wake: None };
+        let restored = active.run.plan.incarnation != self.incarnation;
+        let open = active.run.tasks.iter().filter(|(_, task)| !task.state.is_final());
+        for host in open.map(|(host, _)| *host).collect::<Vec<_>>() {
+            self.by_host.entry(host).or_default().insert(id);
+            if self.online.contains(&host) {
+                self.pending.effects.extend(active.host_linked(host, &BTreeSet::new(), restored));
+            } else {
+                active.host_unlinked(host, self.started_at);
+            }
+        }
+        self.runs.insert(id, active);
+        self.touched.insert(id);
+    }
+
+    /// Turns what hosts said about one run into events.
+    fn hear(&mut self, id: RunId, reports: Vec<(HostId, Reported)>, now: Timestamp) {
+        let Some(active) = self.runs.get(&id) else { return };
+        let unconfirmed = |host: &HostId| {
+            active.run.tasks.get(host).is_some_and(|task| task.confirmed_at.is_none())
+        };
+        let (asked, reports): (Vec<_>, Vec<_>) = reports
+            .into_iter()
+            .partition(|(host, said)| *said == Reported::NotKnown && unconfirmed(host));
+        if !asked.is_empty() && active.run.plan.incarnation != self.incarnation {
+            let hosts = asked.into_iter().map(|(host, _)| host).collect();
+            self.apply(id, Actor::Server, Kind::Asked { hosts }, now);
+        }
+        if !reports.is_empty() {
+            self.apply(id, Actor::Server, Kind::Reported { reports }, now);
+        }
+    }
+
+    /// The next thing to decide about a run, if there is one.
+    fn next_for(&self, id: RunId, now: Timestamp) -> Option<Kind> {
+        let active = self.runs.get(&id)?;
+        active
+            .overspent()
+            .or_else(|| active.lost(now))
+            .or_else(|| active.away(now, self.rules_from))
+            .or_else(|| active.dispatch(now, self.incarnation))
+    }
+
+    fn apply(&mut self, id: RunId, by: Actor, kind: Kind, now: Timestamp) {
+        let Some(active) = self.runs.get_mut(&id) else { return };
+        let changed = kind.hosts(&active.run);
+        let event = Event { at: now, by, kind };
+        let expected_seq = active.run.seq;
+        let due = active.run.step(&event);
+        self.pending.effects.extend(due.into_iter().filter_map(|effect| active.effect(effect)));
+        for host in &changed {
+            active.follow(*host, &self.online, self.incarnation, now);
+            if active.run.tasks.get(host).is_none_or(|task| task.state.is_final()) {
+                forget(&mut self.by_host, *host, id);
+            }
+        }
+        self.pending.push(id, expected_seq, event, changed);
+        self.touched.insert(id);
+    }
+
+    fn close_or_sleep(&mut self, id: RunId) {
+        let Some(active) = self.runs.get_mut(&id) else { return };
+        if let Some(at) = active.wake.take() {
+            self.wakes.remove(&(at, id));
+        }
+        if active.run.finished_at.is_some() {
+            let run = self.runs.remove(&id).map(|active| Box::new(active.run));
+            self.pending.appends.entry(id).or_default().finished = run;
+        } else if let Some(at) = active.wakes_at(self.rules_from) {
+            active.wake = Some(at);
+            self.wakes.insert((at, id));
+        }
+    }
+}
+
+fn forget(by_host: &mut BTreeMap<HostId, BTreeSet<RunId>>, host: HostId, run: RunId) {
+    if let Some(runs) = by_host.get_mut(&host) {
+        runs.remove(&run);
+        if runs.is_empty() {
+            by_host.remove(&host);
+        }
+    }
+}
+
+impl Active {
+    fn key(&self, attempt: u16) -> TaskKey {
+        TaskKey { run: self.run.id, node: ONLY_NODE, attempt }
+    }
+
+    /// What is due to a host that has just linked and named the tasks it knows.
+    fn host_linked(
+        &mut self,
+        host: HostId,
+        known: &BTreeSet<TaskKey>,
+        restored: bool,
+    ) -> Vec<Effect> {
+        let Some(task) = self.run.tasks.get(&host).filter(|task| !task.state.is_final()) else {
+            return Vec::new();
+        };
+        let key = self.key(task.attempt);
+        self.silent.remove(host);
+        if known.contains(&key) {
+            let cancel = self.run.cancel_requested_at.map(|_| Effect::Cancel { host, key });
+            return cancel.into_iter().collect();
+        }
+        let must_ask = task.confirmed_at.is_some() || (restored && !task.asked);
+        match task.not_after {
+            _ if must_ask => vec![Effect::Query { host, key }],
+            Some(not_after) => vec![Effect::Start { host, key, not_after }],
+            None => {
+                self.ready.insert((task.place, host));
+                Vec::new()
+            }
+        }
+    }
+
+    fn host_unlinked(&mut self, host: HostId, since: Timestamp) {
+        let Some(task) = self.run.tasks.get(&host).filter(|task| !task.state.is_final()) else {
+            return;
+        };
+        self.ready.remove(&(task.place, host));
+        if task.dispatched_at.is_some() || task.confirmed_at.is_some() {
+            self.silent.insert(host, self.run.lost_at(task, since));
+        }
+    }
+
+    /// Keeps `ready` and `silent` true after a host's task has changed.
+    fn follow(
+        &mut self,
+        host: HostId,
+        online: &BTreeSet<HostId>,
+        incarnation: Incarnation,
+        now: Timestamp,
+    ) {
+        let Some(task) = self.run.tasks.get(&host) else { return };
+        let place = (task.place, host);
+        let may_begin = task.asked || self.run.plan.incarnation == incarnation;
+        let waits = self.run.undispatched.contains(&place);
+        if waits && may_begin && online.contains(&host) {
+            self.ready.insert(place);
+        } else {
+            self.ready.remove(&place);
+        }
+        if task.state.is_final() {
+            self.silent.remove(host);
+        } else if !waits && !online.contains(&host) && !self.silent.lost_at.contains_key(&host) {
+            self.silent.insert(host, self.run.lost_at(task, now));
+        }
+    }
+
+    /// Hosts that will not begin because the failures are used up.
+    fn overspent(&self) -> Option<Kind> {
+        let hosts: Vec<_> = self.run.undispatched.iter().map(|(_, host)| *host).collect();
+        (self.run.budget_spent() && !hosts.is_empty())
+            .then_some(Kind::Ruled { hosts, ruling: Ruling::BudgetSpent })
+    }
+
+    /// Hosts in flight that have been silent for too long.
+    fn lost(&self, now: Timestamp) -> Option<Kind> {
+        let hosts: Vec<_> = self
+            .silent
+            .by_time
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .map(|(_, host)| *host)
+            .collect();
+        (!hosts.is_empty()).then_some(Kind::Ruled { hosts, ruling: Ruling::Lost })
+    }
+
+    /// Hosts whose turn has come and that are away, for as long as they are waited for.
+    fn away(&self, now: Timestamp, rules_from: Timestamp) -> Option<Kind> {
+        let room = self.run.room() as usize;
+        let due = now >= self.run.offline_until().max(rules_from);
+        if !due || room == 0 || self.run.undispatched.len() == self.ready.len() {
+            return None;
+        }
+        let ruling = match self.run.plan.limits.offline {
+            Offline::Wait(_) | Offline::Fail => Ruling::OfflineFailed,
+            Offline::Skip => Ruling::OfflineSkipped,
+        };
+        let hosts = self
+            .run
+            .undispatched
+            .difference(&self.ready)
+            .take(room)
+            .map(|(_, host)| *host)
+            .collect();
+        Some(Kind::Ruled { hosts, ruling })
+    }
+
+    /// Hosts that begin now: never more in flight than `parallel`, nor than failures left.
+    fn dispatch(&self, now: Timestamp, incarnation: Incarnation) -> Option<Kind> {
+        let room = self.run.room() as usize;
+        let hosts: Vec<_> = self.ready.iter().take(room).map(|(_, host)| *host).collect();
+        (!hosts.is_empty())
+            .then(|| Kind::Dispatched { hosts, not_after: self.run.not_after(now, incarnation) })
+    }
+
+    fn wakes_at(&self, rules_from: Timestamp) -> Option<Timestamp> {
+        let away = self.run.undispatched.len() > self.ready.len() && self.run.room() > 0;
+        let offline = away.then(|| self.run.offline_until().max(rules_from));
+        let lost = self.silent.by_time.first().map(|(at, _)| *at);
+        offline.into_iter().chain(lost).min()
+    }
+
+    fn effect(&self, effect: run::Effect) -> Option<Effect> {
+        let key = |host| self.run.tasks.get(&host).map(|task| self.key(task.attempt));
+        match effect {
+            run::Effect::Start(host) => {
+                let not_after = self.run.tasks.get(&host)?.not_after?;
+                Some(Effect::Start { host, key: key(host)?, not_after })
+            }
+            run::Effect::Cancel(host) => Some(Effect::Cancel { host, key: key(host)? }),
+            run::Effect::Settle(host) => Some(Effect::Settle { host, key: key(host)? }),
+            run::Effect::Ended(state) => Some(Effect::Ended { run: self.run.id, state }),
+        }
+    }
+}
+
+impl Kind {
+    /// The hosts whose task an event changes.
+    fn hosts(&self, run: &Run) -> Vec<HostId> {
+        match self {
+            Self::Planned(plan) => plan.hosts.iter().map(|host| host.id).collect(),
+            Self::Dispatched { hosts, .. } | Self::Asked { hosts } | Self::Ruled { hosts, .. } => {
+                hosts.clone()
+            }
+            Self::Reported { reports } => reports.iter().map(|(host, _)| *host).collect(),
+            Self::CancelRequested => run.undispatched.iter().map(|(_, host)| *host).collect(),
+        }
+    }
+}
+
+impl Decisions {
+    fn push(
+        &mut self,
+        run: RunId,
+        expected_seq: u64,
+        event: Event,
+        changed: impl IntoIterator<Item = HostId>,
+    ) {
+        let append =
+            self.appends.entry(run).or_insert_with(|| Append { expected_seq, ..Append::default() });
+        append.events.push(event);
+        append.changed.extend(changed);
+    }
+}
+
+/// What a finished task of the store should say of a report that comes after its run has ended;
+/// `None` when the report is the one that made the verdict, or says nothing new.
+#[must_use]
+pub fn late_note(task: &api::Task, said: &Reported) -> Option<String> {
+    let made_without_host = matches!(
+        task.state,
+        TaskState::Lost | TaskState::Skipped | TaskState::Failed | TaskState::Cancelled
+    ) && task.finished_at.is_none();
+    if !made_without_host || task.message.is_some() || task.late.is_some() {
+        return None;
+    }
+    run::late_text(said)
+}
