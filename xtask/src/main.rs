@@ -1,2 +1,38 @@
-//! Automation.
-fn main() {}
+//! What CI and people both call: `cargo xtask setup | test | ci | licences | dist`.
+
+mod dist;
+mod licences;
+mod run;
+mod setup;
+mod steps;
+
+use anyhow::bail;
+
+const USAGE: &str = "\
+cargo xtask <what>
+
+  setup         says what is missing to build and test here, and installs what it can
+  test [ARGS]   builds the binary and runs all tests; ARGS go to the test runner
+  ci            formatting, lints, licences, advisories, documentation, tests
+  licences      checks licences and banned crates against deny.toml, without network
+  dist          builds the release binary into dist/, with its SHA-256
+";
+
+fn main() -> anyhow::Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (what, rest) =
+        args.split_first().map_or(("help", &[][..]), |(what, rest)| (what.as_str(), rest));
+    std::env::set_current_dir(run::root())?;
+    match what {
+        "setup" => setup::setup(),
+        "test" => steps::test(rest),
+        "ci" => steps::ci(),
+        "licences" => licences::check(),
+        "dist" => dist::dist(),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => bail!("there is no task {what:?}\n\n{USAGE}"),
+    }
+}

@@ -1,1 +1,6 @@
-//! See the package description.
+//! Acts on one host: keeps the link, starts what it is asked to, remembers what ran.
+
+pub mod identity;
+pub mod mask;
+pub mod spool;
+pub mod supervise;

@@ -1,15 +1,14 @@
 //! Decides, never does: pure rules over values, without I/O, clock, randomness or tasks.
 //!
-//! Small closed enums that people also meet in the API (`TaskState`, `Offline`, …) are
-//! those of `fw-proto`; what core makes of them (plans, runs, tables) is its own and is
-//! never serialized.
 
 pub mod caret;
 pub mod command;
 pub mod host;
 pub mod hub;
+pub mod job;
 pub mod link;
 pub mod plan;
 pub mod run;
+pub mod schedule;
 pub mod select;
 pub mod tasks;

@@ -1,0 +1,304 @@
+//! Which server the command line talks to, and with which token.
+//!
+//! Flags come before the environment, that before the context in use, and that before a
+//! server of this machine. A token goes only to the server it belongs to: one from a context
+//! or from this machine's data directory is never sent to a server that was named otherwise.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use reqwest::Url;
+use serde::{Deserialize, Serialize};
+
+use super::Environment;
+use super::setting::{Secret, Setting};
+
+/// Where a server of this machine is.
+const LOCAL_SERVER: &str = "http://127.0.0.1:7400";
+
+/// The token that the first start of such a server writes.
+const LOCAL_TOKEN: &str = "./fleetwright-data/admin.token";
+
+/// The context file: named servers, and which of them is in use.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Contexts {
+    /// The one in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) current: Option<String>,
+    /// All of them.
+    #[serde(default)]
+    pub(crate) contexts: BTreeMap<String, Context>,
+}
+
+/// A named server.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Context {
+    /// Its URL.
+    pub(crate) server: String,
+    /// The token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<String>,
+    /// The file that holds the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Context {
+    /// Leaves the token out.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+/// `--server`, `--token`, `--token-file`, `--context`, as far as given.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct TargetFlags {
+    /// URL of the server.
+    pub(crate) server: Option<String>,
+    /// The token.
+    pub(crate) token: Option<Secret>,
+    /// The file that holds it.
+    pub(crate) token_file: Option<PathBuf>,
+    /// A context to use for this command.
+    pub(crate) context: Option<String>,
+}
+
+/// Which server to talk to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Its URL.
+    pub(crate) server: Url,
+    /// Where the token is.
+    pub(crate) token: TokenSource,
+    /// What named the server, for messages: `--server`, `context prod`.
+    pub(crate) named_by: String,
+}
+
+/// Where a token is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TokenSource {
+    /// Here.
+    Given(Secret),
+    /// In a file that must be there.
+    File(PathBuf),
+    /// In a file that may be there.
+    FileIfReadable(PathBuf),
+    /// Nowhere.
+    None,
+}
+
+/// What can be wrong with contexts.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A file of ours cannot be read or written.
+    #[error("{doing} {}", path.display())]
+    File { doing: &'static str, path: PathBuf, source: std::io::Error },
+    /// The context file is not what it should be.
+    #[error("{}: {why}", path.display())]
+    Malformed { path: PathBuf, why: String },
+    /// Other users could read the tokens.
+    #[error("{0} holds tokens and others can read it; run: chmod 600 {0}", path.display())]
+    Readable { path: PathBuf },
+    /// There is no such context.
+    #[error("there is no context {name:?}; known: {}; add one with `fleetwright context add`", known.join(", "))]
+    Unknown { name: String, known: Vec<String> },
+    /// A server's URL is none.
+    #[error("{named_by}: {why}")]
+    Server { named_by: String, why: String },
+    /// A token and a file for it.
+    #[error("{one} and {other} are both given; keep one of them")]
+    GivenTwice { one: &'static str, other: &'static str },
+    /// A token that is empty.
+    #[error("the token in {} is empty", path.display())]
+    EmptyToken { path: PathBuf },
+}
+
+/// The context file: under `XDG_CONFIG_HOME`, or `~/.config`; `None` without a home.
+pub(crate) fn path(env: &Environment) -> Option<PathBuf> {
+    let base = env.get("XDG_CONFIG_HOME").filter(|base| !base.is_empty()).map(PathBuf::from);
+    let base = base.or_else(|| env.get("HOME").map(|home| Path::new(home).join(".config")))?;
+    Some(base.join("fleetwright/contexts.toml"))
+}
+
+impl Contexts {
+    /// Reads the file; no file means no contexts.
+    ///
+    /// # Errors
+    /// It cannot be read, is malformed, or others can read it.
+    pub(crate) fn load(path: &Path) -> Result<Self, Error> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
+            Err(source) => {
+                return Err(Error::File { doing: "read", path: path.to_owned(), source });
+            }
+        };
+        let metadata = std::fs::metadata(path);
+        if metadata.is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0) {
+            return Err(Error::Readable { path: path.to_owned() });
+        }
+        toml::from_str(&text)
+            .map_err(|error| Error::Malformed { path: path.to_owned(), why: error.to_string() })
+    }
+
+    /// Writes the file so that only its owner can read it, and whole or not at all.
+    ///
+    /// # Errors
+    /// The directory or the file cannot be written.
+    pub(crate) fn save(&self, path: &Path) -> Result<(), Error> {
+        let text = toml::to_string(self).expect("strings and tables are TOML");
+        let failed = |source| Error::File { doing: "write", path: path.to_owned(), source };
+        write_private(path, &text).map_err(failed)
+    }
+
+    /// A context by name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn get(&self, name: &str) -> Result<&Context, Error> {
+        let unknown = || Error::Unknown {
+            name: name.to_owned(),
+            known: self.contexts.keys().cloned().collect(),
+        };
+        self.contexts.get(name).ok_or_else(unknown)
+    }
+
+    /// Adds a context, or replaces it; the first one is taken into use.
+    pub(crate) fn add(&mut self, name: &str, context: Context) {
+        self.contexts.insert(name.to_owned(), context);
+        self.current.get_or_insert_with(|| name.to_owned());
+    }
+
+    /// Takes a context into use.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub(crate) fn choose(&mut self, name: &str) -> Result<(), Error> {
+        self.get(name)?;
+        self.current = Some(name.to_owned());
+        Ok(())
+    }
+
+    /// Removes a context; none is in use when it was the one.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub(crate) fn remove(&mut self, name: &str) -> Result<(), Error> {
+        self.get(name)?;
+        self.contexts.remove(name);
+        self.current.take_if(|current| current == name);
+        Ok(())
+    }
+}
+
+/// Decides which server to talk to.
+///
+/// # Errors
+/// Two tokens are given at once, the context does not exist, or a URL is none.
+pub(crate) fn target(
+    flags: &TargetFlags,
+    env: &Environment,
+    contexts: &Contexts,
+) -> Result<Target, Error> {
+    let explicit = explicit_token(flags, env)?;
+    let (server, implied, named_by) = server_of(flags, env, contexts)?;
+    let server = <Url as Setting>::parse(&server)
+        .map_err(|why| Error::Server { named_by: named_by.clone(), why })?;
+    Ok(Target { server, token: explicit.unwrap_or(implied), named_by })
+}
+
+/// The token that a flag or the environment names.
+fn explicit_token(flags: &TargetFlags, env: &Environment) -> Result<Option<TokenSource>, Error> {
+    let from_env = env.get("FLEETWRIGHT_TOKEN").map(|token| Secret(token.clone()));
+    let file_from_env = env.get("FLEETWRIGHT_TOKEN_FILE").map(PathBuf::from);
+    match (flags.token.clone(), flags.token_file.clone()) {
+        (Some(_), Some(_)) => {
+            return Err(Error::GivenTwice { one: "--token", other: "--token-file" });
+        }
+        (Some(token), None) => return Ok(Some(TokenSource::Given(token))),
+        (None, Some(file)) => return Ok(Some(TokenSource::File(file))),
+        (None, None) => {}
+    }
+    match (from_env, file_from_env) {
+        (Some(_), Some(_)) => {
+            Err(Error::GivenTwice { one: "FLEETWRIGHT_TOKEN", other: "FLEETWRIGHT_TOKEN_FILE" })
+        }
+        (Some(token), None) => Ok(Some(TokenSource::Given(token))),
+        (None, Some(file)) => Ok(Some(TokenSource::File(file))),
+        (None, None) => Ok(None),
+    }
+}
+
+/// The server, the token that belongs to it, and what named it. A context that is named for this
+/// command comes before the variable `FLEETWRIGHT_SERVER`, which is set for many commands.
+fn server_of(
+    flags: &TargetFlags,
+    env: &Environment,
+    contexts: &Contexts,
+) -> Result<(String, TokenSource, String), Error> {
+    if let Some(server) = &flags.server {
+        return Ok((server.clone(), TokenSource::None, "--server".to_owned()));
+    }
+    if let Some(name) = &flags.context {
+        return Ok(from_context(name, contexts.get(name)?));
+    }
+    if let Some(server) = env.get("FLEETWRIGHT_SERVER") {
+        return Ok((server.clone(), TokenSource::None, "FLEETWRIGHT_SERVER".to_owned()));
+    }
+    if let Some(name) = env.get("FLEETWRIGHT_CONTEXT").or(contexts.current.as_ref()) {
+        return Ok(from_context(name, contexts.get(name)?));
+    }
+    let token = TokenSource::FileIfReadable(PathBuf::from(LOCAL_TOKEN));
+    Ok((LOCAL_SERVER.to_owned(), token, "the default, a server of this machine".to_owned()))
+}
+
+fn from_context(name: &str, context: &Context) -> (String, TokenSource, String) {
+    let token = match (&context.token, &context.token_file) {
+        (Some(token), _) => TokenSource::Given(Secret(token.clone())),
+        (None, Some(file)) => TokenSource::File(file.clone()),
+        (None, None) => TokenSource::None,
+    };
+    (context.server.clone(), token, format!("context {name}"))
+}
+
+impl TokenSource {
+    /// Fetches the token; `None` when there is none.
+    ///
+    /// # Errors
+    /// A file that must be there cannot be read, or is empty.
+    pub(crate) fn read(&self) -> Result<Option<Secret>, Error> {
+        let (path, must) = match self {
+            Self::Given(token) => return Ok(Some(token.clone())),
+            Self::None => return Ok(None),
+            Self::File(path) => (path, true),
+            Self::FileIfReadable(path) => (path, false),
+        };
+        match std::fs::read_to_string(path) {
+            Ok(text) => {
+                let token =
+                    Secret::parse(&text).map_err(|_| Error::EmptyToken { path: path.clone() });
+                token.map(Some)
+            }
+            Err(source) if must => Err(Error::File { doing: "read", path: path.clone(), source }),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+/// Writes beside the file and moves it over, so that a crash leaves the old or the new one.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    let directory = path.parent().unwrap_or_else(|| Path::new("."));
+    std::fs::create_dir_all(directory)?;
+    let beside = path.with_extension(format!("{}.new", std::process::id()));
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)
+}

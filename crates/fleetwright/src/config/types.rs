@@ -1,0 +1,173 @@
+//! What configuration amounts to: typed values, their defaults, and whether they make sense together.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use fw_proto::Span;
+use ipnet::IpNet;
+use reqwest::Url;
+
+use super::error::{Error, Problem};
+use super::setting::{Bytes, LogFilter, LogFormat, Secret};
+
+/// All configuration of one process.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Config {
+    /// `[log]`.
+    pub(crate) log: LogConfig,
+    /// `[server]`.
+    pub(crate) server: ServerConfig,
+    /// `[agent]`.
+    pub(crate) agent: AgentConfig,
+}
+
+/// What is logged and how.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LogConfig {
+    /// Which lines.
+    pub(crate) filter: LogFilter,
+    /// In which form.
+    pub(crate) format: LogFormat,
+}
+
+/// What a server needs to know.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ServerConfig {
+    /// Where the store lives.
+    pub(crate) data_dir: PathBuf,
+    /// Address of the API and of the agents' links.
+    pub(crate) listen: SocketAddr,
+    /// How hosts and people reach the server; made from `listen` when absent.
+    pub(crate) public_url: Option<Url>,
+    /// Directory of job files.
+    pub(crate) jobs: Option<PathBuf>,
+    /// Certificate chain, PEM.
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Its key, PEM.
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub(crate) trusted_proxy: Vec<IpNet>,
+    /// Serve without TLS on an address that others can reach.
+    pub(crate) insecure_http: bool,
+    /// The first admin token; made at first start when absent.
+    pub(crate) admin_token: Option<Secret>,
+    /// How long ended runs and their output are kept.
+    pub(crate) retention_age: Span,
+    /// How much output is kept.
+    pub(crate) retention_size: Bytes,
+    /// Where scheduled backups go; `backups` in the data directory when absent.
+    pub(crate) backup_dir: Option<PathBuf>,
+    /// How often one is made; zero is never.
+    pub(crate) backup_every: Span,
+    /// How many are kept.
+    pub(crate) backup_keep: u32,
+    /// Links at once.
+    pub(crate) max_agents: u32,
+    /// New links from one address in one second.
+    pub(crate) handshake_rate: u32,
+}
+
+/// What an agent needs to know.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct AgentConfig {
+    /// Its key, its pins and the spool.
+    pub(crate) state_dir: PathBuf,
+    /// Directory of custom facts.
+    pub(crate) facts_dir: PathBuf,
+    /// The local policy.
+    pub(crate) policy: PathBuf,
+    /// Join string for a host that is not enrolled yet.
+    pub(crate) join: Option<Secret>,
+    /// Tasks at once.
+    pub(crate) max_tasks: u32,
+    /// The bound of one task's spool.
+    pub(crate) spool_bytes: Bytes,
+}
+
+impl Config {
+    /// The defaults on a host where `home` is the user's home, if any.
+    pub(crate) fn defaults(root: bool, home: Option<&str>) -> Self {
+        Self {
+            log: LogConfig { filter: LogFilter::default(), format: LogFormat::Text },
+            server: ServerConfig::default(),
+            agent: AgentConfig::defaults(root, home),
+        }
+    }
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("./fleetwright-data"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
+            public_url: None,
+            jobs: None,
+            tls_cert: None,
+            tls_key: None,
+            trusted_proxy: Vec::new(),
+            insecure_http: false,
+            admin_token: None,
+            retention_age: Span::from_secs(30 * 24 * 3600),
+            retention_size: Bytes(20_000_000_000),
+            backup_dir: None,
+            backup_every: Span::from_secs(24 * 3600),
+            backup_keep: 7,
+            // A quarter more than the 20,000 that one server is measured with.
+            max_agents: 25_000,
+            // A whole fleet may come back through one NAT: 10,000 hosts then need 20 s.
+            handshake_rate: 500,
+        }
+    }
+}
+
+impl AgentConfig {
+    fn defaults(root: bool, home: Option<&str>) -> Self {
+        let state_dir = match home {
+            Some(home) if !root => PathBuf::from(home).join(".local/state/fleetwright/agent"),
+            Some(_) | None => PathBuf::from("/var/lib/fleetwright-agent"),
+        };
+        Self {
+            state_dir,
+            facts_dir: PathBuf::from("/etc/fleetwright/facts.d"),
+            policy: PathBuf::from("/etc/fleetwright/policy.toml"),
+            join: None,
+            max_tasks: 64,
+            spool_bytes: Bytes(64 * 1024 * 1024),
+        }
+    }
+}
+
+impl ServerConfig {
+    /// Whether a server may start with this.
+    ///
+    /// # Errors
+    /// Half a TLS pair; an address that others can reach without TLS, trusted proxy or
+    /// `insecure_http`; backups of which none is kept.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let mut problems = Vec::new();
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(_), None) => problems.push(Problem::HalfTls { missing: "server.tls_key" }),
+            (None, Some(_)) => problems.push(Problem::HalfTls { missing: "server.tls_cert" }),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        if self.is_exposed() {
+            problems.push(Problem::Exposed { listen: self.listen });
+        }
+        if self.backup_keep == 0 && self.backup_every > Span::ZERO {
+            problems.push(Problem::NoBackupKept);
+        }
+        Error::unless_empty(problems)
+    }
+
+    /// Passwords and tokens would cross a network in the clear.
+    fn is_exposed(&self) -> bool {
+        let private =
+            self.tls_cert.is_some() || !self.trusted_proxy.is_empty() || self.insecure_http;
+        !private && !is_loopback(self.listen.ip())
+    }
+}
+
+/// Also true of `::ffff:127.0.0.1`, which is the same interface.
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}

@@ -1,0 +1,529 @@
+//! The agent's side of its tasks' spools: starts supervisors, and reads what they wrote.
+//!
+//! `STATE/spool/KEY/` belongs to one task (its files are described in `supervise/files.rs`).
+//! Nothing here is kept in memory but the handles of supervisors to be collected: an agent that
+//! was killed finds everything again. All functions are synchronous, short and fit for
+//! `spawn_blocking`; only [`Wake`] is awaited.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+
+use fw_proto::frame::{Ended, Refusal, RefusalReason, Spec};
+use fw_proto::record::{self, Body, Offsets, Record, Stream};
+use fw_proto::{TaskKey, Timestamp};
+
+use crate::supervise::files::{self, Segment, Started, Status};
+use crate::supervise::{self, contain, os};
+
+/// The tasks' directories of one agent.
+#[derive(Debug)]
+pub struct Spool {
+    dir: PathBuf,
+    supervisor: PathBuf,
+    supervisors: Mutex<Vec<Child>>,
+}
+
+/// What the spool says about a task.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// There is no directory: never spawned here, or removed.
+    Missing,
+    /// Its supervisor is gone and never came to start the command: certain only under the boot
+    /// in which it was spawned, for the mark need not outlive a power cut.
+    NotStarted,
+    /// Its supervisor is about to start it.
+    Starting,
+    /// It runs.
+    Running {
+        /// When it was started.
+        started_at: Timestamp,
+    },
+    /// It ended.
+    Ended(Ended),
+    /// Its supervisor could not start it.
+    Refused(Refusal),
+    /// It was started, but its supervisor is gone without a last word (killed, or the host went
+    /// down): how it ended is not known, and parts of it may still run.
+    Dead {
+        /// When it was started.
+        started_at: Timestamp,
+    },
+}
+
+/// Why a supervisor was not spawned. The command did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// The task has a directory already: it was spawned before.
+    #[error("task {0} was spawned before")]
+    Exists(TaskKey),
+    /// The directory cannot be made.
+    #[error("make the spool of task {key}")]
+    Disk {
+        /// Which task.
+        key: TaskKey,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The supervisor cannot be executed, or ended before it had the spec.
+    #[error("start the supervisor of task {key}")]
+    Supervisor {
+        /// Which task.
+        key: TaskKey,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl SpawnError {
+    /// What the server is told; `None` when the task was spawned before, which is no refusal.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        let (reason, message) = match self {
+            Self::Exists(_) => return None,
+            Self::Disk { source, .. } => (
+                RefusalReason::Disk,
+                format!("write to the agent's state directory: {source}; free some space there"),
+            ),
+            Self::Supervisor { source, .. } => {
+                (RefusalReason::Spawn, format!("start a process: {source}"))
+            }
+        };
+        Some(Refusal { reason, message })
+    }
+}
+
+/// Begins the names of directories that are being made or removed.
+const PASSING: &str = ".";
+
+impl Spool {
+    /// The spool in a state directory, made when it is not there. Sweeps what a killed agent
+    /// left half made or half removed. One agent at a time: see [`crate::journal::Lock`].
+    ///
+    /// # Errors
+    /// The directory cannot be made or read.
+    pub fn open(state_dir: &Path) -> io::Result<Self> {
+        let dir = state_dir.join("spool");
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        let dir = dir.canonicalize()?;
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(PASSING) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        let wake = dir.join(files::WAKE);
+        if !wake.exists() {
+            os::mkfifo(&wake)?;
+        }
+        let supervisor = if cfg!(target_os = "linux") {
+            // Still this build after an upgrade has replaced the file.
+            PathBuf::from("/proc/self/exe")
+        } else {
+            std::env::current_exe()?
+        };
+        Ok(Self { dir, supervisor, supervisors: Mutex::new(Vec::new()) })
+    }
+
+    /// Uses another binary as supervisor; it must call [`supervise::entry`].
+    #[must_use]
+    pub fn with_supervisor(mut self, binary: PathBuf) -> Self {
+        self.supervisor = binary;
+        self
+    }
+
+    /// Where a task's files are.
+    #[must_use]
+    pub fn task_dir(&self, key: TaskKey) -> PathBuf {
+        self.dir.join(key.to_string())
+    }
+
+    /// Starts a supervisor for the task and hands it the spec. The start must be in the journal
+    /// before. A supervisor that was spawned goes on whatever happens to the agent.
+    ///
+    /// # Errors
+    /// See [`SpawnError`]; after each the task has not run and will not.
+    pub fn spawn(&self, key: TaskKey, spec: &Spec) -> Result<(), SpawnError> {
+        self.reap();
+        let dir = self.task_dir(key);
+        if dir.exists() {
+            return Err(SpawnError::Exists(key));
+        }
+        let (control, log) =
+            self.make_dir(key).map_err(|source| SpawnError::Disk { key, source })?;
+        let spec = minicbor::to_vec(spec).expect("writing to memory cannot go wrong");
+        let mut command = Command::new(&self.supervisor);
+        command.arg(supervise::SUBCOMMAND).arg(&dir).env_clear().current_dir("/");
+        command.envs(std::env::var_os("LANG").map(|lang| ("LANG", lang)));
+        // The supervisor holds `control` from its first moment on, hence it is seen to live.
+        command.stdin(Stdio::piped()).stdout(control).stderr(log);
+        let mut start = || {
+            let mut child = command.spawn()?;
+            let sent = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(&spec));
+            self.keep(child);
+            sent
+        };
+        // A supervisor that has only part of its spec ends without starting anything.
+        start().map_err(|source| SpawnError::Supervisor { key, source })
+    }
+
+    /// Makes a task's directory, complete before it has its name.
+    fn make_dir(&self, key: TaskKey) -> io::Result<(File, File)> {
+        let staging = self.dir.join(format!("{PASSING}new-{key}"));
+        if staging.exists() {
+            fs::remove_dir_all(&staging)?;
+        }
+        DirBuilder::new().mode(0o700).create(&staging)?;
+        let control = staging.join(files::CONTROL);
+        os::mkfifo(&control)?;
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let control = File::options().read(true).write(true).custom_flags(flags).open(control)?;
+        let log =
+            File::options().append(true).create(true).mode(0o600).open(staging.join(files::LOG))?;
+        fs::rename(&staging, self.task_dir(key))?;
+        Ok((control, log))
+    }
+
+    fn keep(&self, child: Child) {
+        self.supervisors.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(child);
+    }
+
+    /// Collects supervisors that have ended. Called by [`Spool::spawn`] and [`Spool::remove`];
+    /// the agent's regular look at its tasks calls it too, so that none stays a zombie.
+    pub fn reap(&self) {
+        let mut supervisors =
+            self.supervisors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        supervisors.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+    }
+
+    /// What is known of a task.
+    ///
+    /// # Errors
+    /// Its files cannot be read, or are not what a supervisor writes.
+    pub fn state(&self, key: TaskKey) -> io::Result<Found> {
+        let dir = self.task_dir(key);
+        if let Some(last) = last_word(&dir)? {
+            return Ok(last);
+        }
+        let alive = match open_control(&dir) {
+            Ok(_) => true,
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => false,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() => {
+                return Ok(Found::Missing);
+            }
+            Err(error) => return Err(error),
+        };
+        if !alive && let Some(last) = last_word(&dir)? {
+            // It was written between the first look and the supervisor's end.
+            return Ok(last);
+        }
+        let started = files::read_json::<Started>(&dir, files::STARTED)?;
+        Ok(match (started, alive) {
+            (Some(started), false) => Found::Dead { started_at: started.at },
+            (None, false) => Found::NotStarted,
+            (Some(started), true) if dir.join(files::PID).exists() => {
+                Found::Running { started_at: started.at }
+            }
+            (_, true) => Found::Starting,
+        })
+    }
+
+    /// The tasks that have a directory.
+    ///
+    /// # Errors
+    /// The spool cannot be read.
+    pub fn list(&self) -> io::Result<Vec<TaskKey>> {
+        let mut keys = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            keys.extend(entry?.file_name().to_str().and_then(|name| name.parse::<TaskKey>().ok()));
+        }
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
+    /// Asks the supervisor to end the task; false when there is none any more.
+    ///
+    /// # Errors
+    /// The supervisor cannot be asked.
+    pub fn cancel(&self, key: TaskKey) -> io::Result<bool> {
+        self.tell(key, files::CANCEL)
+    }
+
+    fn tell(&self, key: TaskKey, what: u8) -> io::Result<bool> {
+        match open_control(&self.task_dir(key)).and_then(|mut control| control.write_all(&[what])) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENXIO | libc::EPIPE)) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a task's output from `resume` on.
+    #[must_use]
+    pub fn reader(&self, key: TaskKey, resume: Offsets) -> Reader {
+        Reader { dir: self.task_dir(key), at: resume, open: None }
+    }
+
+    /// Deletes the segments that the server has whole, never the last, and tells the supervisor.
+    ///
+    /// # Errors
+    /// The directory cannot be read or written.
+    pub fn trim(&self, key: TaskKey, acked: Offsets) -> io::Result<()> {
+        let dir = self.task_dir(key);
+        let segments = Segment::list(&dir)?;
+        let mut freed = false;
+        for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
+            if !is_covered(next.base, acked) {
+                break;
+            }
+            fs::remove_file(dir.join(segment.name()))?;
+            freed = true;
+        }
+        if freed {
+            self.tell(key, files::FREED)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a task's directory, and its control group when nothing is left in it.
+    ///
+    /// # Errors
+    /// The task has not ended, or the directory cannot be removed.
+    pub fn remove(&self, key: TaskKey) -> io::Result<()> {
+        self.reap();
+        match self.state(key) {
+            Ok(Found::Missing) => return Ok(()),
+            Ok(Found::Starting | Found::Running { .. }) => {
+                return Err(io::ErrorKind::ResourceBusy.into());
+            }
+            Ok(Found::NotStarted | Found::Ended(_) | Found::Refused(_) | Found::Dead { .. })
+            | Err(_) => {}
+        }
+        let (dir, passing) = (self.task_dir(key), self.dir.join(format!("{PASSING}old-{key}")));
+        if let Ok(Some(Started { cgroup: Some(cgroup), .. })) =
+            files::read_json(&dir, files::STARTED)
+        {
+            contain::remove_cgroup(&cgroup);
+        }
+        fs::rename(&dir, &passing)?;
+        fs::remove_dir_all(&passing)
+    }
+
+    /// The bell that supervisors ring when a task has news. One at a time; inside a runtime.
+    ///
+    /// # Errors
+    /// The FIFO cannot be opened.
+    pub fn wake(&self) -> io::Result<Wake> {
+        let path = self.dir.join(files::WAKE);
+        let receiver = tokio::net::unix::pipe::OpenOptions::new().open_receiver(&path)?;
+        // With a writer of our own it is never at its end.
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let writer = File::options().write(true).custom_flags(flags).open(&path)?;
+        Ok(Wake { receiver, _writer: writer, partial: Vec::new() })
+    }
+}
+
+/// The last word on a task, when it was said.
+fn last_word(dir: &Path) -> io::Result<Option<Found>> {
+    Ok(files::read_json(dir, files::STATUS)?.map(|status| match status {
+        Status::Ended(ended) => Found::Ended(ended.into()),
+        Status::Refused(refused) => Found::Refused(refused.into()),
+    }))
+}
+
+/// Opens a supervisor's ear; `ENXIO` says that there is no supervisor (`fifo(7)`).
+fn open_control(dir: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    File::options().write(true).custom_flags(flags).open(dir.join(files::CONTROL))
+}
+
+/// Whether everything before `place` is within `acked`.
+fn is_covered(place: Offsets, acked: Offsets) -> bool {
+    place.stdout <= acked.stdout
+        && place.stderr <= acked.stderr
+        && place.stdout_dropped <= acked.stdout_dropped
+        && place.stderr_dropped <= acked.stderr_dropped
+}
+
+/// The bell of all tasks. What it says is a hint; it may be lost, never wrong.
+#[derive(Debug)]
+pub struct Wake {
+    receiver: tokio::net::unix::pipe::Receiver,
+    _writer: File,
+    partial: Vec<u8>,
+}
+
+impl Wake {
+    /// Waits until tasks have news. Cancel-safe.
+    ///
+    /// # Errors
+    /// The FIFO cannot be read.
+    pub async fn next(&mut self) -> io::Result<BTreeSet<TaskKey>> {
+        loop {
+            self.receiver.readable().await?;
+            let mut bytes = [0; 4096];
+            match self.receiver.try_read(&mut bytes) {
+                Ok(taken) => self.partial.extend_from_slice(bytes.get(..taken).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error),
+            }
+            let keys = self.whole_lines();
+            if !keys.is_empty() {
+                return Ok(keys);
+            }
+        }
+    }
+
+    fn whole_lines(&mut self) -> BTreeSet<TaskKey> {
+        let end = self.partial.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let lines: Vec<u8> = self.partial.drain(..end).collect();
+        let lines = String::from_utf8_lossy(&lines);
+        lines.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+}
+
+/// Reads one task's output in order, whole records at a time.
+#[derive(Debug)]
+pub struct Reader {
+    dir: PathBuf,
+    at: Offsets,
+    open: Option<OpenSegment>,
+}
+
+#[derive(Debug)]
+struct OpenSegment {
+    number: u64,
+    file: File,
+    /// Where in the file the next record begins, and what offsets that is.
+    byte: u64,
+    place: Offsets,
+}
+
+impl Reader {
+    /// How far it has read.
+    #[must_use]
+    pub fn at(&self) -> Offsets {
+        self.at
+    }
+
+    /// Puts the next records into `buf` (emptied first), at most `max` bytes of them but always
+    /// at least one, and says where they begin and end. `None` when there are none yet; when the
+    /// task has ended, that is all. `max` is best [`record::MAX_CHUNK`].
+    ///
+    /// # Errors
+    /// The spool cannot be read, is damaged, or no longer reaches back to where reading began.
+    pub fn next(
+        &mut self,
+        max: usize,
+        buf: &mut Vec<u8>,
+    ) -> io::Result<Option<(Offsets, Offsets)>> {
+        let max = max.max(record::HEADER + record::MAX_PAYLOAD);
+        let from = self.at;
+        buf.clear();
+        loop {
+            let Some(mut open) =
+                self.open.take().map_or_else(|| self.find(), |open| Ok(Some(open)))?
+            else {
+                return Ok(None);
+            };
+            // Asked for before reading: what is not in this segment by then never will be.
+            let next = self.after(&open)?;
+            let read = self.read(&mut open, max, buf)?;
+            self.open = Some(open);
+            match (read, next) {
+                (true, _) if !buf.is_empty() => return Ok(Some((from, self.at))),
+                (true, _) => {}
+                (false, Some(next)) => self.open = Some(next),
+                (false, None) => return Ok(None),
+            }
+        }
+    }
+
+    /// Opens the segment in which reading begins.
+    fn find(&self) -> io::Result<Option<OpenSegment>> {
+        let segments = Segment::list(&self.dir)?;
+        let holding = segments.iter().rev().find(|segment| is_covered(segment.base, self.at));
+        match (holding, segments.first()) {
+            (Some(segment), _) => OpenSegment::new(&self.dir, segment).map(Some),
+            (None, Some(_)) => Err(damaged("it no longer reaches back to where the server is")),
+            (None, None) if self.at == Offsets::default() => Ok(None),
+            (None, None) => Err(damaged("it has no segment")),
+        }
+    }
+
+    /// Opens the segment after this one, when there is one.
+    fn after(&self, open: &OpenSegment) -> io::Result<Option<OpenSegment>> {
+        let segments = Segment::list(&self.dir)?;
+        let next = segments.iter().find(|segment| segment.number > open.number);
+        next.map(|segment| OpenSegment::new(&self.dir, segment)).transpose()
+    }
+
+    /// Reads on in a segment; false when it holds no further whole record.
+    fn read(&mut self, open: &mut OpenSegment, max: usize, buf: &mut Vec<u8>) -> io::Result<bool> {
+        let there = open.file.metadata()?.len().saturating_sub(open.byte);
+        let mut raw = vec![0; usize::try_from(there).unwrap_or(usize::MAX).min(max)];
+        // May be less: a record that the disk refused is taken back.
+        let taken = open.file.read_at(&mut raw, open.byte)?;
+        raw.truncate(taken);
+        let before = open.byte;
+        for record in record::records(&raw) {
+            let record = record.map_err(|malformed| damaged(&malformed.to_string()))?;
+            open.byte += size(&record);
+            self.push(open.place, &record, buf);
+            open.place = open.place.after(&record);
+        }
+        Ok(open.byte > before)
+    }
+
+    /// Appends the part of a record at `place` that lies beyond what was read before.
+    fn push(&mut self, place: Offsets, record: &Record<'_>, buf: &mut Vec<u8>) {
+        let behind = |at: u64, begins: u64| at.saturating_sub(begins);
+        let body = match (record.stream, record.body) {
+            (stream, Body::Bytes(bytes)) => {
+                let skip = match stream {
+                    Stream::Stdout => behind(self.at.stdout, place.stdout),
+                    Stream::Stderr => behind(self.at.stderr, place.stderr),
+                };
+                let rest = usize::try_from(skip).ok().and_then(|skip| bytes.get(skip..));
+                Body::Bytes(rest.unwrap_or_default())
+            }
+            (Stream::Stdout, Body::Gap(length)) => Body::Gap(
+                length.saturating_sub(behind(self.at.stdout_dropped, place.stdout_dropped)),
+            ),
+            (Stream::Stderr, Body::Gap(length)) => Body::Gap(
+                length.saturating_sub(behind(self.at.stderr_dropped, place.stderr_dropped)),
+            ),
+        };
+        if !matches!(body, Body::Bytes([]) | Body::Gap(0)) {
+            let rest = Record { body, ..*record };
+            rest.write(buf);
+            self.at = self.at.after(&rest);
+        }
+    }
+}
+
+impl OpenSegment {
+    fn new(dir: &Path, segment: &Segment) -> io::Result<Self> {
+        let file = File::open(dir.join(segment.name()))?;
+        Ok(Self { number: segment.number, file, byte: 0, place: segment.base })
+    }
+}
+
+/// Bytes that a record takes in a segment.
+fn size(record: &Record<'_>) -> u64 {
+    let payload = match record.body {
+        Body::Bytes(bytes) => bytes.len(),
+        Body::Gap(_) => 8,
+    };
+    (record::HEADER + payload) as u64
+}
+
+fn damaged(how: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the spool is damaged: {how}"))
+}

@@ -1,0 +1,254 @@
+//! The files of a task's spool directory, as supervisor and agent both know them.
+//!
+//! | name | written by | holds |
+//! |---|---|---|
+//! | `control` | agent makes the FIFO, supervisor holds it open | bytes `c` cancel, `f` space was freed |
+//! | `started` | supervisor, before the exec | [`Started`]: from here on the command may have run |
+//! | `pid` | supervisor, after the exec | the main process, decimal |
+//! | `seg-…` | supervisor | output records ([`fw_proto::record`]), offsets in the name |
+//! | `status` | supervisor, last | [`Status`]: how it ended, or why it was not started |
+//! | `supervisor.log` | supervisor | what went wrong inside it, for people |
+//!
+//! `status` is on the disk before it has its name. `started` need not outlive a power cut: the
+//! journal of the agent knows under which boot a task was accepted.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use fw_proto::Timestamp;
+use fw_proto::frame::{Cause, Ended, Refusal, RefusalReason};
+use fw_proto::record::Offsets;
+use serde::{Deserialize, Serialize};
+
+use super::Containment;
+
+pub(crate) const CONTROL: &str = "control";
+pub(crate) const STARTED: &str = "started";
+pub(crate) const PID: &str = "pid";
+pub(crate) const STATUS: &str = "status";
+pub(crate) const LOG: &str = "supervisor.log";
+/// In the directory above: each line is the key of a task that has news.
+pub(crate) const WAKE: &str = "wake";
+
+/// Byte on `control`: end the task.
+pub(crate) const CANCEL: u8 = b'c';
+/// Byte on `control`: segments were deleted.
+pub(crate) const FREED: u8 = b'f';
+
+/// The mark that a command may have run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Started {
+    /// The supervisor's process.
+    pub(crate) supervisor: u32,
+    /// When the command was started.
+    pub(crate) at: Timestamp,
+    /// The boot under which that was (`/proc/sys/kernel/random/boot_id`).
+    pub(crate) boot_id: String,
+    /// What holds everything of the task together.
+    pub(crate) containment: Containment,
+    /// The task's own control group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cgroup: Option<PathBuf>,
+}
+
+/// The last word on a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Status {
+    Ended(EndedFile),
+    Refused(RefusedFile),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EndedFile {
+    cause: CauseFile,
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    started_at: Timestamp,
+    finished_at: Timestamp,
+    stdout: u64,
+    stderr: u64,
+    stdout_dropped: u64,
+    stderr_dropped: u64,
+    stdout_sha256: Option<[u8; 32]>,
+    stderr_sha256: Option<[u8; 32]>,
+    left_behind: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum CauseFile {
+    Exited,
+    TimedOut,
+    Cancelled,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RefusedFile {
+    reason: ReasonFile,
+    message: String,
+}
+
+/// The reasons that a supervisor finds; the agent finds the others before it starts one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ReasonFile {
+    User,
+    Spawn,
+    Disk,
+    Cancelled,
+    Other,
+}
+
+impl From<&Ended> for EndedFile {
+    fn from(ended: &Ended) -> Self {
+        let Offsets { stdout, stderr, stdout_dropped, stderr_dropped } = ended.output;
+        Self {
+            cause: match ended.cause {
+                Cause::Exited => CauseFile::Exited,
+                Cause::TimedOut => CauseFile::TimedOut,
+                Cause::Cancelled => CauseFile::Cancelled,
+            },
+            exit_code: ended.exit_code,
+            signal: ended.signal,
+            started_at: ended.started_at,
+            finished_at: ended.finished_at,
+            stdout,
+            stderr,
+            stdout_dropped,
+            stderr_dropped,
+            stdout_sha256: ended.stdout_sha256,
+            stderr_sha256: ended.stderr_sha256,
+            left_behind: ended.left_behind,
+        }
+    }
+}
+
+impl From<EndedFile> for Ended {
+    fn from(file: EndedFile) -> Self {
+        let EndedFile { stdout, stderr, stdout_dropped, stderr_dropped, .. } = file;
+        Self {
+            cause: match file.cause {
+                CauseFile::Exited => Cause::Exited,
+                CauseFile::TimedOut => Cause::TimedOut,
+                CauseFile::Cancelled => Cause::Cancelled,
+            },
+            exit_code: file.exit_code,
+            signal: file.signal,
+            started_at: file.started_at,
+            finished_at: file.finished_at,
+            output: Offsets { stdout, stderr, stdout_dropped, stderr_dropped },
+            stdout_sha256: file.stdout_sha256,
+            stderr_sha256: file.stderr_sha256,
+            left_behind: file.left_behind,
+        }
+    }
+}
+
+impl From<&Refusal> for RefusedFile {
+    fn from(refusal: &Refusal) -> Self {
+        let reason = match refusal.reason {
+            RefusalReason::User => ReasonFile::User,
+            RefusalReason::Spawn => ReasonFile::Spawn,
+            RefusalReason::Disk => ReasonFile::Disk,
+            RefusalReason::Cancelled => ReasonFile::Cancelled,
+            RefusalReason::Expired
+            | RefusalReason::Fenced
+            | RefusalReason::Policy
+            | RefusalReason::QueueFull => ReasonFile::Other,
+        };
+        Self { reason, message: refusal.message.clone() }
+    }
+}
+
+impl From<RefusedFile> for Refusal {
+    fn from(file: RefusedFile) -> Self {
+        let reason = match file.reason {
+            ReasonFile::User => RefusalReason::User,
+            ReasonFile::Spawn | ReasonFile::Other => RefusalReason::Spawn,
+            ReasonFile::Disk => RefusalReason::Disk,
+            ReasonFile::Cancelled => RefusalReason::Cancelled,
+        };
+        Self { reason, message: file.message }
+    }
+}
+
+/// A segment's place: its number, and the offsets at which its first record begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Segment {
+    pub(crate) number: u64,
+    pub(crate) base: Offsets,
+}
+
+impl Segment {
+    /// Its file's name.
+    pub(crate) fn name(&self) -> String {
+        let Offsets { stdout, stderr, stdout_dropped, stderr_dropped } = self.base;
+        format!("seg-{}-{stdout}-{stderr}-{stdout_dropped}-{stderr_dropped}", self.number)
+    }
+
+    /// Reads a file's name; `None` when it is not a segment's.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.strip_prefix("seg-")?.split('-').map(str::parse::<u64>);
+        let mut next = || parts.next()?.ok();
+        let number = next()?;
+        let base = Offsets {
+            stdout: next()?,
+            stderr: next()?,
+            stdout_dropped: next()?,
+            stderr_dropped: next()?,
+        };
+        parts.next().is_none().then_some(Self { number, base })
+    }
+
+    /// All segments in a directory, in order.
+    pub(crate) fn list(dir: &Path) -> io::Result<Vec<Self>> {
+        let mut segments = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            segments.extend(entry?.file_name().to_str().and_then(Self::parse));
+        }
+        segments.sort_unstable();
+        Ok(segments)
+    }
+}
+
+/// Writes `value` as JSON under a name that appears only when all of it is there. `durable` also
+/// takes it through a power cut.
+pub(crate) fn write_json(
+    dir: &Path,
+    name: &str,
+    value: &impl Serialize,
+    durable: bool,
+) -> io::Result<()> {
+    let bytes = serde_json::to_vec(value).map_err(io::Error::other)?;
+    let temporary = dir.join(format!("{name}.tmp"));
+    let mut file = File::options().write(true).create(true).truncate(false).open(&temporary)?;
+    file.write_all(&bytes)?;
+    file.set_len(bytes.len() as u64)?;
+    if durable {
+        file.sync_all()?;
+    }
+    std::fs::rename(&temporary, dir.join(name))?;
+    if durable {
+        File::open(dir)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Takes the room for a later [`write_json`] now, while there is some.
+pub(crate) fn reserve(dir: &Path, name: &str) -> io::Result<()> {
+    std::fs::write(dir.join(format!("{name}.tmp")), [b' '; 2048])
+}
+
+/// Reads what [`write_json`] wrote; `None` when it is not there.
+pub(crate) fn read_json<T: for<'de> Deserialize<'de>>(
+    dir: &Path,
+    name: &str,
+) -> io::Result<Option<T>> {
+    match std::fs::read(dir.join(name)) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).map_err(io::Error::other)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

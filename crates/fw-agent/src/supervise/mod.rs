@@ -1,0 +1,192 @@
+//! The supervisor: a small process beside each command, which outlives the agent.
+//!
+//! The same binary, branching off before it reads arguments or starts a runtime: one thread and
+//! one poll loop. It starts the command, keeps its timeout, takes its output into the spool and
+//! writes down how it ended. The agent hands it the spec through a pipe, so that secrets are
+//! never on the disk, and from then on both talk by files only ([`files`]): the agent may be
+//! killed, upgraded and started again without the command noticing.
+
+pub(crate) mod child;
+pub(crate) mod contain;
+pub(crate) mod files;
+pub(crate) mod os;
+mod output;
+mod run;
+mod wake;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitCode};
+use std::time::Duration;
+
+use fw_proto::frame::{Refusal, RefusalReason, Spec};
+use fw_rt::Clock;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::Pid;
+
+pub use contain::{Containment, containment};
+
+use crate::mask::Needles;
+use child::{NotStarted, Prepared};
+use contain::Contain;
+use files::{EndedFile, RefusedFile, Started, Status};
+use output::Output;
+use run::{Running, Task};
+use wake::Wake;
+
+/// The hidden first argument that makes the binary a supervisor.
+pub const SUBCOMMAND: &str = "supervise-task";
+
+/// The longest spec that is read: a frame of the link, with room.
+const LONGEST_SPEC: u64 = 4 * 1024 * 1024;
+
+/// Between two tries to write the status to a disk that does not take it.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// Becomes the supervisor of a task when these are the arguments for that. To be called first
+/// thing in `main`, with all arguments (program name included); `None` means: go on as usual.
+pub fn entry(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
+    let mut args = args.into_iter().skip(1);
+    args.next().filter(|first| first == SUBCOMMAND)?;
+    let Some(dir) = args.next() else {
+        eprintln!("{SUBCOMMAND} is started by the agent and takes a directory");
+        return Some(ExitCode::from(2));
+    };
+    Some(main(Path::new(&dir)))
+}
+
+/// Supervises the task whose spool is `dir` and whose spec comes on standard input.
+fn main(dir: &Path) -> ExitCode {
+    os::ignore_signals();
+    os::seal_descriptors();
+    // Fails for the leader of a process group, which a supervisor never is.
+    let _ = rustix::process::setsid();
+    match supervise(dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("supervise {}: {error}", dir.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn supervise(dir: &Path) -> io::Result<()> {
+    let control = open_control(dir)?;
+    let spec = read_spec()?;
+    let key = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let wake = || Wake::new(run::above(dir).join(files::WAKE), &key);
+    let status = match begin(dir, &key, &spec) {
+        Err(refusal) => Status::Refused(RefusedFile::from(&refusal)),
+        Ok((running, contain)) => {
+            wake().ring();
+            let needles = Needles::new(spec.secrets.values().map(String::as_str));
+            let output = Output::new(dir.to_owned(), spec.spool_bytes, spec.on_full, needles);
+            let control = control.try_clone()?;
+            let task = Task::new(&spec, running, contain, control, output, wake());
+            drop(spec);
+            Status::Ended(EndedFile::from(&task.watch()))
+        }
+    };
+    conclude(dir, &control, &status)?;
+    wake().ring();
+    Ok(())
+}
+
+/// Open for reading and writing, so that it is never at its end. While it is open, opening it
+/// for writing works: that is how the agent knows that we live.
+fn open_control(dir: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(dir.join(files::CONTROL), flags, Mode::empty())?)
+}
+
+fn read_spec() -> io::Result<Spec> {
+    let mut bytes = Vec::new();
+    io::stdin().lock().take(LONGEST_SPEC).read_to_end(&mut bytes)?;
+    minicbor::decode(&bytes).map_err(|error| io::Error::other(format!("read the spec: {error}")))
+}
+
+/// Starts the command. From the moment that `started` is there, it may have run.
+fn begin(dir: &Path, key: &str, spec: &Spec) -> Result<(Running, Contain), Refusal> {
+    let prepared = child::prepare(spec)?;
+    files::reserve(dir, files::STATUS).map_err(|error| disk(&error))?;
+    let contain = Contain::cgroup(&format!("{key}-{}", std::process::id()));
+    let first = contain.unwrap_or_else(Contain::without_cgroup);
+    match attempt(dir, &prepared, &first) {
+        Ok(running) => Ok((running, first)),
+        Err(NotStarted::Refused(refusal)) => {
+            first.remove();
+            Err(refusal)
+        }
+        Err(NotStarted::Join(error)) => {
+            // Nothing was executed: the command never got past joining its group.
+            eprintln!("join the control group: {error}; going on without one");
+            first.remove();
+            let second = Contain::without_cgroup();
+            match attempt(dir, &prepared, &second) {
+                Ok(running) => Ok((running, second)),
+                Err(NotStarted::Refused(refusal)) => Err(refusal),
+                Err(NotStarted::Join(error)) => Err(spawn_refusal(&error)),
+            }
+        }
+    }
+}
+
+fn attempt(dir: &Path, prepared: &Prepared, contain: &Contain) -> Result<Running, NotStarted> {
+    let started = Started {
+        supervisor: std::process::id(),
+        at: Clock::system().now(),
+        boot_id: crate::identity::boot_id(),
+        containment: contain.kind(),
+        cgroup: contain.cgroup_path().map(PathBuf::from),
+    };
+    let join = match contain.cgroup_path() {
+        Some(path) => {
+            let procs = File::options().write(true).open(path.join("cgroup.procs"));
+            Some(procs.map_err(NotStarted::Join)?.into())
+        }
+        None => None,
+    };
+    files::write_json(dir, files::STARTED, &started, false)
+        .map_err(|error| NotStarted::Refused(disk(&error)))?;
+    let child = prepared.start(join)?;
+    let (pid, stdout, stderr) = take_apart(child).map_err(NotStarted::Refused)?;
+    if let Err(error) = std::fs::write(dir.join(files::PID), pid.as_raw_pid().to_string()) {
+        eprintln!("note the process: {error}");
+    }
+    Ok(Running { pid, stdout, stderr, started_at: started.at })
+}
+
+fn take_apart(child: Child) -> Result<(Pid, OwnedFd, OwnedFd), Refusal> {
+    let pid = Pid::from_child(&child);
+    match (child.stdout, child.stderr) {
+        (Some(stdout), Some(stderr)) => Ok((pid, stdout.into(), stderr.into())),
+        _ => Err(spawn_refusal(&io::Error::other("no pipes"))),
+    }
+}
+
+fn disk(error: &io::Error) -> Refusal {
+    let message = format!("write to the agent's state directory: {error}; free some space there");
+    Refusal { reason: RefusalReason::Disk, message }
+}
+
+fn spawn_refusal(error: &io::Error) -> Refusal {
+    Refusal { reason: RefusalReason::Spawn, message: format!("start a process: {error}") }
+}
+
+/// Writes the last word, however long the disk refuses it: a result that is lost would make the
+/// task unknown for ever.
+fn conclude(dir: &Path, control: &OwnedFd, status: &Status) -> io::Result<()> {
+    loop {
+        match files::write_json(dir, files::STATUS, status, true) {
+            Ok(()) => return Ok(()),
+            Err(error) if !dir.exists() => return Err(error),
+            Err(error) => {
+                eprintln!("write the status: {error}");
+                run::pause(control, TRY_AGAIN);
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Who may come in: admission by address, enrolment, and what becomes of clones.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fw_core::link::server::{Rival, choose_protocol, resume, rival};
+use fw_core::link::PING_EVERY;
+use fw_proto::frame::{Denied, DeniedReason, FromServer, Hello, JoinRequest, Welcome};
+use fw_proto::{HostId, HostName, PublicKey, Span, TaskKey};
+use fw_store::{Enrolled, Enrolment, HostRow, Standing};
+use governor::clock::MonotonicClock;
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter};
+use sha2::{Digest as _, Sha256};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::links::denial;
+use crate::state::App;
+
+/// Handshakes a second from one address, after a burst of as many: thousands of hosts may
+/// stand behind one address translator, and one core does 10,000 handshakes a second.
+const GREETINGS_PER_SECOND: NonZeroU32 = NonZeroU32::new(2000).expect("not zero");
+
+/// Tries to enrol from one address: a person who mistypes is not one of thirty a minute.
+const JOINS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("not zero");
+
+/// An older link that another machine's greeting puts in doubt has so long to answer a ping.
+const PROOF_OF_LIFE: Duration = Duration::from_secs(5);
+
+type ByAddress = RateLimiter<IpAddr, DashMapStateStore<IpAddr>, MonotonicClock>;
+
+/// Limits by address. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    greetings: Arc<ByAddress>,
+    failed_joins: Arc<ByAddress>,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        let limiter = |quota| Arc::new(RateLimiter::new(quota, DashMapStateStore::default(), MonotonicClock));
+        Self { greetings: limiter(Quota::per_second(GREETINGS_PER_SECOND)), failed_joins: limiter(Quota::per_minute(JOINS_PER_MINUTE)) }
+    }
+}
+
+impl Admission {
+    /// Whether this address may begin another handshake now.
+    #[must_use]
+    pub fn may_greet(&self, from: IpAddr) -> bool {
+        self.greetings.check_key(&from).is_ok()
+    }
+
+    /// Whether this address may try another join string now.
+    fn may_join(&self, from: IpAddr) -> bool {
+        self.failed_joins.check_key(&from).is_ok()
+    }
+
+    /// Forgets addresses that have not come for a while.
+    pub fn tidy(&self) {
+        self.greetings.retain_recent();
+        self.failed_joins.retain_recent();
+    }
+}
+
+/// Enrols a host by its join string.
+///
+/// # Errors
+/// It is refused, and why.
+pub(super) async fn enrol(app: &App, key: PublicKey, join: &JoinRequest, from: IpAddr) -> Result<HostRow, Denied> {
+    if !app.admission.may_join(from) {
+        let message = "too many tries to join from this address: wait a minute".to_owned();
+        return Err(Denied { reason: DeniedReason::Busy, message, retry_after: Some(Span::from_secs(60)) });
+    }
+    let name: HostName = join.name.parse().map_err(|error| {
+        let message = format!("{error}; join with --name");
+        Denied { reason: DeniedReason::NameInvalid, message, retry_after: None }
+    })?;
+    let enrolment = Enrolment {
+        secret_sha256: Sha256::digest(join.secret.as_bytes()).into(),
+        name: name.clone(),
+        key,
+        id: HostId(Uuid::now_v7()),
+        at: app.clock.now(),
+    };
+    match app.store.enrol(enrolment).await {
+        Ok(Enrolled::Done(row)) => {
+            info!(host.id = %row.id, host.name = %row.name, "host enrolled");
+            Ok(row)
+        }
+        Ok(Enrolled::NameTaken) => {
+            let message = format!("another host is called {name}: join with --name, or rename or remove the other one on the server");
+            Err(Denied { reason: DeniedReason::NameTaken, message, retry_after: None })
+        }
+        Ok(Enrolled::BadInvitation) => {
+            warn!(peer.address = %from, "a join string was refused: wrong, used up or expired");
+            Err(denied(DeniedReason::Invitation))
+        }
+        Err(error) => Err(unavailable(&error)),
+    }
+}
+
+/// Looks up who holds a key.
+///
+/// # Errors
+/// Nobody who may come in.
+pub(super) async fn known(app: &App, key: PublicKey) -> Result<HostRow, Denied> {
+    let row = app.store.host_by_key(key).await.map_err(|error| unavailable(&error))?;
+    let row = row.ok_or_else(|| denied(DeniedReason::UnknownKey))?;
+    match row.standing {
+        Standing::Active => Ok(row),
+        Standing::Revoked => Err(denied(DeniedReason::Revoked)),
+        Standing::Duplicate => Err(denied(DeniedReason::Duplicate)),
+    }
+}
+
+/// Refuses a key that two machines use at once. A host that was restarted is no clone: its old
+/// link does not answer any more.
+///
+/// # Errors
+/// Both are refused from now on.
+pub(super) async fn no_clone(app: &App, host: HostId, hello: &Hello) -> Result<(), Denied> {
+    let stopping = |_| denied(DeniedReason::Busy);
+    let Some(older) = app.hub.link_of(host).await.map_err(stopping)? else { return Ok(()) };
+    match rival(&older.hello, hello) {
+        Rival::Supersedes => return Ok(()),
+        Rival::CloneIfAlive => {}
+    }
+    let asked_at = app.clock.now();
+    let alive = older.outbox.try_send(FromServer::Ping(u64::MAX)).is_ok() && answers(&older, asked_at).await;
+    if !alive {
+        return Ok(());
+    }
+    warn!(host.id = %host, "two machines use one host's key: both are refused");
+    app.store.set_standing(host, Standing::Duplicate).await.map_err(|error| unavailable(&error))?;
+    app.hub.forget_host(host, DeniedReason::Duplicate).await.map_err(stopping)?;
+    Err(denied(DeniedReason::Duplicate))
+}
+
+async fn answers(link: &super::links::LinkHandle, asked_at: fw_proto::Timestamp) -> bool {
+    let heard = async {
+        let mut look = tokio::time::interval(Duration::from_millis(50));
+        while link.heard_at() <= asked_at {
+            look.tick().await;
+        }
+    };
+    tokio::time::timeout(PROOF_OF_LIFE, heard).await.is_ok()
+}
+
+/// What a host that is let in is told.
+///
+/// # Errors
+/// The store cannot be read.
+pub(super) async fn welcome(app: &App, row: &HostRow, hello: &Hello) -> Result<Welcome, Denied> {
+    let keys: Vec<TaskKey> = hello.tasks.iter().map(|report| report.key).collect();
+    let durable = app.store.durable(row.id, keys.clone()).await.map_err(|error| unavailable(&error))?;
+    Ok(Welcome {
+        host: row.id,
+        name: row.name.clone(),
+        protocol: choose_protocol(hello.protocol).unwrap_or(*fw_proto::PROTOCOL.start()),
+        incarnation: app.store.incarnation(),
+        epoch: app.store.epoch(),
+        now: app.clock.now(),
+        ping_every: PING_EVERY,
+        resume: resume(&hello.tasks, &keys.into_iter().zip(durable).collect()),
+    })
+}
+
+pub(super) fn denied(reason: DeniedReason) -> Denied {
+    Denied { reason, message: denial(reason).to_owned(), retry_after: None }
+}
+
+fn unavailable(error: &fw_store::Error) -> Denied {
+    warn!(error = error as &dyn std::error::Error, "a host could not be let in");
+    let message = "the server cannot reach its store now; the agent tries again by itself".to_owned();
+    Denied { reason: DeniedReason::Busy, message, retry_after: Some(Span::from_secs(5)) }
+}

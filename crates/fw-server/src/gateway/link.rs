@@ -1,0 +1,315 @@
+//! One agent's link: moves bytes between the socket, the pure [`Link`], the store and the hub.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket};
+use fw_core::link::prologue;
+use fw_core::link::server::{Link, Output};
+use fw_proto::frame::{self, Chunk, Decoded, Denied, DeniedReason, FromAgent, FromServer, Hello, MAX_FRAME};
+use fw_proto::record::Offsets;
+use fw_proto::{HostId, PublicKey, RunId};
+use fw_rt::noise::{self, Session};
+use fw_store::{HostRow, NewChunk};
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+use futures_util::StreamExt as _;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::admit;
+use super::links::{LinkHandle, OUTBOX};
+use crate::live::LogChange;
+use crate::state::App;
+
+/// The handshake's first message must be here by then.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A frame that the socket does not take for so long ends the link.
+const SEND: Duration = Duration::from_secs(30);
+
+/// How often the link looks at the time.
+const TICK: Duration = Duration::from_secs(5);
+
+/// Tells apart the links of one host.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// Why a link has ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("socket: {0}")]
+    Socket(#[from] axum::Error),
+    #[error("{0}")]
+    Noise(#[from] noise::Error),
+    #[error("{0}")]
+    Malformed(#[from] frame::Malformed),
+    #[error("closed by the agent")]
+    ByAgent,
+    #[error("closed")]
+    Closed,
+    #[error("no handshake in time")]
+    NoHandshake,
+    #[error("the agent took no frame for {} s", SEND.as_secs())]
+    Stuck,
+    #[error("store: {0}")]
+    Store(#[from] fw_store::Error),
+    #[error("{0}")]
+    Hub(#[from] crate::hub::Error),
+}
+
+/// Serves one link until it ends.
+pub(super) async fn serve(app: App, mut socket: WebSocket, peer: SocketAddr) {
+    let greeted = tokio::time::timeout(HANDSHAKE, handshake(&app, &mut socket)).await.unwrap_or(Err(End::NoHandshake));
+    let (session, key) = match greeted {
+        Ok(greeted) => greeted,
+        Err(end) => return debug!(peer.address = %peer, "no link: {end}"),
+    };
+    let now = app.clock.now();
+    let (outbox, frames) = mpsc::channel(OUTBOX);
+    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    let close = app.tasks.token().child_token();
+    let heard = Arc::new(AtomicI64::new(now.as_millis()));
+    let mut agent = Agent { app, socket, session, link: Link::new(now), key, peer: peer.ip(), id, outbox, close, heard, storing: FuturesOrdered::new(), owned: BTreeSet::new(), name: None };
+    let end = agent.run(frames).await.err().unwrap_or(End::Closed);
+    agent.finish(&end).await;
+}
+
+async fn handshake(app: &App, socket: &mut WebSocket) -> Result<(Session, PublicKey), End> {
+    let first = loop {
+        match socket.recv().await.ok_or(End::ByAgent)?? {
+            Message::Binary(bytes) => break bytes,
+            Message::Ping(_) | Message::Pong(_) => {}
+            Message::Text(_) | Message::Close(_) => return Err(End::ByAgent),
+        }
+    };
+    let prologue = prologue();
+    let mut refused = None;
+    for own in app.keys.all() {
+        match noise::respond(&own, &prologue, &first) {
+            Ok((answer, session, key)) => {
+                socket.send(Message::Binary(answer.into())).await?;
+                return Ok((session, key));
+            }
+            Err(error) => refused = Some(error),
+        }
+    }
+    Err(refused.map_or(End::Closed, End::Noise))
+}
+
+struct Agent {
+    app: App,
+    socket: WebSocket,
+    session: Session,
+    link: Link,
+    key: PublicKey,
+    peer: IpAddr,
+    id: u64,
+    outbox: mpsc::Sender<FromServer>,
+    close: CancellationToken,
+    heard: Arc<AtomicI64>,
+    storing: FuturesOrdered<BoxFuture<'static, Result<Offsets, fw_store::Error>>>,
+    /// Runs that are known to have a task on this host.
+    owned: BTreeSet<RunId>,
+    name: Option<String>,
+}
+
+impl Agent {
+    async fn run(&mut self, mut frames: mpsc::Receiver<FromServer>) -> Result<(), End> {
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.close.cancelled() => return self.drain(&mut frames).await,
+                Some(frame) = frames.recv() => self.send(&frame).await?,
+                Some(durable) = self.storing.next() => self.stored(durable).await?,
+                message = self.socket.recv(), if self.link.wants_more() => {
+                    match message.ok_or(End::ByAgent)?? {
+                        Message::Binary(bytes) => self.message(&bytes).await?,
+                        Message::Ping(_) | Message::Pong(_) => {}
+                        Message::Text(_) | Message::Close(_) => return Err(End::ByAgent),
+                    }
+                }
+                _ = tick.tick() => {
+                    let outputs = self.link.tick(self.app.clock.now());
+                    self.perform(outputs).await?;
+                }
+            }
+        }
+    }
+
+    /// Sends what waits, such as the reason for the end.
+    async fn drain(&mut self, frames: &mut mpsc::Receiver<FromServer>) -> Result<(), End> {
+        while let Ok(frame) = frames.try_recv() {
+            self.send(&frame).await?;
+        }
+        Ok(())
+    }
+
+    async fn message(&mut self, bytes: &[u8]) -> Result<(), End> {
+        let Some(plain) = self.session.open(bytes, MAX_FRAME)? else { return Ok(()) };
+        let now = self.app.clock.now();
+        self.heard.store(now.as_millis(), Ordering::Relaxed);
+        match frame::decode::<FromAgent<'_>>(&plain)? {
+            Decoded::Frame(frame) => {
+                let outputs = self.link.frame(frame, now);
+                self.perform(outputs).await
+            }
+            Decoded::Unknown => {
+                debug!("a frame of a later version was skipped");
+                Ok(())
+            }
+        }
+    }
+
+    async fn perform(&mut self, outputs: Vec<Output<'_>>) -> Result<(), End> {
+        let mut todo = std::collections::VecDeque::from(outputs);
+        while let Some(output) = todo.pop_front() {
+            match output {
+                Output::Send(frame) => self.send(&frame).await?,
+                Output::Admit(hello) => {
+                    let found = admit::known(&self.app, self.key).await;
+                    todo.extend(self.let_in(found, hello).await?);
+                }
+                Output::Enrol(join) => {
+                    let enrolled = admit::enrol(&self.app, self.key, &join, self.peer).await;
+                    todo.extend(self.let_in(enrolled, join.hello).await?);
+                }
+                Output::Store(chunk) => self.store(&chunk).await?,
+                Output::Reports(reports) => {
+                    if let Some(host) = self.link.host() {
+                        self.app.hub.reports(host, reports).await?;
+                    }
+                }
+                Output::Facts(json) => self.facts(&json).await?,
+                Output::Rekey(key) => self.rekey(key).await?,
+                Output::Close => return Err(End::Closed),
+            }
+        }
+        Ok(())
+    }
+
+    async fn let_in(&mut self, found: Result<HostRow, Denied>, hello: Hello) -> Result<Vec<Output<'static>>, End> {
+        match self.check(found, &hello).await {
+            Err(denied) => Ok(self.link.deny(denied)),
+            Ok((row, welcome)) => {
+                info!(host.id = %row.id, host.name = %row.name, peer.address = %self.peer, agent.version = hello.agent_version, "host linked");
+                self.name = Some(row.name.to_string());
+                // The welcome goes out before any frame of the hub can.
+                for output in self.link.admit(welcome) {
+                    if let Output::Send(frame) = output {
+                        self.send(&frame).await?;
+                    }
+                }
+                self.send(&FromServer::ServerKeys(self.app.keys.public())).await?;
+                self.app.store.greeted(row.id, hello.agent_version.clone(), hello.policy, self.app.clock.now()).await?;
+                let digest = hello.tasks.clone();
+                let handle = LinkHandle {
+                    host: row.id,
+                    id: self.id,
+                    outbox: self.outbox.clone(),
+                    close: self.close.clone(),
+                    hello: Arc::new(Hello { tasks: Vec::new(), ..hello }),
+                    heard: Arc::clone(&self.heard),
+                };
+                self.app.hub.linked(handle, digest).await?;
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    async fn check(&self, found: Result<HostRow, Denied>, hello: &Hello) -> Result<(HostRow, frame::Welcome), Denied> {
+        let row = found?;
+        admit::no_clone(&self.app, row.id, hello).await?;
+        let welcome = admit::welcome(&self.app, &row, hello).await?;
+        Ok((row, welcome))
+    }
+
+    /// Hands a piece of output to the store. One of a run that this store does not know, as after
+    /// a restore, is taken off the host and dropped.
+    async fn store(&mut self, chunk: &Chunk<'_>) -> Result<(), End> {
+        let Some(host) = self.link.host() else { return Ok(()) };
+        if !self.owns(host, chunk.key.run).await? {
+            debug!(run.id = %chunk.key.run, "output of an unknown run was dropped");
+            let to = chunk.to;
+            self.storing.push_back(Box::pin(async move { Ok(to) }));
+            return Ok(());
+        }
+        let new = NewChunk { host, key: chunk.key, from: chunk.from, to: chunk.to, raw_len: chunk.raw_len, data: chunk.data.to_vec() };
+        let (store, live) = (self.app.store.clone(), self.app.live.clone());
+        let grew = LogChange { run: chunk.key.run, host, attempt: chunk.key.attempt };
+        self.storing.push_back(Box::pin(async move {
+            let durable = store.append_chunk(new).await;
+            live.log_grew(grew);
+            durable
+        }));
+        Ok(())
+    }
+
+    async fn owns(&mut self, host: HostId, run: RunId) -> Result<bool, End> {
+        if self.owned.contains(&run) {
+            return Ok(true);
+        }
+        let owns = self.app.hub.owns(host, run).await? || self.app.store.task(run, host).await?.is_some();
+        if owns {
+            self.owned.insert(run);
+        }
+        Ok(owns)
+    }
+
+    async fn stored(&mut self, durable: Result<Offsets, fw_store::Error>) -> Result<(), End> {
+        let outputs = match durable {
+            Ok(durable) | Err(fw_store::Error::OutOfOrder { durable }) => self.link.stored(durable),
+            Err(fw_store::Error::MalformedChunk) => self.link.refuse(DeniedReason::Malformed, "output that is not what it says it is"),
+            Err(error) => return Err(error.into()),
+        };
+        self.perform(outputs).await
+    }
+
+    async fn facts(&mut self, json: &str) -> Result<(), End> {
+        let Some(host) = self.link.host() else { return Ok(()) };
+        let Ok(serde_json::Value::Object(facts)) = serde_json::from_str(json) else {
+            let outputs = self.link.refuse(DeniedReason::Malformed, "facts that are no JSON object");
+            return Box::pin(self.perform(outputs)).await;
+        };
+        self.app.store.set_facts(host, facts).await?;
+        self.app.live.host_changed(host);
+        Ok(())
+    }
+
+    async fn rekey(&mut self, key: PublicKey) -> Result<(), End> {
+        let Some(host) = self.link.host() else { return Ok(()) };
+        self.app.store.rekey_host(host, key).await?;
+        info!(host.id = %host, "host has a new key");
+        self.send(&FromServer::Rekeyed(key)).await
+    }
+
+    async fn send(&mut self, frame: &FromServer) -> Result<(), End> {
+        for message in self.session.seal(&frame::encode(frame))? {
+            let sent = self.socket.send(Message::Binary(message.into()));
+            tokio::time::timeout(SEND, sent).await.map_err(|_| End::Stuck)??;
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self, end: &End) {
+        let Some(host) = self.link.host() else { return debug!(peer.address = %self.peer, "link ended before its greeting: {end}") };
+        let name = self.name.as_deref().unwrap_or_default();
+        match end {
+            End::Store(_) | End::Malformed(_) | End::Noise(_) => warn!(host.id = %host, host.name = name, "link ended: {end}"),
+            End::Socket(_) | End::ByAgent | End::Closed | End::NoHandshake | End::Stuck | End::Hub(_) => {
+                info!(host.id = %host, host.name = name, "link ended: {end}");
+            }
+        }
+        self.app.hub.unlinked(host, self.id).await;
+        let now = self.app.clock.now();
+        if let Err(error) = self.app.store.went_offline(host, now).await {
+            debug!(host.id = %host, error = &error as &dyn std::error::Error, "the end of the link was not noted");
+        }
+        // The socket may be gone already.
+        drop(tokio::time::timeout(Duration::from_secs(1), self.socket.send(Message::Close(None))).await);
+    }
+}

@@ -1,0 +1,41 @@
+//! Where agents link: a WebSocket at [`PATH`], and a Noise session inside it.
+
+pub(crate) mod admit;
+pub(crate) mod link;
+pub(crate) mod links;
+pub(crate) mod spec;
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, State, WebSocketUpgrade};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use fw_proto::api::{Code, Problem};
+use fw_rt::noise::MAX_MESSAGE;
+
+use crate::problem::Failure;
+use crate::state::App;
+
+/// Where agents link.
+pub const PATH: &str = "/agent/v1/link";
+
+/// Read buffer of an idle link; the default of 128 KiB would be most of a server's memory.
+const READ_BUFFER: usize = 4 * 1024;
+
+/// The route of the agent link.
+pub fn router() -> Router<App> {
+    Router::new().route(PATH, get(upgrade))
+}
+
+async fn upgrade(State(app): State<App>, ConnectInfo(peer): ConnectInfo<SocketAddr>, ws: WebSocketUpgrade) -> Response {
+    // Before any key arithmetic: an address that keeps knocking is made to wait.
+    if !app.admission.may_greet(peer.ip()) {
+        return Failure::from(Problem::new(Code::RateLimited, "too many links from this address")).into_response();
+    }
+    ws.read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE)
+        .on_upgrade(move |socket| link::serve(app, socket, peer))
+}

@@ -1,0 +1,88 @@
+//! What changes now: hints for those who follow.
+//!
+//! A follower that falls behind is told so by its channel and reads the present state anew;
+//! a lost hint costs latency, never correctness.
+
+use std::sync::Arc;
+
+use fw_proto::{HostId, RunId, api};
+use tokio::sync::broadcast;
+
+/// Hints that a slow follower may lag behind before it must read anew: a second of a busy fleet.
+const KEPT: usize = 4096;
+
+/// Where followers listen. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Live {
+    runs: broadcast::Sender<Arc<RunChange>>,
+    logs: broadcast::Sender<LogChange>,
+    hosts: broadcast::Sender<HostId>,
+}
+
+/// A run has changed, and the change is committed.
+#[derive(Debug, Clone)]
+pub struct RunChange {
+    /// The run now.
+    pub summary: api::RunSummary,
+    /// Its tasks that changed.
+    pub tasks: Vec<api::Task>,
+    /// How many events it has.
+    pub seq: u64,
+}
+
+/// More output of a task is durable.
+#[derive(Debug, Clone, Copy)]
+pub struct LogChange {
+    /// Of which run.
+    pub run: RunId,
+    /// On which host.
+    pub host: HostId,
+    /// Which attempt.
+    pub attempt: u16,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self { runs: broadcast::channel(KEPT).0, logs: broadcast::channel(KEPT).0, hosts: broadcast::channel(KEPT).0 }
+    }
+}
+
+impl Live {
+    /// Changes of runs.
+    #[must_use]
+    pub fn runs(&self) -> broadcast::Receiver<Arc<RunChange>> {
+        self.runs.subscribe()
+    }
+
+    /// New output.
+    #[must_use]
+    pub fn logs(&self) -> broadcast::Receiver<LogChange> {
+        self.logs.subscribe()
+    }
+
+    /// Changes of a host's state, facts or labels.
+    #[must_use]
+    pub fn hosts(&self) -> broadcast::Receiver<HostId> {
+        self.hosts.subscribe()
+    }
+
+    /// Tells followers of a run's change.
+    pub fn run_changed(&self, change: RunChange) {
+        tell(&self.runs, Arc::new(change));
+    }
+
+    /// Tells followers of new output.
+    pub fn log_grew(&self, change: LogChange) {
+        tell(&self.logs, change);
+    }
+
+    /// Tells followers of a host's change.
+    pub fn host_changed(&self, host: HostId) {
+        tell(&self.hosts, host);
+    }
+}
+
+fn tell<T>(to: &broadcast::Sender<T>, what: T) {
+    // Nobody listening is the normal case.
+    drop(to.send(what));
+}
