@@ -1,5 +1,9 @@
 //! Decides, never does: pure rules over values, without I/O, clock, randomness or tasks.
 //!
+//! Time is a parameter of each function that needs it, so every decision can be replayed and
+//! tested in microseconds. Small closed enums that people also meet in the API (`TaskState`,
+//! `Offline`, …) are those of `fw-proto`; what core makes of them (plans, runs, tables) is its
+//! own and is never serialized.
 
 pub mod caret;
 pub mod command;
