@@ -1,1 +1,240 @@
-//! See the package description.
+//! Remembers: all SQL.
+//!
+//! A [`Store`] is a data directory with two `SQLite` databases: `main.db` holds what was
+//! decided and what became of it, `logs.db` what commands wrote. Each method is one whole
+//! transaction and returns once it is durable. There is one file per noun; the databases
+//! themselves (one thread that writes, a few connections that read, migrations) are in `sqlite/`.
+//!
+//! On a full disk calls fail with [`Error::Full`]; reads go on, and so do writes as soon as
+//! there is space again.
+
+mod backup;
+mod error;
+mod fire;
+mod host;
+mod invite;
+mod job;
+mod log;
+mod notice;
+mod row;
+mod run;
+mod secret;
+mod sqlite;
+mod token;
+mod upkeep;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+
+use std::fs::{File, TryLockError};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fw_proto::{Epoch, Incarnation, Timestamp};
+use fw_rt::Clock;
+use rusqlite::{OptionalExtension as _, params};
+use uuid::Uuid;
+
+pub use backup::{BackupInfo, Part, restore_backup, verify_backup};
+pub use error::Error;
+pub use fire::NewFire;
+pub use host::{Changed, HostRow, Standing};
+pub use invite::{Enrolled, Enrolment, Invite};
+pub use job::StoredJob;
+pub use log::{NewChunk, StoredChunk};
+pub use notice::{NewNotice, Notice};
+pub use run::{Append, RunQuery, StoredPlan};
+pub use token::TokenRow;
+pub use upkeep::{Retention, Size, Sizes, Swept};
+
+use sqlite::{Database, Schema};
+
+/// Decisions and results.
+pub(crate) const MAIN: Schema =
+    Schema { file: "main.db", steps: &[include_str!("../migrations/main/0001_begin.sql")] };
+
+/// Output.
+pub(crate) const LOGS: Schema =
+    Schema { file: "logs.db", steps: &[include_str!("../migrations/logs/0001_begin.sql")] };
+
+/// The file whose lock says that a server uses the directory.
+pub(crate) const LOCK: &str = "lock";
+
+/// What a fleet remembers. Clones are the same store.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    main: Database,
+    logs: Database,
+    dir: PathBuf,
+    clock: Clock,
+    incarnation: Incarnation,
+    epoch: Epoch,
+}
+
+/// How a store is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Reads at one time, per database.
+    pub read_connections: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { read_connections: 4 }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("dir", &self.inner.dir)
+            .field("incarnation", &self.inner.incarnation)
+            .field("epoch", &self.inner.epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store in `dir`, which is made (mode 0700) when it is not there, migrates it
+    /// and begins a new epoch.
+    ///
+    /// # Errors
+    /// [`Error::InUse`], [`Error::NewerSchema`], [`Error::ChangedMigration`], and what files can do.
+    pub async fn open(dir: &Path, clock: Clock) -> Result<Self, Error> {
+        Self::open_with(dir, clock, Options::default()).await
+    }
+
+    /// Likewise, with options.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_with(dir: &Path, clock: Clock, options: Options) -> Result<Self, Error> {
+        let dir = dir.to_owned();
+        let open = move || {
+            let readers = options.read_connections;
+            let lock = Arc::new(lock_dir(&dir)?);
+            let now = clock.now();
+            let main = Database::open(&dir, &MAIN, readers, Arc::clone(&lock), now)?;
+            let logs = Database::open(&dir, &LOGS, readers, lock, now)?;
+            Ok::<_, Error>((dir, clock, main, logs))
+        };
+        let opened = tokio::task::spawn_blocking(open).await.map_err(|_| Error::Closed)?;
+        let (dir, clock, main, logs) = opened?;
+        let now = clock.now();
+        let (incarnation, epoch) = main.write(move |db| begin_life(db, now)).await?;
+        Ok(Self { inner: Arc::new(Inner { main, logs, dir, clock, incarnation, epoch }) })
+    }
+
+    /// This life of the store: new when it is made, and after each restore.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.inner.incarnation
+    }
+
+    /// This server's fencing number: higher each time the store is opened.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.inner.epoch
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// Finishes what was begun, closes the files and lets go of the directory. Later calls
+    /// through other clones fail with [`Error::Closed`].
+    pub async fn close(self) {
+        self.inner.main.close().await;
+        self.inner.logs.close().await;
+    }
+
+    pub(crate) fn main(&self) -> &Database {
+        &self.inner.main
+    }
+
+    pub(crate) fn logs(&self) -> &Database {
+        &self.inner.logs
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// Notes that this server was running at `at`; after a crash that is where downtime begins.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn touch_alive(&self, at: Timestamp) -> Result<(), Error> {
+        self.main()
+            .write(move |db| {
+                db.prepare_cached("UPDATE store SET alive_at = ?1")?.execute([at.as_millis()])?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// When a server was last known to run on this store.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn last_alive(&self) -> Result<Option<Timestamp>, Error> {
+        self.main()
+            .read(|db| {
+                let alive = "SELECT alive_at FROM store";
+                let ms: Option<i64> = db.prepare_cached(alive)?.query_row([], |row| row.get(0))?;
+                Ok(ms.map(Timestamp::from_millis))
+            })
+            .await
+    }
+}
+
+/// Makes the directory and takes its lock, which the kernel frees however the process ends.
+pub(crate) fn lock_dir(dir: &Path) -> Result<File, Error> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(Error::io(format!("create {}", dir.display())))?;
+    let path = dir.join(LOCK);
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(Error::io(format!("open {}", path.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse { dir: dir.to_owned() }),
+        Err(TryLockError::Error(error)) => {
+            Err(Error::io(format!("lock {}", path.display()))(error))
+        }
+    }
+}
+
+/// Begins an epoch. The time of day keeps it ahead of what hosts have seen when the store was
+/// restored from an old backup.
+fn begin_life(db: &rusqlite::Connection, now: Timestamp) -> Result<(Incarnation, Epoch), Error> {
+    let now_s = now.as_millis() / 1000;
+    let life = db
+        .query_row("SELECT incarnation, epoch FROM store", [], |row| {
+            Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?))
+        })
+        .optional()?;
+    let (incarnation, epoch) = match life {
+        Some((bytes, epoch)) => (Uuid::from_bytes(bytes), epoch.saturating_add(1).max(now_s)),
+        None => (Uuid::now_v7(), now_s.max(1)),
+    };
+    db.execute(
+        "INSERT INTO store (one, incarnation, epoch, created_at) VALUES (1, ?1, ?2, ?3)
+         ON CONFLICT (one) DO UPDATE SET epoch = excluded.epoch",
+        params![row::blob(&incarnation), epoch, now.as_millis()],
+    )?;
+    Ok((Incarnation(incarnation), Epoch(u64::try_from(epoch).unwrap_or(1))))
+}

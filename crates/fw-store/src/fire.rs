@@ -1,0 +1,271 @@
+//! The fire ledger: every fire ends in exactly one verdict.
+//!
+//! Rows of one job do not overlap. Fires begun by hand stand beside the schedule: they take
+//! no instant from it, and [`Store::last_fires`] does not count them.
+
+use std::collections::BTreeMap;
+
+use fw_proto::api::{Fire, FireReason, Page, Verdict};
+use fw_proto::{JobName, RunId, Timestamp};
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
+
+use crate::row::{self, Stored as _, blob, int};
+use crate::run::{MAX_PAGE, cut};
+use crate::{Error, Store};
+
+/// What became of one fire, or of neighbouring ones.
+///
+/// A pending row of the same job and `from` is replaced by it. Otherwise no instant from
+/// `from` to `to` may have a verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewFire {
+    /// Whose fires.
+    pub job: JobName,
+    /// What became of them.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Option<FireReason>,
+    /// The first instant that was due.
+    pub from: Timestamp,
+    /// The last one; the first one again when there is one.
+    pub to: Timestamp,
+    /// How many.
+    pub count: u64,
+    /// The run it began.
+    pub run: Option<RunId>,
+    /// From the instant to the commit of the run, milliseconds.
+    pub lag_ms: Option<u64>,
+}
+
+impl Store {
+    /// Records verdicts, all or nothing. Neighbours with the same verdict and reason and no run
+    /// become one row. A job's fires are to be recorded in the order of their instants: one that
+    /// lies inside a row of several counts as recorded already.
+    ///
+    /// # Errors
+    /// [`Error::FireTaken`] when one has its verdict already.
+    pub async fn record_fires(&self, rows: Vec<NewFire>) -> Result<(), Error> {
+        self.main().write(move |db| rows.iter().try_for_each(|fire| record(db, fire))).await
+    }
+
+    /// A page of a job's ledger, newest first.
+    ///
+    /// # Errors
+    /// [`Error::BadCursor`], and what the database says.
+    pub async fn ledger(
+        &self,
+        job: &JobName,
+        cursor: Option<String>,
+        limit: u32,
+    ) -> Result<Page<Fire>, Error> {
+        let before = cursor.as_deref().map_or(Ok((i64::MAX, i64::MAX)), parse_cursor)?;
+        let limit = limit.clamp(1, MAX_PAGE);
+        let job = job.clone();
+        self.main()
+            .read(move |db| {
+                let mut statement = db.prepare_cached(
+                    "SELECT * FROM fires WHERE job = ?1 AND (from_at, id) < (?2, ?3)
+                     ORDER BY from_at DESC, id DESC LIMIT ?4",
+                )?;
+                let rows = statement.query_and_then(
+                    params![job.as_str(), before.0, before.1, i64::from(limit) + 1],
+                    |row| Ok(((row.get("from_at")?, row.get("id")?), read_fire(row)?)),
+                )?;
+                let rows = rows.collect::<Result<Vec<((i64, i64), _)>, Error>>()?;
+                Ok(cut(rows, limit, |(from, id)| format!("{from}.{id}")))
+            })
+            .await
+    }
+
+    /// Fires that wait for their job's earlier run; for a server that starts.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn pending_fires(&self) -> Result<Vec<NewFire>, Error> {
+        self.main()
+            .read(|db| {
+                let sql = "SELECT * FROM fires WHERE verdict = 'pending' ORDER BY job, from_at";
+                let mut statement = db.prepare_cached(sql)?;
+                let pending = statement.query_and_then([], |row| {
+                    let fire = read_fire(row)?;
+                    Ok(NewFire {
+                        job: row::name(row, "job")?,
+                        verdict: fire.verdict,
+                        reason: fire.reason,
+                        from: fire.from,
+                        to: fire.to,
+                        count: fire.count,
+                        run: fire.run_id,
+                        lag_ms: fire.lag_ms,
+                    })
+                })?;
+                pending.collect()
+            })
+            .await
+    }
+
+    /// For each job the last instant of its schedule that has a verdict.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn last_fires(&self) -> Result<BTreeMap<JobName, Timestamp>, Error> {
+        self.main()
+            .read(|db| {
+                let mut statement = db.prepare_cached("SELECT job, at FROM last_fires")?;
+                let last = statement
+                    .query_and_then([], |row| Ok((row::name(row, "job")?, row::at(row, "at")?)))?;
+                last.collect()
+            })
+            .await
+    }
+}
+
+/// Records one verdict inside a transaction.
+pub(crate) fn record(db: &Connection, fire: &NewFire) -> Result<(), Error> {
+    let waited = take_pending(db, fire)?;
+    let manual = waited.unwrap_or_else(|| fire.reason == Some(FireReason::Manual));
+    if !manual {
+        refuse_taken(db, fire)?;
+        remember_last(db, fire)?;
+    }
+    let alone = manual || fire.run.is_some() || fire.verdict == Verdict::Pending;
+    if alone || !merge(db, fire)? {
+        insert(db, fire, manual)?;
+    }
+    Ok(())
+}
+
+/// Takes the pending row of the same fire away; says whether that one was begun by hand.
+fn take_pending(db: &Connection, fire: &NewFire) -> Result<Option<bool>, Error> {
+    let mut statement = db.prepare_cached(
+        "DELETE FROM fires WHERE id = (
+             SELECT id FROM fires WHERE job = ?1 AND from_at = ?2 AND verdict = 'pending'
+             ORDER BY manual = ?3 DESC LIMIT 1)
+         RETURNING manual",
+    )?;
+    let manual = fire.reason == Some(FireReason::Manual);
+    let key = params![fire.job.as_str(), fire.from.as_millis(), manual];
+    // `RETURNING` rows end the statement only when all are read.
+    let taken: Vec<bool> = statement.query_map(key, |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(taken.first().copied())
+}
+
+/// Rows do not overlap, so the one that begins last before the end of this tells.
+fn refuse_taken(db: &Connection, fire: &NewFire) -> Result<(), Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT to_at FROM fires WHERE job = ?1 AND from_at <= ?2 AND manual = 0
+         ORDER BY from_at DESC LIMIT 1",
+    )?;
+    let last: Option<i64> = statement
+        .query_row(params![fire.job.as_str(), fire.to.as_millis()], |row| row.get(0))
+        .optional()?;
+    if last.is_some_and(|to| to >= fire.from.as_millis()) {
+        return Err(Error::FireTaken { job: fire.job.clone(), nominal: fire.from });
+    }
+    Ok(())
+}
+
+fn remember_last(db: &Connection, fire: &NewFire) -> Result<(), Error> {
+    db.prepare_cached(
+        "INSERT INTO last_fires (job, at) VALUES (?1, ?2)
+         ON CONFLICT (job) DO UPDATE SET at = max(at, excluded.at)",
+    )?
+    .execute(params![fire.job.as_str(), fire.to.as_millis()])?;
+    Ok(())
+}
+
+/// Makes the fire part of the row before it, of the one after it, or of both.
+fn merge(db: &Connection, fire: &NewFire) -> Result<bool, Error> {
+    let before = neighbour(
+        db,
+        fire,
+        "SELECT * FROM fires WHERE job = ?1 AND from_at <= ?2 ORDER BY from_at DESC, id DESC LIMIT 1",
+        fire.from,
+    )?;
+    let after = neighbour(
+        db,
+        fire,
+        "SELECT * FROM fires WHERE job = ?1 AND from_at >= ?2 ORDER BY from_at, id LIMIT 1",
+        fire.to,
+    )?;
+    let (id, from, to, count) = match (&before, &after) {
+        (None, None) => return Ok(false),
+        (Some(before), None) => (before.id, before.from, fire.to, before.count + fire.count),
+        (None, Some(after)) => (after.id, fire.from, after.to, fire.count + after.count),
+        (Some(before), Some(after)) => {
+            db.prepare_cached("DELETE FROM fires WHERE id = ?1")?.execute([after.id])?;
+            (before.id, before.from, after.to, before.count + fire.count + after.count)
+        }
+    };
+    db.prepare_cached(
+        "UPDATE fires SET from_at = ?2, to_at = ?3, count = ?4, lag_ms = NULL WHERE id = ?1",
+    )?
+    .execute(params![id, from.as_millis(), to.as_millis(), int(count)])?;
+    Ok(true)
+}
+
+struct Neighbour {
+    id: i64,
+    from: Timestamp,
+    to: Timestamp,
+    count: u64,
+}
+
+fn neighbour(
+    db: &Connection,
+    fire: &NewFire,
+    sql: &str,
+    at: Timestamp,
+) -> Result<Option<Neighbour>, Error> {
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query(params![fire.job.as_str(), at.as_millis()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let there = read_fire(row)?;
+    let alike = there.verdict == fire.verdict && there.reason == fire.reason;
+    if !alike || there.run_id.is_some() || row.get("manual")? {
+        return Ok(None);
+    }
+    Ok(Some(Neighbour { id: row.get("id")?, from: there.from, to: there.to, count: there.count }))
+}
+
+fn insert(db: &Connection, fire: &NewFire, manual: bool) -> Result<(), Error> {
+    let mut statement = db.prepare_cached(
+        "INSERT INTO fires (job, verdict, reason, from_at, to_at, count, run, lag_ms, manual)
+         VALUES (:job, :verdict, :reason, :from, :to, :count, :run, :lag_ms, :manual)",
+    )?;
+    statement.execute(named_params! {
+        ":job": fire.job.as_str(),
+        ":verdict": fire.verdict.text(),
+        ":reason": fire.reason.map(|reason| reason.text()),
+        ":from": fire.from.as_millis(),
+        ":to": fire.to.as_millis(),
+        ":count": int(fire.count),
+        ":run": fire.run.as_ref().map(|run| blob(&run.0)),
+        ":lag_ms": fire.lag_ms.map(int),
+        ":manual": manual,
+    })?;
+    Ok(())
+}
+
+fn read_fire(row: &Row<'_>) -> Result<Fire, Error> {
+    let (from, count) = (row::at(row, "from_at")?, row::count(row, "count")?);
+    let lag_ms: Option<i64> = row.get("lag_ms")?;
+    Ok(Fire {
+        verdict: row::stored(row, "verdict")?,
+        reason: row::maybe_stored(row, "reason")?,
+        nominal: (count == 1).then_some(from),
+        from,
+        to: row::at(row, "to_at")?,
+        count,
+        run_id: row::maybe_run(row, "run")?,
+        lag_ms: lag_ms.and_then(|ms| u64::try_from(ms).ok()),
+    })
+}
+
+fn parse_cursor(cursor: &str) -> Result<(i64, i64), Error> {
+    let parse = || {
+        let (from, id) = cursor.split_once('.')?;
+        Some((from.parse().ok()?, id.parse().ok()?))
+    };
+    parse().ok_or(Error::BadCursor)
+}

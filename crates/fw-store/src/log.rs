@@ -1,0 +1,271 @@
+//! Output: the chunks that hosts send, checked, in order, each kept once.
+
+use fw_core::plan::ONLY_NODE;
+use fw_proto::record::{self, Body, Offsets};
+use fw_proto::{HostId, RunId, TaskKey, Timestamp};
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
+
+use crate::row::{self, blob, int};
+use crate::{Error, Store};
+
+/// A piece of a task's output, as its host sent it.
+#[derive(Debug, Clone)]
+pub struct NewChunk {
+    /// Which host.
+    pub host: HostId,
+    /// Which task.
+    pub key: TaskKey,
+    /// Where it begins.
+    pub from: Offsets,
+    /// Where it ends.
+    pub to: Offsets,
+    /// Bytes before compression.
+    pub raw_len: u32,
+    /// Whole records, in zstd frames (RFC 8878).
+    pub data: Vec<u8>,
+}
+
+/// A piece of a task's output in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredChunk {
+    /// Counted from 1 in each task.
+    pub n: u64,
+    /// Where it begins.
+    pub from: Offsets,
+    /// Where it ends.
+    pub to: Offsets,
+    /// As in [`NewChunk`].
+    pub data: Vec<u8>,
+}
+
+/// Beyond this no offset is believed: sums of a few of them still fit an `i64`, and no disk holds so much.
+const MAX_OFFSET: u64 = 1 << 53;
+
+impl Store {
+    /// Appends a chunk and returns how far the task's output is durable. A chunk that is there
+    /// already changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::MalformedChunk`] when it does not hold what it says, [`Error::OutOfOrder`] when
+    /// it begins elsewhere than where the stored output ends.
+    pub async fn append_chunk(&self, chunk: NewChunk) -> Result<Offsets, Error> {
+        check(&chunk).map_err(Error::MalformedChunk)?;
+        let now = self.now();
+        self.logs().write(move |db| append(db, &chunk, now)).await
+    }
+
+    /// How far the output of these tasks is durable, in the order asked.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn durable(&self, host: HostId, keys: Vec<TaskKey>) -> Result<Vec<Offsets>, Error> {
+        self.logs()
+            .read(move |db| {
+                let durable = |key: &TaskKey| {
+                    Ok(stream(db, host, key)?.map(|stream| stream.durable).unwrap_or_default())
+                };
+                keys.iter().map(durable).collect()
+            })
+            .await
+    }
+
+    /// Chunks of a task, in order: at most `most` of those after number `after` (0: from the start).
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn log_chunks(
+        &self,
+        run: RunId,
+        host: HostId,
+        attempt: u16,
+        after: u64,
+        most: u32,
+    ) -> Result<Vec<StoredChunk>, Error> {
+        let key = TaskKey { run, node: ONLY_NODE, attempt };
+        self.logs()
+            .read(move |db| {
+                let Some(stream) = stream(db, host, &key)? else { return Ok(Vec::new()) };
+                let mut statement = db.prepare_cached(
+                    "SELECT * FROM chunks WHERE stream = ?1 AND n > ?2 ORDER BY n LIMIT ?3",
+                )?;
+                let chunks =
+                    statement.query_and_then(params![stream.id, int(after), most], read_chunk)?;
+                chunks.collect()
+            })
+            .await
+    }
+
+    /// Which hosts, and which attempts of each, have output in a run.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn log_hosts(&self, run: RunId) -> Result<Vec<(HostId, u16)>, Error> {
+        self.logs()
+            .read(move |db| {
+                let mut statement = db.prepare_cached(
+                    "SELECT host, attempt FROM streams WHERE run = ?1 ORDER BY host, attempt",
+                )?;
+                let found = statement.query_and_then([blob(&run.0)], |row| {
+                    Ok((row::host(row, "host")?, row.get("attempt")?))
+                })?;
+                found.collect()
+            })
+            .await
+    }
+}
+
+/// Whether the chunk holds whole records that lead from `from` to `to`. Hosts are hostile:
+/// nothing is believed that was not counted, and nothing grows beyond its bound meanwhile.
+fn check(chunk: &NewChunk) -> Result<(), &'static str> {
+    let raw_len = usize::try_from(chunk.raw_len).unwrap_or(usize::MAX);
+    if raw_len > record::MAX_CHUNK {
+        return Err("longer than a chunk may be");
+    }
+    // zstd adds little to what it cannot compress; more is padding.
+    if chunk.data.len() > raw_len + raw_len / 128 + 1024 {
+        return Err("more compressed than raw bytes");
+    }
+    if chunk.key.node != ONLY_NODE {
+        return Err("there is no such node");
+    }
+    if parts(&chunk.from).iter().chain(&parts(&chunk.to)).any(|offset| *offset > MAX_OFFSET) {
+        return Err("an offset beyond all disks");
+    }
+    let raw = zstd::bulk::decompress(&chunk.data, raw_len)
+        .map_err(|_| "not compressed as it should be, or longer than it says")?;
+    if raw.len() != raw_len {
+        return Err("shorter than it says");
+    }
+    let end = walk(&raw, chunk.from)?;
+    if end == chunk.to { Ok(()) } else { Err("its records lead elsewhere than it says") }
+}
+
+/// Where the records lead.
+fn walk(mut raw: &[u8], from: Offsets) -> Result<Offsets, &'static str> {
+    let mut offsets = from;
+    while !raw.is_empty() {
+        let read = record::read(raw).map_err(|_| "not made of records")?;
+        let (record, taken) = read.ok_or("its last record is cut off")?;
+        if matches!(record.body, Body::Gap(length) if length > MAX_OFFSET) {
+            return Err("a gap beyond all disks");
+        }
+        offsets = offsets.after(&record);
+        if parts(&offsets).iter().any(|offset| *offset > MAX_OFFSET) {
+            return Err("an offset beyond all disks");
+        }
+        raw = raw.get(taken..).unwrap_or_default();
+    }
+    Ok(offsets)
+}
+
+fn append(db: &Connection, chunk: &NewChunk, now: Timestamp) -> Result<Offsets, Error> {
+    let known = stream(db, chunk.host, &chunk.key)?;
+    let durable = known.as_ref().map(|stream| stream.durable).unwrap_or_default();
+    if within(&chunk.to, &durable) {
+        return Ok(durable);
+    }
+    if chunk.from != durable {
+        return Err(Error::OutOfOrder { durable });
+    }
+    let (id, n) = match known {
+        Some(stream) => (stream.id, stream.chunks + 1),
+        None => (begin_stream(db, chunk, now)?, 1),
+    };
+    let (from, to) = (&chunk.from, &chunk.to);
+    db.prepare_cached("INSERT INTO chunks VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?
+        .execute(params![
+            id,
+            n,
+            int(from.stdout),
+            int(from.stderr),
+            int(from.stdout_dropped),
+            int(from.stderr_dropped),
+            int(to.stdout),
+            int(to.stderr),
+            int(to.stdout_dropped),
+            int(to.stderr_dropped),
+            chunk.data,
+        ])?;
+    let mut statement = db.prepare_cached(
+        "UPDATE streams SET stdout = :stdout, stderr = :stderr, stdout_dropped = :stdout_dropped,
+             stderr_dropped = :stderr_dropped, chunks = :chunks, bytes = bytes + :bytes WHERE id = :id",
+    )?;
+    statement.execute(named_params! {
+        ":id": id,
+        ":stdout": int(to.stdout),
+        ":stderr": int(to.stderr),
+        ":stdout_dropped": int(to.stdout_dropped),
+        ":stderr_dropped": int(to.stderr_dropped),
+        ":chunks": n,
+        ":bytes": int(chunk.data.len() as u64),
+    })?;
+    Ok(chunk.to)
+}
+
+fn begin_stream(db: &Connection, chunk: &NewChunk, now: Timestamp) -> Result<i64, Error> {
+    let mut statement = db.prepare_cached(
+        "INSERT INTO streams (run, host, node, attempt, stdout, stderr, stdout_dropped, stderr_dropped,
+                              chunks, bytes, begun_at)
+         VALUES (?1, ?2, ?3, ?4, 0, 0, 0, 0, 0, 0, ?5)",
+    )?;
+    let key = &chunk.key;
+    Ok(statement.insert(params![
+        blob(&key.run.0),
+        blob(&chunk.host.0),
+        key.node.0,
+        key.attempt,
+        now.as_millis(),
+    ])?)
+}
+
+/// A task's output as far as it is stored.
+struct Stream {
+    id: i64,
+    durable: Offsets,
+    chunks: i64,
+}
+
+fn stream(db: &Connection, host: HostId, key: &TaskKey) -> Result<Option<Stream>, Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT id, chunks, stdout, stderr, stdout_dropped, stderr_dropped FROM streams
+         WHERE run = ?1 AND host = ?2 AND node = ?3 AND attempt = ?4",
+    )?;
+    let found = statement
+        .query_row(params![blob(&key.run.0), blob(&host.0), key.node.0, key.attempt], |row| {
+            Ok((row.get(0)?, row.get(1)?, offsets(row, 2)))
+        });
+    let Some((id, chunks, durable)) = found.optional()? else { return Ok(None) };
+    Ok(Some(Stream { id, chunks, durable: durable? }))
+}
+
+fn read_chunk(row: &Row<'_>) -> Result<StoredChunk, Error> {
+    Ok(StoredChunk {
+        n: row::count(row, "n")?,
+        from: offsets(row, 2)?,
+        to: offsets(row, 6)?,
+        data: row.get("data")?,
+    })
+}
+
+/// Four columns from the `first` on.
+fn offsets(row: &Row<'_>, first: usize) -> Result<Offsets, Error> {
+    let part = |column: usize| {
+        let value: i64 = row.get(first + column)?;
+        u64::try_from(value).map_err(|_| Error::corrupt(format!("an offset: {value}")))
+    };
+    Ok(Offsets {
+        stdout: part(0)?,
+        stderr: part(1)?,
+        stdout_dropped: part(2)?,
+        stderr_dropped: part(3)?,
+    })
+}
+
+fn parts(offsets: &Offsets) -> [u64; 4] {
+    [offsets.stdout, offsets.stderr, offsets.stdout_dropped, offsets.stderr_dropped]
+}
+
+/// Whether `inner` lies nowhere beyond `outer`.
+fn within(inner: &Offsets, outer: &Offsets) -> bool {
+    parts(inner).iter().zip(parts(outer)).all(|(inner, outer)| *inner <= outer)
+}

@@ -1,0 +1,431 @@
+//! Runs: events while they go on, one row and a row per task once they have ended.
+
+use std::collections::BTreeMap;
+
+use fw_core::plan::Plan;
+use fw_core::run::{Event, Kind, Run};
+use fw_proto::api::{self, Page, RunReport, RunState, RunSummary, TaskState};
+use fw_proto::{HostId, HostName, JobName, RunId};
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
+
+use crate::fire::{self, NewFire};
+use crate::row::{self, CommandRow, Stored as _, Text, blob};
+use crate::{Error, Store};
+
+/// Events that a run gains, and what it is after them.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// Which run.
+    pub run: RunId,
+    /// How many events it has so far; 0 makes a new run.
+    pub expected_seq: u64,
+    /// The events, in order.
+    pub events: Vec<Event>,
+    /// The run after the events. What it waits on is not kept.
+    pub summary: RunSummary,
+    /// The whole run, when these events end it: it is kept in place of its events.
+    pub finished: Option<Box<api::Run>>,
+    /// The fire that the run belongs to, decided in the same transaction.
+    pub fire: Option<NewFire>,
+}
+
+/// Which runs to list.
+#[derive(Debug, Clone, Default)]
+pub struct RunQuery {
+    /// Where the page begins: `next` of the page before.
+    pub cursor: Option<String>,
+    /// At most so many, from 1 to 1,000.
+    pub limit: u32,
+    /// Only of this job.
+    pub job: Option<JobName>,
+    /// Only in this state.
+    pub state: Option<RunState>,
+    /// Only with a task on this host.
+    pub host: Option<HostName>,
+}
+
+/// A run's plan. It outlives the run's other events.
+pub type StoredPlan = Plan;
+
+/// The largest page of any list.
+pub(crate) const MAX_PAGE: u32 = 1000;
+
+impl Store {
+    /// Appends to runs, all or nothing.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when a run has not the expected number of events or has ended;
+    /// [`Error::FireTaken`] when a fire has its verdict.
+    pub async fn commit(&self, appends: Vec<Append>) -> Result<(), Error> {
+        let ready: Vec<_> = appends.into_iter().map(Ready::from).collect();
+        self.main().write(move |db| ready.iter().try_for_each(|one| append(db, one))).await
+    }
+
+    /// All runs that have not ended, oldest first.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn unfinished(&self) -> Result<Vec<Run>, Error> {
+        self.main()
+            .read(|db| {
+                let mut statement = db.prepare_cached(
+                    "SELECT n, id, seq FROM runs WHERE finished_at IS NULL ORDER BY n",
+                )?;
+                let found = statement.query_and_then([], |row| {
+                    Ok((row.get(0)?, RunId(row::uuid(row, "id")?), row::count(row, "seq")?))
+                })?;
+                let found: Vec<_> = found.collect::<Result<_, Error>>()?;
+                found.into_iter().map(|(n, id, seq)| fold(db, n, id, seq)).collect()
+            })
+            .await
+    }
+
+    /// The run and its tasks.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn run(&self, id: RunId) -> Result<Option<api::Run>, Error> {
+        self.main().read(move |db| read_run(db, id)).await
+    }
+
+    /// The run's plan, whether it has ended or not.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn plan(&self, id: RunId) -> Result<Option<StoredPlan>, Error> {
+        self.main()
+            .read(move |db| {
+                let sql = "SELECT n FROM runs WHERE id = ?1";
+                let n = db.prepare_cached(sql)?.query_row([blob(&id.0)], |row| row.get(0));
+                n.optional()?.map(|n| plan_of(db, n)).transpose()
+            })
+            .await
+    }
+
+    /// A page of runs, newest first.
+    ///
+    /// # Errors
+    /// [`Error::BadCursor`], and what the database says.
+    pub async fn runs(&self, query: RunQuery) -> Result<Page<RunSummary>, Error> {
+        let before = match &query.cursor {
+            None => i64::MAX,
+            Some(cursor) => cursor.parse().map_err(|_| Error::BadCursor)?,
+        };
+        self.main().read(move |db| page(db, &query, before)).await
+    }
+
+    /// Notes what a host said about its task after the run had ended. The verdict stands, and so
+    /// does what was noted before. Says whether there is such a task.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn note_late(&self, id: RunId, host: HostId, late: String) -> Result<bool, Error> {
+        let Some(plan) = self.plan(id).await? else { return Ok(false) };
+        let place = plan.hosts.iter().position(|chosen| chosen.id == host);
+        let Some(place) = place.and_then(|place| i64::try_from(place).ok()) else {
+            return Ok(false);
+        };
+        self.main()
+            .write(move |db| {
+                let sql = "UPDATE tasks SET late = coalesce(late, ?3)
+                    WHERE run = (SELECT n FROM runs WHERE id = ?1) AND place = ?2";
+                Ok(db.prepare_cached(sql)?.execute(params![blob(&id.0), place, late])? > 0)
+            })
+            .await
+    }
+}
+
+/// An append whose bodies are encoded already: the writer's time is everyone's.
+struct Ready {
+    run: RunId,
+    expected_seq: i64,
+    events: Vec<Vec<u8>>,
+    counts: String,
+    command: String,
+    summary: RunSummary,
+    finished: Option<Box<api::Run>>,
+    fire: Option<NewFire>,
+}
+
+impl From<Append> for Ready {
+    fn from(append: Append) -> Self {
+        Self {
+            run: append.run,
+            expected_seq: row::int(append.expected_seq),
+            events: append.events.iter().map(row::encode_event).collect(),
+            counts: encode_counts(&append.summary.report.tasks),
+            command: row::json(&CommandRow::from(&append.summary.command)),
+            summary: append.summary,
+            finished: append.finished,
+            fire: append.fire,
+        }
+    }
+}
+
+fn append(db: &Connection, new: &Ready) -> Result<(), Error> {
+    let n = if new.expected_seq == 0 { insert(db, new)? } else { advance(db, new)? };
+    let n = n.ok_or(Error::Conflict { run: new.run })?;
+    let mut add =
+        db.prepare_cached("INSERT INTO events (run, seq, format, body) VALUES (?1, ?2, ?3, ?4)")?;
+    for (seq, body) in (new.expected_seq + 1..).zip(&new.events) {
+        // Of a run that has ended only the plan is kept.
+        if new.finished.is_none() || seq == 1 {
+            add.execute(params![n, seq, row::FORMAT, body])?;
+        }
+    }
+    if let Some(run) = &new.finished {
+        db.prepare_cached("DELETE FROM events WHERE run = ?1 AND seq > 1")?.execute([n])?;
+        insert_tasks(db, n, &run.tasks)?;
+    }
+    new.fire.iter().try_for_each(|fire| fire::record(db, fire))
+}
+
+fn insert(db: &Connection, new: &Ready) -> Result<Option<i64>, Error> {
+    let summary = &new.summary;
+    let mut statement = db.prepare_cached(
+        "INSERT INTO runs (id, seq, state, counts, total, actor, job, retry_of, selector, command,
+                           created_at, finished_at)
+         VALUES (:id, :seq, :state, :counts, :total, :actor, :job, :retry_of, :selector, :command,
+                 :created_at, :finished_at)
+         ON CONFLICT (id) DO NOTHING RETURNING n",
+    )?;
+    let inserted = statement.query_row(
+        named_params! {
+            ":id": blob(&new.run.0),
+            ":seq": new.seq_after(),
+            ":state": summary.state.text(),
+            ":counts": new.counts,
+            ":total": summary.report.total,
+            ":actor": summary.by,
+            ":job": summary.job.as_ref().map(JobName::as_str),
+            ":retry_of": summary.retry_of.as_ref().map(|run| blob(&run.0)),
+            ":selector": summary.hosts,
+            ":command": new.command,
+            ":created_at": summary.created_at.as_millis(),
+            ":finished_at": new.finished_at(),
+        },
+        |row| row.get(0),
+    );
+    Ok(inserted.optional()?)
+}
+
+fn advance(db: &Connection, new: &Ready) -> Result<Option<i64>, Error> {
+    let mut statement = db.prepare_cached(
+        "UPDATE runs SET seq = :seq, state = :state, counts = :counts, finished_at = :finished_at
+         WHERE id = :id AND seq = :expected AND finished_at IS NULL RETURNING n",
+    )?;
+    let advanced = statement.query_row(
+        named_params! {
+            ":id": blob(&new.run.0),
+            ":expected": new.expected_seq,
+            ":seq": new.seq_after(),
+            ":state": new.summary.state.text(),
+            ":counts": new.counts,
+            ":finished_at": new.finished_at(),
+        },
+        |row| row.get(0),
+    );
+    Ok(advanced.optional()?)
+}
+
+impl Ready {
+    fn seq_after(&self) -> i64 {
+        self.expected_seq.saturating_add_unsigned(self.events.len() as u64)
+    }
+
+    /// Whether a run has ended is said by `finished` alone: without its tasks it keeps its events.
+    fn finished_at(&self) -> Option<i64> {
+        let run = self.finished.as_ref()?;
+        let at = run.summary.finished_at.or(self.summary.finished_at);
+        Some(at.unwrap_or(self.summary.created_at).as_millis())
+    }
+}
+
+fn insert_tasks(db: &Connection, n: i64, tasks: &[api::Task]) -> Result<(), Error> {
+    let mut statement = db.prepare_cached(
+        "INSERT INTO tasks VALUES (:run, :place, :host, :state, :reason, :message, :attempt, :exit_code,
+            :signal, :started_at, :finished_at, :stdout, :stderr, :stdout_sha256, :stderr_sha256,
+            :stdout_dropped, :stderr_dropped, :left_behind, :late)",
+    )?;
+    for (place, task) in (0_i64..).zip(tasks) {
+        statement.execute(named_params! {
+            ":run": n,
+            ":place": place,
+            ":host": task.host.as_str(),
+            ":state": task.state.text(),
+            ":reason": task.reason.map(|reason| reason.text()),
+            ":message": task.message,
+            ":attempt": task.attempt,
+            ":exit_code": task.exit_code,
+            ":signal": task.signal,
+            ":started_at": task.started_at.map(|at| at.as_millis()),
+            ":finished_at": task.finished_at.map(|at| at.as_millis()),
+            ":stdout": row::int(task.stdout_bytes),
+            ":stderr": row::int(task.stderr_bytes),
+            ":stdout_sha256": task.stdout_sha256,
+            ":stderr_sha256": task.stderr_sha256,
+            ":stdout_dropped": row::int(task.stdout_dropped_bytes),
+            ":stderr_dropped": row::int(task.stderr_dropped_bytes),
+            ":left_behind": task.left_behind,
+            ":late": task.late,
+        })?;
+    }
+    Ok(())
+}
+
+fn read_run(db: &Connection, id: RunId) -> Result<Option<api::Run>, Error> {
+    let mut statement = db.prepare_cached("SELECT * FROM runs WHERE id = ?1")?;
+    let mut rows = statement.query([blob(&id.0)])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let n = row.get("n")?;
+    let summary = read_summary(row)?;
+    if summary.finished_at.is_none() {
+        let run = fold(db, n, id, row::count(row, "seq")?)?;
+        return Ok(Some(run.view(Vec::new())));
+    }
+    let mut statement = db.prepare_cached("SELECT * FROM tasks WHERE run = ?1 ORDER BY place")?;
+    let tasks = statement.query_and_then([n], read_task)?.collect::<Result<_, _>>()?;
+    Ok(Some(api::Run { summary, tasks }))
+}
+
+fn fold(db: &Connection, n: i64, id: RunId, seq: u64) -> Result<Run, Error> {
+    let sql = "SELECT format, body FROM events WHERE run = ?1 ORDER BY seq";
+    let mut statement = db.prepare_cached(sql)?;
+    let events = statement.query_and_then([n], read_event)?.collect::<Result<Vec<_>, _>>()?;
+    let run =
+        Run::fold(id, &events).map_err(|error| Error::corrupt(format!("run {id}: {error}")))?;
+    if run.seq != seq {
+        return Err(Error::corrupt(format!("run {id} has {} of {seq} events", run.seq)));
+    }
+    Ok(run)
+}
+
+fn plan_of(db: &Connection, n: i64) -> Result<Plan, Error> {
+    let sql = "SELECT format, body FROM events WHERE run = ?1 AND seq = 1";
+    let event = db.prepare_cached(sql)?.query_and_then([n], read_event)?.next();
+    match event.transpose()?.map(|event| event.kind) {
+        Some(Kind::Planned(plan)) => Ok(plan),
+        Some(
+            Kind::Dispatched { .. }
+            | Kind::Asked { .. }
+            | Kind::Reported { .. }
+            | Kind::Ruled { .. }
+            | Kind::CancelRequested,
+        )
+        | None => Err(Error::corrupt("a run without its plan")),
+    }
+}
+
+fn read_event(row: &Row<'_>) -> Result<Event, Error> {
+    row::decode_event(row.get(0)?, row.get_ref(1)?.as_blob().map_err(Error::corrupt)?)
+}
+
+fn page(db: &Connection, query: &RunQuery, before: i64) -> Result<Page<RunSummary>, Error> {
+    let limit = query.limit.clamp(1, MAX_PAGE);
+    let mut sql = "SELECT * FROM runs WHERE n < :before".to_owned();
+    let job = query.job.as_ref().map(JobName::as_str);
+    let state = query.state.map(|state| state.text());
+    let host = query.host.as_ref().map(HostName::as_str);
+    let going_on = query.host.as_ref().map(|host| going_on_at(db, host)).transpose()?;
+    let limit_sql = i64::from(limit) + 1;
+    let mut values: Vec<(&str, &dyn rusqlite::ToSql)> =
+        vec![(":before", &before), (":limit", &limit_sql)];
+    if let Some(job) = &job {
+        sql.push_str(" AND job = :job");
+        values.push((":job", job));
+    }
+    if let Some(state) = &state {
+        sql.push_str(" AND state = :state");
+        values.push((":state", state));
+    }
+    if let (Some(host), Some(going_on)) = (&host, &going_on) {
+        sql.push_str(
+            " AND (n IN (SELECT value FROM json_each(:going_on))
+                   OR n IN (SELECT run FROM tasks WHERE host = :host AND run < :before))",
+        );
+        values.extend([(":host", host as _), (":going_on", going_on as _)]);
+    }
+    sql.push_str(" ORDER BY n DESC LIMIT :limit");
+    let mut statement = db.prepare_cached(&sql)?;
+    let rows = statement
+        .query_and_then(values.as_slice(), |row| Ok((row.get("n")?, read_summary(row)?)))?;
+    let rows = rows.collect::<Result<Vec<(i64, _)>, Error>>()?;
+    Ok(cut(rows, limit, |n| n.to_string()))
+}
+
+/// Cuts the row that was read to see whether there is a next page.
+pub(crate) fn cut<K, T>(
+    mut rows: Vec<(K, T)>,
+    limit: u32,
+    cursor: impl Fn(&K) -> String,
+) -> Page<T> {
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next = rows.last().filter(|_| more).map(|(key, _)| cursor(key));
+    Page { items: rows.into_iter().map(|(_, item)| item).collect(), next }
+}
+
+/// The runs that go on with a task on this host. They have no task rows yet; there are few of them.
+fn going_on_at(db: &Connection, host: &HostName) -> Result<String, Error> {
+    let mut statement = db.prepare_cached("SELECT n FROM runs WHERE finished_at IS NULL")?;
+    let unfinished: Vec<i64> =
+        statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let mut found = Vec::new();
+    for n in unfinished {
+        if plan_of(db, n)?.hosts.iter().any(|chosen| chosen.name == *host) {
+            found.push(n);
+        }
+    }
+    Ok(row::json(&found))
+}
+
+fn read_summary(row: &Row<'_>) -> Result<RunSummary, Error> {
+    Ok(RunSummary {
+        id: RunId(row::uuid(row, "id")?),
+        state: row::stored(row, "state")?,
+        report: RunReport {
+            tasks: decode_counts(row)?,
+            total: row.get("total")?,
+            waiting_on: Vec::new(),
+        },
+        by: row.get("actor")?,
+        job: row::maybe_name(row, "job")?,
+        retry_of: row::maybe_run(row, "retry_of")?,
+        hosts: row.get("selector")?,
+        command: row::from_json::<CommandRow>(row, "command")?.into(),
+        created_at: row::at(row, "created_at")?,
+        finished_at: row::maybe_at(row, "finished_at")?,
+    })
+}
+
+fn read_task(row: &Row<'_>) -> Result<api::Task, Error> {
+    Ok(api::Task {
+        host: row::name(row, "host")?,
+        state: row::stored(row, "state")?,
+        reason: row::maybe_stored(row, "reason")?,
+        message: row.get("message")?,
+        attempt: row.get("attempt")?,
+        exit_code: row.get("exit_code")?,
+        signal: row.get("signal")?,
+        started_at: row::maybe_at(row, "started_at")?,
+        finished_at: row::maybe_at(row, "finished_at")?,
+        stdout_bytes: row::count(row, "stdout")?,
+        stderr_bytes: row::count(row, "stderr")?,
+        stdout_sha256: row.get("stdout_sha256")?,
+        stderr_sha256: row.get("stderr_sha256")?,
+        stdout_dropped_bytes: row::count(row, "stdout_dropped")?,
+        stderr_dropped_bytes: row::count(row, "stderr_dropped")?,
+        left_behind: row.get("left_behind")?,
+        late: row.get("late")?,
+    })
+}
+
+fn encode_counts(counts: &BTreeMap<TaskState, u32>) -> String {
+    let words: BTreeMap<_, _> = counts.iter().map(|(state, count)| (Text(*state), count)).collect();
+    row::json(&words)
+}
+
+fn decode_counts(row: &Row<'_>) -> Result<BTreeMap<TaskState, u32>, Error> {
+    let words: BTreeMap<Text<TaskState>, u32> = row::from_json(row, "counts")?;
+    Ok(words.into_iter().map(|(state, count)| (state.0, count)).collect())
+}

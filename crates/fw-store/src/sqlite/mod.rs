@@ -1,0 +1,71 @@
+//! One `SQLite` database: one thread that writes, a few connections that read.
+
+mod migrate;
+mod open;
+mod readers;
+mod writer;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use fw_proto::Timestamp;
+use rusqlite::Connection;
+
+use crate::Error;
+use readers::Readers;
+use writer::Writer;
+
+pub(crate) use migrate::{Schema, check_schema};
+pub(crate) use open::{connect, copy};
+
+/// One database.
+pub(crate) struct Database {
+    schema: &'static Schema,
+    writer: Writer,
+    readers: Readers,
+}
+
+impl Database {
+    /// Opens and migrates; blocks. The lock is let go when the writer has ended.
+    pub(crate) fn open(
+        dir: &Path,
+        schema: &'static Schema,
+        readers: usize,
+        lock: Arc<File>,
+        now: Timestamp,
+    ) -> Result<Self, Error> {
+        let path = dir.join(schema.file);
+        let open = || {
+            let mut connection = open::writing(&path)?;
+            migrate::migrate(&mut connection, &path, schema, now)?;
+            let readers = Readers::open(&path, readers)?;
+            Ok(Self { schema, writer: Writer::start(schema.file, connection, lock)?, readers })
+        };
+        open().map_err(|error: Error| error.in_file(schema.file))
+    }
+
+    /// One write transaction; returns when it is durable.
+    pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    {
+        self.writer.call(work).await.map_err(|error| error.in_file(self.schema.file))
+    }
+
+    /// One read transaction: all its statements see the same state.
+    pub(crate) async fn read<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    {
+        self.readers.call(work).await.map_err(|error| error.in_file(self.schema.file))
+    }
+
+    /// Lets what is queued finish, then closes the file.
+    pub(crate) async fn close(&self) {
+        self.writer.close().await;
+        self.readers.close();
+    }
+}
