@@ -7,11 +7,13 @@
 
 pub mod caret;
 pub mod command;
+pub mod fires;
 pub mod host;
 pub mod hub;
 pub mod job;
 pub mod link;
 pub mod plan;
+pub mod policy;
 pub mod run;
 pub mod schedule;
 pub mod select;

@@ -36,12 +36,15 @@ impl Cron {
     pub(super) fn parse(text: &str, zone: TimeZone) -> Result<Self, caret::Error> {
         let expanded = expand(text)?;
         let fields = fields(expanded)?;
-        let joined = fields.iter().map(|field| field.text).collect::<Vec<_>>().join(" ");
-        let parsed = parser().parse(&joined);
+        let all_years = fields.last().is_none_or(|year| year.text == "*");
+        let mut texts: Vec<&str> = fields.iter().map(|field| field.text).collect();
+        if let Some(year) = texts.last_mut().filter(|_| all_years) {
+            *year = ANY_YEAR;
+        }
+        let parsed = parser().parse(&texts.join(" "));
         let mut pattern =
             parsed.map_err(|error| caret::Error::new(text, 0, error.to_string()))?.pattern;
         let years = pattern.years.values();
-        let all_years = fields.last().is_none_or(|year| year.text == "*");
         let years = years.into_iter().filter_map(|year| i16::try_from(year).ok()).collect();
         let wildcard = fields.iter().take(3).any(|field| field.text.contains(['*', '/']));
         let cron = Self {
@@ -281,6 +284,9 @@ const FIELDS: [(&str, &str); 7] = [
     ("year", "four digits"),
 ];
 
+/// Stands for the year where the year does not matter: `croner` sets 5,000 flags for a star.
+const ANY_YEAR: &str = "1";
+
 fn parser() -> CronParser {
     CronParser::builder().seconds(Seconds::Required).year(Year::Required).build()
 }
@@ -338,13 +344,13 @@ fn fields(text: &str) -> Result<Vec<Field<'_>>, caret::Error> {
     Ok(fields)
 }
 
-/// Checks one field, item by item, each alone among stars: `croner` would say that something is
+/// Checks one field, item by item, each alone among fields that are in order: `croner` would say that something is
 /// wrong, but not where.
 fn check_field(text: &str, index: usize, field: Field<'_>) -> Result<(), caret::Error> {
     let (name, range) = FIELDS.get(index).copied().unwrap_or_default();
     let mut at = field.at;
     for item in field.text.split(',') {
-        let mut pattern = vec!["*"; FIELDS.len()];
+        let mut pattern = ["0", "0", "0", "1", "1", "0", ANY_YEAR];
         if let Some(slot) = pattern.get_mut(index) {
             *slot = item;
         }
