@@ -6,6 +6,7 @@
 //! own and is never serialized.
 
 pub mod caret;
+pub mod command;
 pub mod fires;
 pub mod host;
 pub mod hub;

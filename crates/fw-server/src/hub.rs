@@ -212,7 +212,8 @@ pub async fn start(parts: Parts, tasks: &Tasks) -> Result<Handle, fw_store::Erro
     let links = Links::default();
     let shell = Shell { parts, hub, links, fires: BTreeMap::new(), answers: Vec::new() };
     let token = tasks.token();
-    tasks.spawn_graceful("hub", async move { token.run_until_cancelled(shell.run(messages)).await });
+    tasks
+        .spawn_graceful("hub", async move { token.run_until_cancelled(shell.run(messages)).await });
     Ok(Handle { inbox })
 }
 
@@ -237,7 +238,7 @@ struct Shell {
 }
 
 /// An answer that waits for the commit.
-type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
+type Answer = Box<dyn FnOnce(Result<(), Error>) + Send + Sync>;
 
 impl Shell {
     async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
@@ -271,8 +272,12 @@ impl Shell {
                 let known = self.hub.cancel(run, by, now);
                 self.answers.push(Box::new(move |outcome| answer(reply, outcome.map(|()| known))));
             }
-            Message::Run(id, reply) => answer(reply, self.hub.run(id).map(|run| self.hub.view(run))),
-            Message::Summaries(reply) => answer(reply, self.hub.runs().map(|run| self.hub.summary(run)).collect()),
+            Message::Run(id, reply) => {
+                answer(reply, self.hub.run(id).map(|run| self.hub.view(run)))
+            }
+            Message::Summaries(reply) => {
+                answer(reply, self.hub.runs().map(|run| self.hub.summary(run)).collect())
+            }
             Message::Online(reply) => answer(reply, self.hub.online().clone()),
             Message::Owns(host, run, reply) => {
                 answer(reply, self.hub.run(run).is_some_and(|run| run.tasks.contains_key(&host)));
@@ -292,14 +297,18 @@ impl Shell {
                     self.parts.live.host_changed(host);
                 }
             }
-            Message::Reports(host, reports) => reports.into_iter().for_each(|report| self.hub.reported(host, report)),
+            Message::Reports(host, reports) => {
+                reports.into_iter().for_each(|report| self.hub.reported(host, report))
+            }
             Message::Forget(host, why, reply) => {
                 self.links.deny(host, why);
                 self.hub.gone(host, now);
                 self.parts.live.host_changed(host);
                 self.answers.push(Box::new(|outcome| answer(reply, outcome)));
             }
-            Message::PinKeys(keys, reply) => answer(reply, self.links.send_all(&FromServer::ServerKeys(keys))),
+            Message::PinKeys(keys, reply) => {
+                answer(reply, self.links.send_all(&FromServer::ServerKeys(keys)))
+            }
         }
     }
 
@@ -332,8 +341,13 @@ impl Shell {
             }
             Err(error) => {
                 let error = Arc::new(error);
-                error!(error = &*error as &dyn std::error::Error, "decisions could not be committed; runs are read anew from the store");
-                answers.into_iter().for_each(|answer| answer(Err(Error::Store(Arc::clone(&error)))));
+                error!(
+                    error = &*error as &dyn std::error::Error,
+                    "decisions could not be committed; runs are read anew from the store"
+                );
+                answers
+                    .into_iter()
+                    .for_each(|answer| answer(Err(Error::Store(Arc::clone(&error)))));
                 self.reload().await;
             }
         }
@@ -350,7 +364,10 @@ impl Shell {
                     self.hub = hub;
                     return;
                 }
-                Err(error) => warn!(error = &error as &dyn std::error::Error, "runs cannot be read; trying again"),
+                Err(error) => warn!(
+                    error = &error as &dyn std::error::Error,
+                    "runs cannot be read; trying again"
+                ),
             }
         }
     }
@@ -361,10 +378,20 @@ impl Shell {
         let mut values = BTreeMap::new();
         for effect in effects {
             match effect {
-                Effect::Start { host, key, not_after } => match self.spec(key.run, &mut values).await {
+                Effect::Start { host, key, not_after } => match self
+                    .spec(key.run, &mut values)
+                    .await
+                {
                     Some(Ok(spec)) => {
-                        let (incarnation, epoch) = (self.parts.store.incarnation(), self.parts.store.epoch());
-                        starts.entry(host).or_default().push(Start { key, not_after, incarnation, epoch, spec });
+                        let (incarnation, epoch) =
+                            (self.parts.store.incarnation(), self.parts.store.epoch());
+                        starts.entry(host).or_default().push(Start {
+                            key,
+                            not_after,
+                            incarnation,
+                            epoch,
+                            spec,
+                        });
                     }
                     Some(Err(name)) => {
                         warn!(run.id = %key.run, secret = name, "a secret that a run needs is gone");
@@ -372,7 +399,9 @@ impl Shell {
                     }
                     None => debug!(run.id = %key.run, "the run ended before its start was sent"),
                 },
-                Effect::Cancel { host, key } => self.links.send(host, FromServer::Cancel(vec![key])),
+                Effect::Cancel { host, key } => {
+                    self.links.send(host, FromServer::Cancel(vec![key]))
+                }
                 Effect::Query { host, key } => self.links.send(host, FromServer::Query(vec![key])),
                 Effect::Settle { host, key } => settled.entry(host).or_default().push(key),
                 Effect::Late { host, report } => {
@@ -388,18 +417,32 @@ impl Shell {
                 self.links.send(host, FromServer::Start(part));
             }
         }
-        settled.into_iter().for_each(|(host, keys)| self.links.send(host, FromServer::Settled(keys)));
+        settled
+            .into_iter()
+            .for_each(|(host, keys)| self.links.send(host, FromServer::Settled(keys)));
     }
 
     /// What a run's hosts are to start, with its secrets; the name of one that is gone.
-    async fn spec(&self, run: RunId, values: &mut BTreeMap<String, Option<String>>) -> Option<Result<Spec, String>> {
+    async fn spec(
+        &self,
+        run: RunId,
+        values: &mut BTreeMap<String, Option<String>>,
+    ) -> Option<Result<Spec, String>> {
         let exec = self.hub.run(run)?.plan.exec.clone();
         let mut secrets = BTreeMap::new();
         for (variable, value) in &exec.env {
             let api::EnvValue::Secret(name) = value else { continue };
             if !values.contains_key(name) {
                 let opened = self.parts.secrets.get(&self.parts.store, name).await;
-                values.insert(name.clone(), opened.inspect_err(|error| error!(secret = name, "secret cannot be read: {error}")).ok().flatten());
+                values.insert(
+                    name.clone(),
+                    opened
+                        .inspect_err(|error| {
+                            error!(secret = name, "secret cannot be read: {error}")
+                        })
+                        .ok()
+                        .flatten(),
+                );
             }
             match values.get(name).cloned().flatten() {
                 Some(value) => secrets.insert(variable.clone(), value),
@@ -431,7 +474,7 @@ impl Shell {
             return Ok(());
         };
         match late_note(&task, &report.state) {
-            Some(note) => self.parts.store.note_late(run, host, note).await,
+            Some(note) => self.parts.store.note_late(run, host, note).await.map(drop),
             None => Ok(()),
         }
     }
@@ -456,7 +499,11 @@ fn batches(starts: Vec<Start>) -> Vec<Vec<Start>> {
 }
 
 fn change(run: &Run, summary: api::RunSummary, changed: &BTreeSet<HostId>) -> RunChange {
-    let tasks = changed.iter().filter_map(|host| run.tasks.get(host)).map(fw_core::run::Task::view).collect();
+    let tasks = changed
+        .iter()
+        .filter_map(|host| run.tasks.get(host))
+        .map(fw_core::run::Task::view)
+        .collect();
     RunChange { summary, tasks, seq: run.seq }
 }
 
@@ -464,4 +511,3 @@ fn answer<T>(reply: Reply<T>, value: T) {
     // Whoever asked may have gone away.
     drop(reply.send(value));
 }
-

@@ -43,7 +43,11 @@ pub struct LogChange {
 
 impl Default for Live {
     fn default() -> Self {
-        Self { runs: broadcast::channel(KEPT).0, logs: broadcast::channel(KEPT).0, hosts: broadcast::channel(KEPT).0 }
+        Self {
+            runs: broadcast::channel(KEPT).0,
+            logs: broadcast::channel(KEPT).0,
+            hosts: broadcast::channel(KEPT).0,
+        }
     }
 }
 

@@ -183,22 +183,34 @@ impl Store {
         &self,
         id: HostId,
         facts: serde_json::Map<String, serde_json::Value>,
-        agent_version: String,
-        policy: PolicyMode,
     ) -> Result<Changed, Error> {
         let body = row::json(&facts);
         self.main()
             .write(move |db| {
-                let values = params![blob(&id.0), agent_version, policy.text()];
-                let changed = set(db, "agent_version = ?2, policy = ?3", values)?;
-                if changed == Changed::Done {
-                    db.prepare_cached(
-                        "INSERT INTO facts (host, body) VALUES (?1, ?2)
-                         ON CONFLICT (host) DO UPDATE SET body = excluded.body",
-                    )?
-                    .execute(params![blob(&id.0), body])?;
-                }
-                Ok(changed)
+                let sql = "INSERT INTO facts (host, body) SELECT id, ?2 FROM hosts WHERE id = ?1
+                           ON CONFLICT (host) DO UPDATE SET body = excluded.body";
+                let rows = db.prepare_cached(sql)?.execute(params![blob(&id.0), body])?;
+                Ok(Changed::when(rows > 0))
+            })
+            .await
+    }
+
+    /// Records the greeting of a host: it is online, with this build and this policy.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn greeted(
+        &self,
+        id: HostId,
+        agent_version: String,
+        policy: PolicyMode,
+        at: Timestamp,
+    ) -> Result<Changed, Error> {
+        let sql = "agent_version = ?2, policy = ?3, last_seen = max(coalesce(last_seen, 0), ?4),
+                   offline_since = NULL";
+        self.main()
+            .write(move |db| {
+                set(db, sql, params![blob(&id.0), agent_version, policy.text(), at.as_millis()])
             })
             .await
     }

@@ -42,7 +42,7 @@ pub use fire::NewFire;
 pub use host::{Changed, HostRow, Standing};
 pub use invite::{Enrolled, Enrolment, Invite};
 pub use job::StoredJob;
-pub use log::{NewChunk, StoredChunk};
+pub use log::{NewChunk, PlacedChunk, StoredChunk};
 pub use notice::{NewNotice, Notice};
 pub use run::{Append, RunQuery, StoredPlan};
 pub use token::TokenRow;

@@ -38,6 +38,19 @@ pub struct StoredChunk {
     pub data: Vec<u8>,
 }
 
+/// A chunk of a run's output, and where it stands among all that the store has taken in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedChunk {
+    /// Grows with each chunk stored: the row id, which nothing here changes once it is given.
+    pub place: u64,
+    /// Whose output.
+    pub host: HostId,
+    /// Which attempt.
+    pub attempt: u16,
+    /// The chunk.
+    pub chunk: StoredChunk,
+}
+
 /// Beyond this no offset is believed: sums of a few of them still fit an `i64`, and no disk holds so much.
 const MAX_OFFSET: u64 = 1 << 53;
 
@@ -91,6 +104,53 @@ impl Store {
                 let chunks =
                     statement.query_and_then(params![stream.id, int(after), most], read_chunk)?;
                 chunks.collect()
+            })
+            .await
+    }
+
+    /// The places of a run's chunks, or of those of one host, in the order in which they were stored: at
+    /// most `most` of those after `after` (0: from the start).
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn log_places(
+        &self,
+        run: RunId,
+        host: Option<HostId>,
+        after: u64,
+        most: u32,
+    ) -> Result<Vec<u64>, Error> {
+        self.logs()
+            .read(move |db| {
+                // Only keys, so that the sort holds no output.
+                let mut statement = db.prepare_cached(
+                    "SELECT chunks.rowid AS place FROM streams JOIN chunks ON chunks.stream = streams.id
+                     WHERE run = ?1 AND (?2 IS NULL OR host = ?2) AND chunks.rowid > ?3
+                     ORDER BY chunks.rowid LIMIT ?4",
+                )?;
+                let host = host.map(|host| blob(&host.0).to_vec());
+                let values = params![blob(&run.0), host, int(after), most];
+                statement.query_and_then(values, |row| row::count(row, "place"))?.collect()
+            })
+            .await
+    }
+
+    /// The chunk at this place; `None` when it was swept meanwhile.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn log_chunk_at(&self, place: u64) -> Result<Option<PlacedChunk>, Error> {
+        self.logs()
+            .read(move |db| {
+                let mut statement = db.prepare_cached(
+                    "SELECT chunks.*, host, attempt FROM chunks JOIN streams ON streams.id = stream
+                     WHERE chunks.rowid = ?1",
+                )?;
+                let mut found = statement.query_and_then([int(place)], |row| {
+                    let (host, attempt) = (row::host(row, "host")?, row.get("attempt")?);
+                    Ok(PlacedChunk { place, host, attempt, chunk: read_chunk(row)? })
+                })?;
+                found.next().transpose()
             })
             .await
     }

@@ -114,17 +114,37 @@ impl Store {
         self.main().read(move |db| page(db, &query, before)).await
     }
 
+    /// The task of a host in a run that has ended.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn task(&self, id: RunId, host: HostId) -> Result<Option<api::Task>, Error> {
+        let Some(place) = self.place(id, host).await? else { return Ok(None) };
+        self.main()
+            .read(move |db| {
+                let mut statement = db.prepare_cached(
+                    "SELECT * FROM tasks WHERE run = (SELECT n FROM runs WHERE id = ?1) AND place = ?2",
+                )?;
+                let mut found = statement.query_and_then(params![blob(&id.0), place], read_task)?;
+                found.next().transpose()
+            })
+            .await
+    }
+
+    /// The place of a host in a run's plan.
+    async fn place(&self, id: RunId, host: HostId) -> Result<Option<i64>, Error> {
+        let Some(plan) = self.plan(id).await? else { return Ok(None) };
+        let place = plan.hosts.iter().position(|chosen| chosen.id == host);
+        Ok(place.and_then(|place| i64::try_from(place).ok()))
+    }
+
     /// Notes what a host said about its task after the run had ended. The verdict stands, and so
     /// does what was noted before. Says whether there is such a task.
     ///
     /// # Errors
     /// What the database says.
     pub async fn note_late(&self, id: RunId, host: HostId, late: String) -> Result<bool, Error> {
-        let Some(plan) = self.plan(id).await? else { return Ok(false) };
-        let place = plan.hosts.iter().position(|chosen| chosen.id == host);
-        let Some(place) = place.and_then(|place| i64::try_from(place).ok()) else {
-            return Ok(false);
-        };
+        let Some(place) = self.place(id, host).await? else { return Ok(false) };
         self.main()
             .write(move |db| {
                 let sql = "UPDATE tasks SET late = coalesce(late, ?3)
@@ -304,7 +324,7 @@ fn plan_of(db: &Connection, n: i64) -> Result<Plan, Error> {
     let sql = "SELECT format, body FROM events WHERE run = ?1 AND seq = 1";
     let event = db.prepare_cached(sql)?.query_and_then([n], read_event)?.next();
     match event.transpose()?.map(|event| event.kind) {
-        Some(Kind::Planned(plan)) => Ok(plan),
+        Some(Kind::Planned(plan)) => Ok(*plan),
         Some(
             Kind::Dispatched { .. }
             | Kind::Asked { .. }

@@ -24,7 +24,7 @@ pub use run::{
     RunState, RunSummary, Task, TaskReason, TaskState, WaitingOn,
 };
 pub use secret::{NewSecret, Secret};
-pub use server::{KeyRotation, Readiness, ServerInfo};
+pub use server::{BackupMade, KeyRotation, Readiness, ServerInfo};
 pub use token::{NewToken, Token, TokenMade};
 
 /// One page of a list, and where the next begins.

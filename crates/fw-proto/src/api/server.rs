@@ -34,6 +34,16 @@ pub struct KeyRotation {
     pub told: u64,
 }
 
+/// A backup that was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BackupMade {
+    /// The file, on the server's machine.
+    pub file: String,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
 /// Whether the server can do its work.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -5,14 +5,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fw_core::link::server::{Rival, choose_protocol, resume, rival};
 use fw_core::link::PING_EVERY;
+use fw_core::link::server::{Rival, choose_protocol, resume, rival};
 use fw_proto::frame::{Denied, DeniedReason, FromServer, Hello, JoinRequest, Welcome};
 use fw_proto::{HostId, HostName, PublicKey, Span, TaskKey};
 use fw_store::{Enrolled, Enrolment, HostRow, Standing};
-use governor::clock::MonotonicClock;
-use governor::state::keyed::DashMapStateStore;
-use governor::{Quota, RateLimiter};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -30,26 +28,29 @@ const JOINS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("not zero");
 /// An older link that another machine's greeting puts in doubt has so long to answer a ping.
 const PROOF_OF_LIFE: Duration = Duration::from_secs(5);
 
-type ByAddress = RateLimiter<IpAddr, DashMapStateStore<IpAddr>, MonotonicClock>;
+type ByAddress = DefaultKeyedRateLimiter<IpAddr>;
 
 /// Limits by address. Clones share them.
 #[derive(Debug, Clone)]
-pub struct Admission {
+pub(crate) struct Admission {
     greetings: Arc<ByAddress>,
     failed_joins: Arc<ByAddress>,
 }
 
 impl Default for Admission {
     fn default() -> Self {
-        let limiter = |quota| Arc::new(RateLimiter::new(quota, DashMapStateStore::default(), MonotonicClock));
-        Self { greetings: limiter(Quota::per_second(GREETINGS_PER_SECOND)), failed_joins: limiter(Quota::per_minute(JOINS_PER_MINUTE)) }
+        let limiter = |quota| Arc::new(RateLimiter::keyed(quota));
+        Self {
+            greetings: limiter(Quota::per_second(GREETINGS_PER_SECOND)),
+            failed_joins: limiter(Quota::per_minute(JOINS_PER_MINUTE)),
+        }
     }
 }
 
 impl Admission {
     /// Whether this address may begin another handshake now.
     #[must_use]
-    pub fn may_greet(&self, from: IpAddr) -> bool {
+    pub(crate) fn may_greet(&self, from: IpAddr) -> bool {
         self.greetings.check_key(&from).is_ok()
     }
 
@@ -59,7 +60,7 @@ impl Admission {
     }
 
     /// Forgets addresses that have not come for a while.
-    pub fn tidy(&self) {
+    pub(crate) fn tidy(&self) {
         self.greetings.retain_recent();
         self.failed_joins.retain_recent();
     }
@@ -69,10 +70,19 @@ impl Admission {
 ///
 /// # Errors
 /// It is refused, and why.
-pub(super) async fn enrol(app: &App, key: PublicKey, join: &JoinRequest, from: IpAddr) -> Result<HostRow, Denied> {
+pub(super) async fn enrol(
+    app: &App,
+    key: PublicKey,
+    join: &JoinRequest,
+    from: IpAddr,
+) -> Result<HostRow, Denied> {
     if !app.admission.may_join(from) {
         let message = "too many tries to join from this address: wait a minute".to_owned();
-        return Err(Denied { reason: DeniedReason::Busy, message, retry_after: Some(Span::from_secs(60)) });
+        return Err(Denied {
+            reason: DeniedReason::Busy,
+            message,
+            retry_after: Some(Span::from_secs(60)),
+        });
     }
     let name: HostName = join.name.parse().map_err(|error| {
         let message = format!("{error}; join with --name");
@@ -91,8 +101,14 @@ pub(super) async fn enrol(app: &App, key: PublicKey, join: &JoinRequest, from: I
             Ok(row)
         }
         Ok(Enrolled::NameTaken) => {
-            let message = format!("another host is called {name}: join with --name, or rename or remove the other one on the server");
+            let message = format!(
+                "another host is called {name}: join with --name, or rename or remove the other one on the server"
+            );
             Err(Denied { reason: DeniedReason::NameTaken, message, retry_after: None })
+        }
+        Ok(Enrolled::KeyRefused(Standing::Duplicate)) => Err(denied(DeniedReason::Duplicate)),
+        Ok(Enrolled::KeyRefused(Standing::Revoked | Standing::Active)) => {
+            Err(denied(DeniedReason::Revoked))
         }
         Ok(Enrolled::BadInvitation) => {
             warn!(peer.address = %from, "a join string was refused: wrong, used up or expired");
@@ -129,7 +145,8 @@ pub(super) async fn no_clone(app: &App, host: HostId, hello: &Hello) -> Result<(
         Rival::CloneIfAlive => {}
     }
     let asked_at = app.clock.now();
-    let alive = older.outbox.try_send(FromServer::Ping(u64::MAX)).is_ok() && answers(&older, asked_at).await;
+    let alive = older.outbox.try_send(FromServer::Ping(u64::MAX)).is_ok()
+        && answers(&older, asked_at).await;
     if !alive {
         return Ok(());
     }
@@ -155,7 +172,8 @@ async fn answers(link: &super::links::LinkHandle, asked_at: fw_proto::Timestamp)
 /// The store cannot be read.
 pub(super) async fn welcome(app: &App, row: &HostRow, hello: &Hello) -> Result<Welcome, Denied> {
     let keys: Vec<TaskKey> = hello.tasks.iter().map(|report| report.key).collect();
-    let durable = app.store.durable(row.id, keys.clone()).await.map_err(|error| unavailable(&error))?;
+    let durable =
+        app.store.durable(row.id, keys.clone()).await.map_err(|error| unavailable(&error))?;
     Ok(Welcome {
         host: row.id,
         name: row.name.clone(),
@@ -174,6 +192,7 @@ pub(super) fn denied(reason: DeniedReason) -> Denied {
 
 fn unavailable(error: &fw_store::Error) -> Denied {
     warn!(error = error as &dyn std::error::Error, "a host could not be let in");
-    let message = "the server cannot reach its store now; the agent tries again by itself".to_owned();
+    let message =
+        "the server cannot reach its store now; the agent tries again by itself".to_owned();
     Denied { reason: DeniedReason::Busy, message, retry_after: Some(Span::from_secs(5)) }
 }

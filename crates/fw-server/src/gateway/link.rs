@@ -7,16 +7,18 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
 use fw_core::link::prologue;
 use fw_core::link::server::{Link, Output};
-use fw_proto::frame::{self, Chunk, Decoded, Denied, DeniedReason, FromAgent, FromServer, Hello, MAX_FRAME};
+use fw_proto::frame::{
+    self, Chunk, Decoded, Denied, DeniedReason, FromAgent, FromServer, Hello, MAX_FRAME,
+};
 use fw_proto::record::Offsets;
 use fw_proto::{HostId, PublicKey, RunId};
 use fw_rt::noise::{self, Session};
 use fw_store::{HostRow, NewChunk};
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesOrdered;
-use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -63,7 +65,9 @@ enum End {
 
 /// Serves one link until it ends.
 pub(super) async fn serve(app: App, mut socket: WebSocket, peer: SocketAddr) {
-    let greeted = tokio::time::timeout(HANDSHAKE, handshake(&app, &mut socket)).await.unwrap_or(Err(End::NoHandshake));
+    let greeted = tokio::time::timeout(HANDSHAKE, handshake(&app, &mut socket))
+        .await
+        .unwrap_or(Err(End::NoHandshake));
     let (session, key) = match greeted {
         Ok(greeted) => greeted,
         Err(end) => return debug!(peer.address = %peer, "no link: {end}"),
@@ -73,7 +77,21 @@ pub(super) async fn serve(app: App, mut socket: WebSocket, peer: SocketAddr) {
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
     let close = app.tasks.token().child_token();
     let heard = Arc::new(AtomicI64::new(now.as_millis()));
-    let mut agent = Agent { app, socket, session, link: Link::new(now), key, peer: peer.ip(), id, outbox, close, heard, storing: FuturesOrdered::new(), owned: BTreeSet::new(), name: None };
+    let mut agent = Agent {
+        app,
+        socket,
+        session,
+        link: Link::new(now),
+        key,
+        peer: peer.ip(),
+        id,
+        outbox,
+        close,
+        heard,
+        storing: FuturesOrdered::new(),
+        owned: BTreeSet::new(),
+        name: None,
+    };
     let end = agent.run(frames).await.err().unwrap_or(End::Closed);
     agent.finish(&end).await;
 }
@@ -192,7 +210,11 @@ impl Agent {
         Ok(())
     }
 
-    async fn let_in(&mut self, found: Result<HostRow, Denied>, hello: Hello) -> Result<Vec<Output<'static>>, End> {
+    async fn let_in(
+        &mut self,
+        found: Result<HostRow, Denied>,
+        hello: Hello,
+    ) -> Result<Vec<Output<'static>>, End> {
         match self.check(found, &hello).await {
             Err(denied) => Ok(self.link.deny(denied)),
             Ok((row, welcome)) => {
@@ -205,7 +227,15 @@ impl Agent {
                     }
                 }
                 self.send(&FromServer::ServerKeys(self.app.keys.public())).await?;
-                self.app.store.greeted(row.id, hello.agent_version.clone(), hello.policy, self.app.clock.now()).await?;
+                self.app
+                    .store
+                    .greeted(
+                        row.id,
+                        hello.agent_version.clone(),
+                        hello.policy,
+                        self.app.clock.now(),
+                    )
+                    .await?;
                 let digest = hello.tasks.clone();
                 let handle = LinkHandle {
                     host: row.id,
@@ -221,7 +251,11 @@ impl Agent {
         }
     }
 
-    async fn check(&self, found: Result<HostRow, Denied>, hello: &Hello) -> Result<(HostRow, frame::Welcome), Denied> {
+    async fn check(
+        &mut self,
+        found: Result<HostRow, Denied>,
+        hello: &Hello,
+    ) -> Result<(HostRow, frame::Welcome), Denied> {
         let row = found?;
         admit::no_clone(&self.app, row.id, hello).await?;
         let welcome = admit::welcome(&self.app, &row, hello).await?;
@@ -238,7 +272,14 @@ impl Agent {
             self.storing.push_back(Box::pin(async move { Ok(to) }));
             return Ok(());
         }
-        let new = NewChunk { host, key: chunk.key, from: chunk.from, to: chunk.to, raw_len: chunk.raw_len, data: chunk.data.to_vec() };
+        let new = NewChunk {
+            host,
+            key: chunk.key,
+            from: chunk.from,
+            to: chunk.to,
+            raw_len: chunk.raw_len,
+            data: chunk.data.to_vec(),
+        };
         let (store, live) = (self.app.store.clone(), self.app.live.clone());
         let grew = LogChange { run: chunk.key.run, host, attempt: chunk.key.attempt };
         self.storing.push_back(Box::pin(async move {
@@ -253,7 +294,8 @@ impl Agent {
         if self.owned.contains(&run) {
             return Ok(true);
         }
-        let owns = self.app.hub.owns(host, run).await? || self.app.store.task(run, host).await?.is_some();
+        let owns =
+            self.app.hub.owns(host, run).await? || self.app.store.task(run, host).await?.is_some();
         if owns {
             self.owned.insert(run);
         }
@@ -263,7 +305,9 @@ impl Agent {
     async fn stored(&mut self, durable: Result<Offsets, fw_store::Error>) -> Result<(), End> {
         let outputs = match durable {
             Ok(durable) | Err(fw_store::Error::OutOfOrder { durable }) => self.link.stored(durable),
-            Err(fw_store::Error::MalformedChunk) => self.link.refuse(DeniedReason::Malformed, "output that is not what it says it is"),
+            Err(fw_store::Error::MalformedChunk(_)) => {
+                self.link.refuse(DeniedReason::Malformed, "output that is not what it says it is")
+            }
             Err(error) => return Err(error.into()),
         };
         self.perform(outputs).await
@@ -272,7 +316,8 @@ impl Agent {
     async fn facts(&mut self, json: &str) -> Result<(), End> {
         let Some(host) = self.link.host() else { return Ok(()) };
         let Ok(serde_json::Value::Object(facts)) = serde_json::from_str(json) else {
-            let outputs = self.link.refuse(DeniedReason::Malformed, "facts that are no JSON object");
+            let outputs =
+                self.link.refuse(DeniedReason::Malformed, "facts that are no JSON object");
             return Box::pin(self.perform(outputs)).await;
         };
         self.app.store.set_facts(host, facts).await?;
@@ -296,20 +341,32 @@ impl Agent {
     }
 
     async fn finish(mut self, end: &End) {
-        let Some(host) = self.link.host() else { return debug!(peer.address = %self.peer, "link ended before its greeting: {end}") };
+        let Some(host) = self.link.host() else {
+            return debug!(peer.address = %self.peer, "link ended before its greeting: {end}");
+        };
         let name = self.name.as_deref().unwrap_or_default();
         match end {
-            End::Store(_) | End::Malformed(_) | End::Noise(_) => warn!(host.id = %host, host.name = name, "link ended: {end}"),
-            End::Socket(_) | End::ByAgent | End::Closed | End::NoHandshake | End::Stuck | End::Hub(_) => {
+            End::Store(_) | End::Malformed(_) | End::Noise(_) => {
+                warn!(host.id = %host, host.name = name, "link ended: {end}")
+            }
+            End::Socket(_)
+            | End::ByAgent
+            | End::Closed
+            | End::NoHandshake
+            | End::Stuck
+            | End::Hub(_) => {
                 info!(host.id = %host, host.name = name, "link ended: {end}");
             }
         }
         self.app.hub.unlinked(host, self.id).await;
         let now = self.app.clock.now();
-        if let Err(error) = self.app.store.went_offline(host, now).await {
+        if let Err(error) = self.app.store.gone(vec![(host, now)]).await {
             debug!(host.id = %host, error = &error as &dyn std::error::Error, "the end of the link was not noted");
         }
         // The socket may be gone already.
-        drop(tokio::time::timeout(Duration::from_secs(1), self.socket.send(Message::Close(None))).await);
+        drop(
+            tokio::time::timeout(Duration::from_secs(1), self.socket.send(Message::Close(None)))
+                .await,
+        );
     }
 }

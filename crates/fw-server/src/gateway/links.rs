@@ -99,7 +99,8 @@ impl Links {
 }
 
 fn refuse(link: &LinkHandle, reason: DeniedReason, message: &str) {
-    let denied = FromServer::Denied(Denied { reason, message: message.to_owned(), retry_after: None });
+    let denied =
+        FromServer::Denied(Denied { reason, message: message.to_owned(), retry_after: None });
     // A full outbox means that the host reads nothing: closing is all that is left.
     drop(link.outbox.try_send(denied));
     link.close.cancel();
@@ -108,15 +109,25 @@ fn refuse(link: &LinkHandle, reason: DeniedReason, message: &str) {
 /// What to tell the people who look after a host that is refused.
 pub(crate) fn denial(why: DeniedReason) -> &'static str {
     match why {
-        DeniedReason::UnknownKey => "this server does not know the host's key: enrol it with `fleetwright agent join`",
-        DeniedReason::Revoked => "the host was revoked: to let it in again, remove it on the server and enrol it anew",
+        DeniedReason::UnknownKey => {
+            "this server does not know the host's key: enrol it with `fleetwright agent join`"
+        }
+        DeniedReason::Revoked => {
+            "the host was revoked: to let it in again, remove it on the server and enrol it anew"
+        }
         DeniedReason::Duplicate => {
             "two machines use this host's key, as after cloning a disk: delete the state directory on both, remove the host on the server, and enrol each"
         }
-        DeniedReason::Invitation => "the join string is wrong, used up or expired: make a new one with `fleetwright hosts invite`",
-        DeniedReason::NameTaken => "another host has this name: join with --name, or remove or rename the other one",
+        DeniedReason::Invitation => {
+            "the join string is wrong, used up or expired: make a new one with `fleetwright hosts invite`"
+        }
+        DeniedReason::NameTaken => {
+            "another host has this name: join with --name, or remove or rename the other one"
+        }
         DeniedReason::NameInvalid => "this cannot be a host's name: join with --name",
-        DeniedReason::Protocol => "agent and server have no protocol version in common: upgrade the older of the two",
+        DeniedReason::Protocol => {
+            "agent and server have no protocol version in common: upgrade the older of the two"
+        }
         DeniedReason::Busy => "the server is admitting many hosts: the agent tries again by itself",
         DeniedReason::Superseded => "a newer link of this host took over",
         DeniedReason::Malformed => "the agent broke the protocol",

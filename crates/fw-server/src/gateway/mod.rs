@@ -28,10 +28,15 @@ pub fn router() -> Router<App> {
     Router::new().route(PATH, get(upgrade))
 }
 
-async fn upgrade(State(app): State<App>, ConnectInfo(peer): ConnectInfo<SocketAddr>, ws: WebSocketUpgrade) -> Response {
+async fn upgrade(
+    State(app): State<App>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ws: WebSocketUpgrade,
+) -> Response {
     // Before any key arithmetic: an address that keeps knocking is made to wait.
     if !app.admission.may_greet(peer.ip()) {
-        return Failure::from(Problem::new(Code::RateLimited, "too many links from this address")).into_response();
+        return Failure::from(Problem::new(Code::RateLimited, "too many links from this address"))
+            .into_response();
     }
     ws.read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)

@@ -110,7 +110,7 @@ impl TryFrom<EventRow> for Event {
 impl From<&Kind> for KindRow {
     fn from(kind: &Kind) -> Self {
         match kind {
-            Kind::Planned(plan) => Self::Planned(Box::new(PlanRow::from(plan))),
+            Kind::Planned(plan) => Self::Planned(Box::new(PlanRow::from(&**plan))),
             Kind::Dispatched { hosts, not_after } => {
                 Self::Dispatched { hosts: hosts.clone(), not_after: not_after.as_millis() }
             }
@@ -130,7 +130,7 @@ impl TryFrom<KindRow> for Kind {
     type Error = Error;
     fn try_from(row: KindRow) -> Result<Self, Error> {
         Ok(match row {
-            KindRow::Planned(plan) => Self::Planned((*plan).into()),
+            KindRow::Planned(plan) => Self::Planned(Box::new((*plan).into())),
             KindRow::Dispatched { hosts, not_after } => {
                 Self::Dispatched { hosts, not_after: Timestamp::from_millis(not_after) }
             }

@@ -1,0 +1,143 @@
+//! Jobs and their fire ledger.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use fw_proto::JobName;
+use fw_proto::api::{CheckedJobs, Created, Fire, Job, JobsText, Page, SourceError};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::page;
+use crate::auth::Caller;
+use crate::extract::{Body, Path, Query};
+use crate::problem::{Failure, Result};
+use crate::state::App;
+
+/// Lists jobs by name.
+#[utoipa::path(get, path = "/jobs", tag = "jobs", operation_id = "jobs_list",
+    responses((status = 200, body = Vec<Job>)))]
+pub(super) async fn list(State(app): State<App>) -> Result<Json<Vec<Job>>> {
+    Ok(Json(app.jobs.list().await))
+}
+
+/// Shows a job.
+#[utoipa::path(get, path = "/jobs/{name}", tag = "jobs", operation_id = "jobs_show",
+    params(("name" = String, Path)), responses((status = 200, body = Job)))]
+pub(super) async fn show(State(app): State<App>, Path(name): Path<JobName>) -> Result<Json<Job>> {
+    app.jobs.show(&name).await.map(Json).ok_or_else(|| missing(&name))
+}
+
+fn missing(name: &JobName) -> Failure {
+    Failure::not_found("job", name, "`fleetwright jobs list` shows those that there are")
+}
+
+/// Shows what is wrong with the job files now.
+#[utoipa::path(get, path = "/jobs/errors", tag = "jobs", operation_id = "jobs_errors",
+    responses((status = 200, body = Vec<SourceError>)))]
+pub(super) async fn errors(State(app): State<App>) -> Result<Json<Vec<SourceError>>> {
+    Ok(Json(app.jobs.errors().await))
+}
+
+/// Checks a job text and changes nothing.
+#[utoipa::path(post, path = "/jobs/check", tag = "jobs", operation_id = "jobs_check",
+    request_body = JobsText, responses((status = 200, body = CheckedJobs)))]
+pub(super) async fn check(
+    State(app): State<App>,
+    Body(text): Body<JobsText>,
+) -> Result<Json<CheckedJobs>> {
+    Ok(Json(app.jobs.check(text).await))
+}
+
+/// Takes up the jobs of a text: all of them, or none when one is wrong.
+#[utoipa::path(post, path = "/jobs/apply", tag = "jobs", operation_id = "jobs_apply",
+    request_body = JobsText, responses((status = 200, body = CheckedJobs)))]
+pub(super) async fn apply(
+    State(app): State<App>,
+    caller: Caller,
+    Body(text): Body<JobsText>,
+) -> Result<Json<CheckedJobs>> {
+    Ok(Json(app.jobs.apply(text, caller.actor()).await?))
+}
+
+/// Deletes a job that no file owns.
+#[utoipa::path(delete, path = "/jobs/{name}", tag = "jobs", operation_id = "jobs_delete",
+    params(("name" = String, Path)),
+    responses((status = 204), (status = 409, description = "A file owns it.")))]
+pub(super) async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<JobName>,
+) -> Result<StatusCode> {
+    app.jobs.delete(&name).await?;
+    tracing::info!(job = %name, by = caller.name, "job deleted");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Runs a job now, beside its schedule.
+#[utoipa::path(post, path = "/jobs/{name}/run", tag = "jobs", operation_id = "jobs_run",
+    params(("name" = String, Path)), responses((status = 201, body = Created)))]
+pub(super) async fn run(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<JobName>,
+) -> Result<(StatusCode, Json<Created>)> {
+    let id = app.jobs.run_now(&name, caller.actor()).await?;
+    Ok((StatusCode::CREATED, Json(Created { id })))
+}
+
+/// Pauses a job: its fires are skipped until it is resumed.
+#[utoipa::path(post, path = "/jobs/{name}/pause", tag = "jobs", operation_id = "jobs_pause",
+    params(("name" = String, Path)), responses((status = 200, body = Job)))]
+pub(super) async fn pause(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<JobName>,
+) -> Result<Json<Job>> {
+    paused(&app, &caller, &name, true).await
+}
+
+/// Resumes a job.
+#[utoipa::path(post, path = "/jobs/{name}/resume", tag = "jobs", operation_id = "jobs_resume",
+    params(("name" = String, Path)), responses((status = 200, body = Job)))]
+pub(super) async fn resume(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<JobName>,
+) -> Result<Json<Job>> {
+    paused(&app, &caller, &name, false).await
+}
+
+async fn paused(app: &App, caller: &Caller, name: &JobName, paused: bool) -> Result<Json<Job>> {
+    app.jobs.pause(name, paused).await?;
+    let verb = if paused { "paused" } else { "resumed" };
+    tracing::info!(job = %name, by = caller.name, "job {verb}");
+    app.jobs.show(name).await.map(Json).ok_or_else(|| missing(name))
+}
+
+/// Which part of a ledger.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct LedgerQuery {
+    /// Where the page begins: `next` of the one before.
+    cursor: Option<String>,
+    /// How many, 1 to 1000; 100 when absent.
+    limit: Option<u32>,
+}
+
+/// Lists what became of a job's fires, newest first. A job that is no more keeps its ledger.
+#[utoipa::path(get, path = "/jobs/{name}/ledger", tag = "jobs", operation_id = "jobs_ledger",
+    params(("name" = String, Path), LedgerQuery), responses((status = 200, body = Page<Fire>)))]
+pub(super) async fn ledger(
+    State(app): State<App>,
+    Path(name): Path<JobName>,
+    Query(query): Query<LedgerQuery>,
+) -> Result<Json<Page<Fire>>> {
+    let first = query.cursor.is_none();
+    let page = app.store.ledger(&name, query.cursor, page::limit(query.limit)?).await?;
+    if first && page.items.is_empty() && app.jobs.show(&name).await.is_none() {
+        return Err(missing(&name));
+    }
+    Ok(Json(page))
+}

@@ -1,0 +1,119 @@
+//! The HTTP API: one file a noun, and in it, top to bottom, each route's query, answer and handler.
+//!
+//! Router and OpenAPI document come from one list, so a route cannot be missing from the document.
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, header};
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::state::App;
+use crate::{auth, gateway, metrics, problem};
+
+mod health;
+mod host;
+pub(crate) mod invite;
+mod job;
+mod log;
+mod openapi;
+mod page;
+mod run;
+mod run_events;
+mod secret;
+mod server;
+mod token;
+
+/// Where the API is.
+const ROOT: &str = "/api/v1";
+
+/// The largest body of a request.
+const MAX_BODY: usize = 1024 * 1024;
+
+/// The largest body that carries a job text.
+const MAX_JOBS: usize = 4 * 1024 * 1024;
+
+/// All routes, those of the agents' links too, ready to be served.
+pub(crate) fn router(app: App) -> Router {
+    let (routes, document) = documented().split_for_parts();
+    let routes =
+        routes.route_layer(axum::middleware::from_fn_with_state(app.clone(), auth::require));
+    let hardened = ServiceBuilder::new()
+        .layer(header_layer(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(header_layer(header::X_FRAME_OPTIONS, "DENY"))
+        .layer(header_layer(header::REFERRER_POLICY, "no-referrer"))
+        .layer(header_layer(
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+        ))
+        .layer(header_layer(header::CACHE_CONTROL, "no-store"))
+        .layer(axum::middleware::from_fn(metrics::observe))
+        .layer(CatchPanicLayer::custom(problem::panicked));
+    Router::new()
+        .merge(routes)
+        .merge(openapi::route(ROOT, document))
+        .merge(health::routes())
+        .merge(gateway::router())
+        .with_state(app)
+        .fallback(problem::unknown_route)
+        .method_not_allowed_fallback(problem::unknown_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(hardened)
+}
+
+/// A header that answers carry unless their handler set it.
+fn header_layer(
+    name: header::HeaderName,
+    value: &'static str,
+) -> SetResponseHeaderLayer<HeaderValue> {
+    SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+}
+
+/// The routes that need a token, and their document.
+fn documented() -> OpenApiRouter<App> {
+    let jobs_text = DefaultBodyLimit::max(MAX_JOBS);
+    let texts = OpenApiRouter::new()
+        .routes(routes!(job::check))
+        .routes(routes!(job::apply))
+        .layer(jobs_text);
+    let api = OpenApiRouter::new()
+        .routes(routes!(host::list))
+        .routes(routes!(host::select))
+        .routes(routes!(host::events))
+        .routes(routes!(host::show, host::rename, host::remove))
+        .routes(routes!(host::label))
+        .routes(routes!(host::revoke))
+        .routes(routes!(invite::invite))
+        .routes(routes!(run::begin, run::list))
+        .routes(routes!(run::show))
+        .routes(routes!(run::cancel))
+        .routes(routes!(run::retry))
+        .routes(routes!(run_events::events))
+        .routes(routes!(log::follow))
+        .routes(routes!(log::raw))
+        .routes(routes!(job::list))
+        .routes(routes!(job::errors))
+        .merge(texts)
+        .routes(routes!(job::show, job::delete))
+        .routes(routes!(job::run))
+        .routes(routes!(job::pause))
+        .routes(routes!(job::resume))
+        .routes(routes!(job::ledger))
+        .routes(routes!(token::list, token::create))
+        .routes(routes!(token::remove))
+        .routes(routes!(secret::list))
+        .routes(routes!(secret::set, secret::remove))
+        .routes(routes!(server::show))
+        .routes(routes!(server::rotate))
+        .routes(routes!(server::backup));
+    OpenApiRouter::with_openapi(openapi::head()).nest(ROOT, api)
+}
+
+/// The OpenAPI document, as it is served.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    openapi::complete(ROOT, documented().into_openapi())
+}

@@ -1,0 +1,252 @@
+//! Runs: begun, listed, shown, cancelled, repeated. What happens in one is followed in `run_events`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use fw_core::plan::{Chosen, ONLY_NODE, Plan};
+use fw_core::{command, plan};
+use fw_proto::api::{
+    self, Code, Created, EnvValue, NewRun, Page, Problem, Retry, RunState, RunSummary, TaskState,
+};
+use fw_proto::{HostName, JobName, RunId, TaskKey};
+use fw_store::{RunQuery, Standing};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use super::page;
+use crate::auth::Caller;
+use crate::extract::{Body, Path, Query};
+use crate::problem::{Failure, Result};
+use crate::state::App;
+use crate::{fleet, hub};
+
+/// Begins a run. It is recorded when the answer comes, whatever happens to the server after.
+#[utoipa::path(post, path = "/runs", tag = "runs", operation_id = "runs_begin", request_body = NewRun,
+    responses((status = 201, body = Created), (status = 422, description = "No host matched, or a secret is missing.")))]
+pub(super) async fn begin(
+    State(app): State<App>,
+    caller: Caller,
+    Body(new): Body<NewRun>,
+) -> Result<(StatusCode, Json<Created>)> {
+    let selector = fleet::selector(&new.hosts)?;
+    let hosts = fleet::choose(&app.store.hosts().await?, &selector);
+    let plan = command::compile(new, hosts, app.store.incarnation(), app.config.lost_after)?;
+    if plan.hosts.is_empty() {
+        let detail = "`fleetwright hosts select` shows what a selector picks; revoked hosts are never picked";
+        return Err(Problem::new(Code::NoHosts, "the selector matched no host")
+            .detail(detail)
+            .into());
+    }
+    commit(&app, &caller, plan).await
+}
+
+/// Checks what only the store knows, and begins.
+async fn commit(app: &App, caller: &Caller, plan: Plan) -> Result<(StatusCode, Json<Created>)> {
+    require_secrets(app, &plan.exec).await?;
+    let id = new_id(app);
+    app.hub.begin(hub::Begin { run: id, plan, by: caller.actor(), fire: None }).await?;
+    Ok((StatusCode::CREATED, Json(Created { id })))
+}
+
+async fn require_secrets(app: &App, exec: &plan::Exec) -> Result<()> {
+    for value in exec.env.values() {
+        let EnvValue::Secret(name) = value else { continue };
+        if app.store.secret(name).await?.is_none() {
+            let shown: String = name.chars().take(80).collect();
+            let detail = "set it with `fleetwright secrets set`";
+            let problem = Problem::new(Code::NoSecret, format!("there is no secret {shown:?}"));
+            return Err(problem.detail(detail).into());
+        }
+    }
+    Ok(())
+}
+
+/// A new id that sorts by time (RFC 9562, version 7).
+fn new_id(app: &App) -> RunId {
+    let ms = u64::try_from(app.clock.now().as_millis()).unwrap_or(0);
+    let (seconds, nanoseconds) = (ms / 1000, u32::try_from(ms % 1000).unwrap_or(0) * 1_000_000);
+    RunId(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanoseconds)))
+}
+
+/// Which runs.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListQuery {
+    /// Only of this job.
+    #[param(value_type = Option<String>)]
+    job: Option<JobName>,
+    /// Only in this state.
+    state: Option<RunState>,
+    /// Only with a task on the host of this name.
+    #[param(value_type = Option<String>)]
+    host: Option<HostName>,
+    /// Where the page begins: `next` of the one before.
+    cursor: Option<String>,
+    /// How many, 1 to 1000; 100 when absent.
+    limit: Option<u32>,
+}
+
+/// Lists runs, newest first.
+#[utoipa::path(get, path = "/runs", tag = "runs", operation_id = "runs_list", params(ListQuery),
+    responses((status = 200, body = Page<RunSummary>)))]
+pub(super) async fn list(
+    State(app): State<App>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page<RunSummary>>> {
+    let ListQuery { job, state, host, cursor, limit } = query;
+    let limit = page::limit(limit)?;
+    let mut page = app.store.runs(RunQuery { cursor, limit, job, state, host }).await?;
+    // The store knows each run as of its last event; what a run waits on, only the hub.
+    if page.items.iter().any(|run| !run.state.is_final()) {
+        let live = app.hub.summaries().await?;
+        let mut live: BTreeMap<_, _> = live.into_iter().map(|run| (run.id, run)).collect();
+        for run in page.items.iter_mut().filter(|run| !run.state.is_final()) {
+            if let Some(now) = live.remove(&run.id) {
+                *run = now;
+            }
+        }
+    }
+    Ok(Json(page))
+}
+
+/// Shows a run and its tasks.
+#[utoipa::path(get, path = "/runs/{id}", tag = "runs", operation_id = "runs_show",
+    params(("id" = RunId, Path)), responses((status = 200, body = api::Run)))]
+pub(super) async fn show(State(app): State<App>, Path(id): Path<RunId>) -> Result<Json<api::Run>> {
+    let mut run = read(&app, id).await?;
+    fill_offsets(&app, &mut run).await?;
+    Ok(Json(run))
+}
+
+/// The run as it is now.
+pub(super) async fn read(app: &App, id: RunId) -> Result<api::Run> {
+    if let Some(run) = app.hub.run(id).await? {
+        return Ok(run);
+    }
+    app.store.run(id).await?.ok_or_else(|| missing(id))
+}
+
+fn missing(id: RunId) -> Failure {
+    Failure::not_found(
+        "run",
+        id,
+        "`fleetwright runs list` shows those that there are; old ones are removed in time",
+    )
+}
+
+/// The run's plan: what it is for, with the ids of its hosts.
+pub(super) async fn plan_of(app: &App, id: RunId) -> Result<Plan> {
+    app.store.plan(id).await?.ok_or_else(|| missing(id))
+}
+
+/// A task's end says how much it wrote; before that, the store knows how much has come.
+async fn fill_offsets(app: &App, run: &mut api::Run) -> Result<()> {
+    let open = |task: &api::Task| {
+        matches!(task.state, TaskState::Queued | TaskState::Starting | TaskState::Running)
+    };
+    if !run.tasks.iter().any(open) {
+        return Ok(());
+    }
+    let id = run.summary.id;
+    let hosts = app.store.plan(id).await?.map(|plan| plan.hosts).unwrap_or_default();
+    let ids: BTreeMap<_, _> = hosts.into_iter().map(|host| (host.name, host.id)).collect();
+    for task in run.tasks.iter_mut().filter(|task| open(task) && task.state != TaskState::Queued) {
+        let Some(host) = ids.get(&task.host) else { continue };
+        let key = TaskKey { run: id, node: ONLY_NODE, attempt: task.attempt };
+        if let Some(durable) = app.store.durable(*host, vec![key]).await?.first() {
+            task.stdout_bytes = durable.stdout;
+            task.stderr_bytes = durable.stderr;
+            task.stdout_dropped_bytes = durable.stdout_dropped;
+            task.stderr_dropped_bytes = durable.stderr_dropped;
+        }
+    }
+    Ok(())
+}
+
+/// Asks for a run's end. It has ended when each started host has confirmed, or is lost.
+#[utoipa::path(post, path = "/runs/{id}/cancel", tag = "runs", operation_id = "runs_cancel",
+    params(("id" = RunId, Path)),
+    responses((status = 202), (status = 409, description = "It has ended.")))]
+pub(super) async fn cancel(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<RunId>,
+) -> Result<StatusCode> {
+    if app.hub.cancel(id, caller.actor()).await? {
+        return Ok(StatusCode::ACCEPTED);
+    }
+    let run = read(&app, id).await?;
+    let detail = format!("it is {} since {}", word(run.summary.state), ended_at(&run));
+    Err(Problem::new(Code::Conflict, format!("run {id} has ended")).detail(detail).into())
+}
+
+const fn word(state: RunState) -> &'static str {
+    match state {
+        RunState::Planned => "planned",
+        RunState::Running => "running",
+        RunState::Cancelling => "cancelling",
+        RunState::Succeeded => "succeeded",
+        RunState::Failed => "failed",
+        RunState::Cancelled => "cancelled",
+    }
+}
+
+fn ended_at(run: &api::Run) -> String {
+    run.summary.finished_at.map_or_else(|| "just now".to_owned(), |at| at.to_string())
+}
+
+/// Runs again: the same command with the same limits, on all hosts or those that did not succeed.
+#[utoipa::path(post, path = "/runs/{id}/retry", tag = "runs", operation_id = "runs_retry",
+    params(("id" = RunId, Path)), request_body = Retry,
+    responses((status = 201, body = Created), (status = 409, description = "It has not ended.")))]
+pub(super) async fn retry(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<RunId>,
+    Body(retry): Body<Retry>,
+) -> Result<(StatusCode, Json<Created>)> {
+    let run = read(&app, id).await?;
+    if !run.summary.state.is_final() {
+        let detail = "wait for its end, or cancel it first (`fleetwright runs cancel`)";
+        return Err(Problem::new(Code::Conflict, format!("run {id} goes on"))
+            .detail(detail)
+            .into());
+    }
+    let first = plan_of(&app, id).await?;
+    let hosts = hosts_again(&app, &first, &run, retry.failed).await?;
+    if hosts.is_empty() {
+        let detail = if retry.failed {
+            "every host succeeded, or is not in the fleet any more"
+        } else {
+            "none of its hosts is in the fleet any more"
+        };
+        return Err(Problem::new(Code::NoHosts, "no host to run on again").detail(detail).into());
+    }
+    commit(&app, &caller, command::again(id, first, hosts, app.store.incarnation())).await
+}
+
+/// The hosts of a repetition, by their present names, in the order of the first run.
+async fn hosts_again(app: &App, first: &Plan, run: &api::Run, failed: bool) -> Result<Vec<Chosen>> {
+    let good: BTreeSet<_> = run
+        .tasks
+        .iter()
+        .filter(|task| failed && task.state == TaskState::Succeeded)
+        .map(|task| &task.host)
+        .collect();
+    let rows = app.store.hosts().await?;
+    let active: BTreeMap<_, _> = rows
+        .into_iter()
+        .filter(|row| row.standing == Standing::Active)
+        .map(|row| (row.id, row.name))
+        .collect();
+    let again = first.hosts.iter().filter(|host| !good.contains(&host.name));
+    Ok(again
+        .filter_map(|host| {
+            active.get(&host.id).map(|name| Chosen { id: host.id, name: name.clone() })
+        })
+        .collect())
+}

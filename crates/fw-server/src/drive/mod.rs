@@ -1,0 +1,3 @@
+//! What the server does by itself: one file for each thing it drives.
+
+pub mod jobs;

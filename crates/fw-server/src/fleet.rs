@@ -1,0 +1,98 @@
+//! Hosts as the store has them, and what others see in them: the selector, a plan, the API.
+
+use std::collections::BTreeSet;
+
+use fw_core::host::Host;
+use fw_core::plan::Chosen;
+use fw_core::select::{self, Selector};
+use fw_proto::api::{self, Code, HostState, Problem};
+use fw_proto::frame::PolicyMode;
+use fw_proto::{HostId, HostName};
+use fw_store::{HostRow, Standing};
+
+use crate::problem::{Failure, Result};
+use crate::state::App;
+
+/// Reads a selector; the problem has a caret under what is wrong.
+///
+/// # Errors
+/// It is none.
+pub fn selector(text: &str) -> Result<Selector> {
+    let invalid = |error: select::Error| {
+        Problem::new(Code::InvalidSelector, "invalid selector").detail(error.to_string())
+    };
+    Selector::parse(text).map_err(|error| invalid(error).into())
+}
+
+/// The hosts that a run on this selector is for, sorted by name. Those that may not link are never chosen.
+#[must_use]
+pub fn choose(rows: &[HostRow], selector: &Selector) -> Vec<Chosen> {
+    let mut chosen: Vec<_> = rows
+        .iter()
+        .filter(|row| row.standing == Standing::Active && selector.matches(&seen(row)))
+        .map(|row| Chosen { id: row.id, name: row.name.clone() })
+        .collect();
+    chosen.sort_by(|a, b| a.name.cmp(&b.name));
+    chosen
+}
+
+/// The host as a selector sees it.
+#[must_use]
+pub fn seen(row: &HostRow) -> Host {
+    Host {
+        id: row.id,
+        name: row.name.clone(),
+        labels: row.labels.clone(),
+        facts: row.facts.clone(),
+    }
+}
+
+/// The host as the API shows it.
+pub(crate) fn view(row: HostRow, online: &BTreeSet<HostId>) -> api::Host {
+    let state = match row.standing {
+        Standing::Revoked => HostState::Revoked,
+        Standing::Duplicate => HostState::Duplicate,
+        Standing::Active if online.contains(&row.id) => HostState::Online,
+        Standing::Active => HostState::Offline,
+    };
+    let offline_since = match state {
+        HostState::Online => None,
+        HostState::Offline | HostState::Revoked | HostState::Duplicate => row.offline_since,
+    };
+    let policy = row.policy.map(|mode| match mode {
+        PolicyMode::Observe => "observe".to_owned(),
+        PolicyMode::Operate => "operate".to_owned(),
+    });
+    api::Host {
+        name: row.name,
+        id: row.id,
+        state,
+        offline_since,
+        facts: row.facts,
+        labels: row.labels,
+        agent_version: row.agent_version,
+        last_seen: row.last_seen,
+        joined_at: row.joined_at,
+        policy,
+    }
+}
+
+/// Finds a host by its name or id.
+pub(crate) async fn find(app: &App, name_or_id: &str) -> Result<HostRow> {
+    let named = match name_or_id.parse::<HostName>() {
+        Ok(name) => app.store.host_named(&name).await?,
+        Err(_) => None,
+    };
+    let found = match (named, name_or_id.parse::<HostId>()) {
+        (None, Ok(id)) => app.store.host(id).await?,
+        (named, _) => named,
+    };
+    let shown: String = name_or_id.chars().take(80).collect();
+    found.ok_or_else(|| {
+        Failure::not_found(
+            "host",
+            format!("{shown:?}"),
+            "`fleetwright hosts list` shows those that there are",
+        )
+    })
+}

@@ -1,0 +1,73 @@
+//! What handlers and drivers share. Everything in it is a handle; clones are the same server.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fw_proto::Timestamp;
+use fw_rt::{Clock, Tasks};
+use fw_store::Store;
+
+use crate::gateway::admit::Admission;
+use crate::live::Live;
+use crate::{Config, auth, drive, hub, keys, metrics, secrets};
+
+/// The server, as its parts see it.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// What is remembered.
+    pub store: Store,
+    /// Who decides about runs and knows who is linked.
+    pub hub: hub::Handle,
+    /// What changes now.
+    pub live: Live,
+    /// The time of day.
+    pub clock: Clock,
+    /// Where tasks are spawned.
+    pub tasks: Tasks,
+    /// How this server is set up.
+    pub config: Arc<Config>,
+    /// Encrypts and decrypts secrets.
+    pub secrets: secrets::Vault,
+    /// The jobs and their schedules.
+    pub jobs: drive::jobs::Handle,
+    /// The keys that hosts know this server by.
+    pub keys: keys::ServerKeys,
+    /// Who may use the API.
+    pub auth: auth::Guard,
+    /// Who may link, by address.
+    pub(crate) admission: Admission,
+    /// What is counted.
+    pub metrics: metrics::Metrics,
+    /// Why the server cannot do all its work.
+    pub health: Health,
+    /// When it started.
+    pub started_at: Timestamp,
+}
+
+/// What is wrong now, by topic, in plain words; `/readyz` shows it. Drivers report here, and take
+/// back what is over.
+#[derive(Debug, Clone, Default)]
+pub struct Health(Arc<Mutex<BTreeMap<&'static str, String>>>);
+
+impl Health {
+    /// Something is wrong; replaces what the same topic said before.
+    pub fn report(&self, topic: &'static str, reason: impl Into<String>) {
+        self.lock().insert(topic, reason.into());
+    }
+
+    /// It is over.
+    pub fn clear(&self, topic: &'static str) {
+        self.lock().remove(topic);
+    }
+
+    /// All that is wrong.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<String> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, String>> {
+        // Each change is one insert or remove, so a panic elsewhere leaves nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
