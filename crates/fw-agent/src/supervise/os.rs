@@ -14,7 +14,6 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
 /// Signals that a supervisor outlives: those that a shutdown, a terminal or a careless `kill`
@@ -230,9 +229,9 @@ pub(crate) struct Spawned {
 pub(crate) fn spawn(image: &Image, entry: &Entry) -> Result<Spawned, (Step, io::Error)> {
     let before = |error: io::Error| (Step::Fork, error);
     let null = OpenOptions::new().read(true).open("/dev/null").map_err(before)?;
-    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|errno| before(errno.into()));
+    let pipe = || std::io::pipe().map(|(read, write)| (OwnedFd::from(read), OwnedFd::from(write)));
     let ((stdout, child_stdout), (stderr, child_stderr), (report, child_report)) =
-        (pipe()?, pipe()?, pipe()?);
+        (pipe().map_err(before)?, pipe().map_err(before)?, pipe().map_err(before)?);
     let streams = [null.as_raw_fd(), child_stdout.as_raw_fd(), child_stderr.as_raw_fd()];
     let exec = Exec::new(image);
     let (pid, join) = match &entry.cgroup {
