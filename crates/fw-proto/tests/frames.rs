@@ -2,6 +2,8 @@
 //!
 //! A golden line is never edited, only added. `docs/protocol.md` shows the same bytes.
 
+#![expect(clippy::unwrap_used, reason = "examples that are right by construction")]
+
 use std::collections::BTreeMap;
 
 use fw_proto::frame::*;
@@ -66,19 +68,41 @@ fn ended() -> Ended {
 fn from_agent() -> Vec<(&'static str, FromAgent<'static>)> {
     vec![
         ("hello", FromAgent::Hello(hello())),
-        ("join", FromAgent::Join(JoinRequest { secret: "s".into(), name: "web1".into(), hello: Hello { tasks: vec![], ..hello() } })),
+        (
+            "join",
+            FromAgent::Join(JoinRequest {
+                secret: "s".into(),
+                name: "web1".into(),
+                hello: Hello { tasks: vec![], ..hello() },
+            }),
+        ),
         ("facts", FromAgent::Facts(Facts { json: "{\"os\":\"Debian\"}".into() })),
         (
             "reports",
             FromAgent::Reports(vec![
                 Report { key: key(), state: Reported::Ended(ended()) },
-                Report { key: key(), state: Reported::Refused(Refusal { reason: RefusalReason::Expired, message: "late".into() }) },
+                Report {
+                    key: key(),
+                    state: Reported::Refused(Refusal {
+                        reason: RefusalReason::Expired,
+                        message: "late".into(),
+                    }),
+                },
                 Report { key: key(), state: Reported::Queued },
                 Report { key: key(), state: Reported::NotKnown },
                 Report { key: key(), state: Reported::Unknown("power cut".into()) },
             ]),
         ),
-        ("chunk", FromAgent::Chunk(Chunk { key: key(), from: Offsets::default(), to: offsets(), raw_len: 19, data: b"zstd" })),
+        (
+            "chunk",
+            FromAgent::Chunk(Chunk {
+                key: key(),
+                from: Offsets::default(),
+                to: offsets(),
+                raw_len: 19,
+                data: b"zstd",
+            }),
+        ),
         ("pong", FromAgent::Pong(5)),
         ("rekey", FromAgent::Rekey(PublicKey([1; 32]))),
     ]
@@ -96,11 +120,25 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
         ping_every: Span::from_secs(15),
         resume: vec![ack],
     };
-    let start = Start { key: key(), not_after: at(60), incarnation: Incarnation(Uuid::from_u128(3)), epoch: Epoch(7), spec: spec() };
-    let shell = Start { spec: Spec { command: Command::Shell("a | b".into()), ..spec() }, ..start.clone() };
+    let start = Start {
+        key: key(),
+        not_after: at(60),
+        incarnation: Incarnation(Uuid::from_u128(3)),
+        epoch: Epoch(7),
+        spec: spec(),
+    };
+    let shell =
+        Start { spec: Spec { command: Command::Shell("a | b".into()), ..spec() }, ..start.clone() };
     vec![
         ("welcome", FromServer::Welcome(welcome)),
-        ("denied", FromServer::Denied(Denied { reason: DeniedReason::NameTaken, message: "taken".into(), retry_after: None })),
+        (
+            "denied",
+            FromServer::Denied(Denied {
+                reason: DeniedReason::NameTaken,
+                message: "taken".into(),
+                retry_after: None,
+            }),
+        ),
         ("start", FromServer::Start(vec![start, shell])),
         ("cancel", FromServer::Cancel(vec![key()])),
         ("ack", FromServer::Ack(ack)),
@@ -121,8 +159,12 @@ fn unhex(text: &str) -> Vec<u8> {
 }
 
 fn written() -> String {
-    let agent = from_agent().into_iter().map(|(name, frame)| format!("agent {name} {}\n", hex(&encode(&frame))));
-    let server = from_server().into_iter().map(|(name, frame)| format!("server {name} {}\n", hex(&encode(&frame))));
+    let agent = from_agent()
+        .into_iter()
+        .map(|(name, frame)| format!("agent {name} {}\n", hex(&encode(&frame))));
+    let server = from_server()
+        .into_iter()
+        .map(|(name, frame)| format!("server {name} {}\n", hex(&encode(&frame))));
     agent.chain(server).collect()
 }
 
@@ -135,11 +177,15 @@ fn this_release_writes_the_golden_frames() {
 
 #[test]
 fn this_release_reads_the_golden_frames() {
-    for (line, (name, frame)) in GOLDEN.lines().filter(|line| line.starts_with("agent")).zip(from_agent()) {
+    for (line, (name, frame)) in
+        GOLDEN.lines().filter(|line| line.starts_with("agent")).zip(from_agent())
+    {
         let bytes = unhex(line.rsplit(' ').next().unwrap());
         assert_eq!(decode::<FromAgent<'_>>(&bytes).unwrap(), Decoded::Frame(frame), "{name}");
     }
-    for (line, (name, frame)) in GOLDEN.lines().filter(|line| line.starts_with("server")).zip(from_server()) {
+    for (line, (name, frame)) in
+        GOLDEN.lines().filter(|line| line.starts_with("server")).zip(from_server())
+    {
         let bytes = unhex(line.rsplit(' ').next().unwrap());
         assert_eq!(decode::<FromServer>(&bytes).unwrap(), Decoded::Frame(frame), "{name}");
     }
@@ -161,7 +207,11 @@ fn a_newer_neighbour_is_understood() {
     assert_eq!(decode::<FromServer>(&longer).unwrap(), Decoded::Frame(FromServer::Ping(5)));
     assert_eq!(decode::<FromServer>(&[0x82, 0x18, 0x63, 0x81, 0x00]).unwrap(), Decoded::Unknown);
     // Last fields that an older neighbour does not send yet.
-    let Decoded::Frame(FromServer::Denied(denied)) = decode(&[0x82, 0x01, 0x81, 0x82, 0x01, 0x61, 0x78]).unwrap() else { panic!() };
+    let Decoded::Frame(FromServer::Denied(denied)) =
+        decode(&[0x82, 0x01, 0x81, 0x82, 0x01, 0x61, 0x78]).unwrap()
+    else {
+        panic!()
+    };
     assert_eq!((denied.reason, denied.retry_after), (DeniedReason::Revoked, None));
 }
 
