@@ -247,7 +247,9 @@ impl Shell {
             let wake = self.hub.next_wake().map(|at| at.since(self.parts.clock.now()).duration());
             // The clock may be set meanwhile: look again at least every second.
             let pause = wake.unwrap_or(Duration::from_secs(1)).min(Duration::from_secs(1));
-            if let Ok(0) = tokio::time::timeout(pause, inbox.recv_many(&mut batch, BATCH)).await { return }
+            if let Ok(0) = tokio::time::timeout(pause, inbox.recv_many(&mut batch, BATCH)).await {
+                return;
+            }
             let now = self.parts.clock.now();
             for message in batch.drain(..) {
                 self.take(message, now);
