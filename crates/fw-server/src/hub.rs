@@ -154,7 +154,7 @@ impl Handle {
     ///
     /// # Errors
     /// The server is stopping.
-    pub(crate) async fn reports(&self, host: HostId, reports: Vec<Report>) -> Result<(), Error> {
+    pub async fn reports(&self, host: HostId, reports: Vec<Report>) -> Result<(), Error> {
         self.tell(Message::Reports(host, reports)).await
     }
 
@@ -247,9 +247,8 @@ impl Shell {
             let wake = self.hub.next_wake().map(|at| at.since(self.parts.clock.now()).duration());
             // The clock may be set meanwhile: look again at least every second.
             let pause = wake.unwrap_or(Duration::from_secs(1)).min(Duration::from_secs(1));
-            match tokio::time::timeout(pause, inbox.recv_many(&mut batch, BATCH)).await {
-                Ok(0) => return,
-                Ok(_) | Err(_) => {}
+            if let Ok(0) = tokio::time::timeout(pause, inbox.recv_many(&mut batch, BATCH)).await {
+                return;
             }
             let now = self.parts.clock.now();
             for message in batch.drain(..) {
@@ -273,10 +272,10 @@ impl Shell {
                 self.answers.push(Box::new(move |outcome| answer(reply, outcome.map(|()| known))));
             }
             Message::Run(id, reply) => {
-                answer(reply, self.hub.run(id).map(|run| self.hub.view(run)))
+                answer(reply, self.hub.run(id).map(|run| self.hub.view(run)));
             }
             Message::Summaries(reply) => {
-                answer(reply, self.hub.runs().map(|run| self.hub.summary(run)).collect())
+                answer(reply, self.hub.runs().map(|run| self.hub.summary(run)).collect());
             }
             Message::Online(reply) => answer(reply, self.hub.online().clone()),
             Message::Owns(host, run, reply) => {
@@ -298,7 +297,7 @@ impl Shell {
                 }
             }
             Message::Reports(host, reports) => {
-                reports.into_iter().for_each(|report| self.hub.reported(host, report))
+                reports.into_iter().for_each(|report| self.hub.reported(host, report));
             }
             Message::Forget(host, why, reply) => {
                 self.links.deny(host, why);
@@ -307,7 +306,7 @@ impl Shell {
                 self.answers.push(Box::new(|outcome| answer(reply, outcome)));
             }
             Message::PinKeys(keys, reply) => {
-                answer(reply, self.links.send_all(&FromServer::ServerKeys(keys)))
+                answer(reply, self.links.send_all(&FromServer::ServerKeys(keys)));
             }
         }
     }
@@ -400,7 +399,7 @@ impl Shell {
                     None => debug!(run.id = %key.run, "the run ended before its start was sent"),
                 },
                 Effect::Cancel { host, key } => {
-                    self.links.send(host, FromServer::Cancel(vec![key]))
+                    self.links.send(host, FromServer::Cancel(vec![key]));
                 }
                 Effect::Query { host, key } => self.links.send(host, FromServer::Query(vec![key])),
                 Effect::Settle { host, key } => settled.entry(host).or_default().push(key),
@@ -438,7 +437,7 @@ impl Shell {
                     name.clone(),
                     opened
                         .inspect_err(|error| {
-                            error!(secret = name, "secret cannot be read: {error}")
+                            error!(secret = name, "secret cannot be read: {error}");
                         })
                         .ok()
                         .flatten(),

@@ -112,7 +112,7 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         tasks: serving.clone(),
         config: Arc::new(config),
         secrets,
-        jobs: drive::jobs::Handle::default(),
+        jobs: drive::jobs::Handle,
         keys,
         auth: auth::Guard::default(),
         admission: Admission::default(),

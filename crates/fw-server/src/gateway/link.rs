@@ -347,7 +347,7 @@ impl Agent {
         let name = self.name.as_deref().unwrap_or_default();
         match end {
             End::Store(_) | End::Malformed(_) | End::Noise(_) => {
-                warn!(host.id = %host, host.name = name, "link ended: {end}")
+                warn!(host.id = %host, host.name = name, "link ended: {end}");
             }
             End::Socket(_)
             | End::ByAgent
