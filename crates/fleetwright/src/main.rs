@@ -1,9 +1,16 @@
-//! The binary.
+//! `fleetwright`: the one binary.
 
+mod cli;
+mod client;
 #[cfg_attr(
     not(test),
-    expect(dead_code, unused_imports, reason = "the commands that read it come next")
+    expect(dead_code, unused_imports, reason = "the commands that start things read the rest")
 )]
 mod config;
+mod exit;
+mod output;
+mod watch;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -90,7 +90,7 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
     // The store's lock keeps a second server out of the directory, so it comes before all other files there.
     let store = Store::open(&config.data_dir, clock.clone()).await?;
     let (keys, secrets) = open_keys(&config)?;
-    let first_token = auth::first_token(&store, &config.data_dir, clock.now()).await?;
+    let first_token = auth::first_token(&store, &config, clock.now()).await?;
     let (serving, driving) = (Tasks::new(), Tasks::new());
     let live = Live::default();
     let parts = hub::Parts {
@@ -102,7 +102,7 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         spool_bytes: config.spool_bytes,
     };
     let hub = hub::start(parts, &driving).await?;
-    let (addr, url) = (config.listen, config.url());
+    let (addr, url, handshake_rate) = (config.listen, config.url(), config.handshake_rate);
     let app = App {
         store,
         hub,
@@ -115,7 +115,7 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         jobs: drive::jobs::Handle,
         keys,
         auth: auth::Guard::default(),
-        admission: Admission::default(),
+        admission: Admission::new(handshake_rate),
         metrics: metrics.clone(),
         health: Health::default(),
     };

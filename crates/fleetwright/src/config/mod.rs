@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use error::{Error, Problem};
 pub(crate) use layers::{Inputs, Loaded, Origin, resolve};
 pub(crate) use setting::{Bytes, LogFormat, Secret};
-pub(crate) use show::show;
+pub(crate) use show::{rows, show};
 pub(crate) use types::{AgentConfig, Config, ServerConfig};
 
 /// The environment, or a part of it.
