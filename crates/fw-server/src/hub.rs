@@ -154,7 +154,7 @@ impl Handle {
     ///
     /// # Errors
     /// The server is stopping.
-    pub(crate) async fn reports(&self, host: HostId, reports: Vec<Report>) -> Result<(), Error> {
+    pub async fn reports(&self, host: HostId, reports: Vec<Report>) -> Result<(), Error> {
         self.tell(Message::Reports(host, reports)).await
     }
 

@@ -44,7 +44,7 @@ const RELOAD_EVERY: Duration = Duration::from_secs(3);
 /// After an error of `accept` (too many open files, mostly), so long until the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The largest request head: 4 parts of 4 KiB, far beyond what our clients send.
+/// The largest request head; our clients send less than a tenth of it.
 const MAX_HEAD: usize = 16 * 1024;
 
 /// Certificate chain and private key, PEM.
