@@ -169,7 +169,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Code> {
     let connection = cli.connection;
     match cli.command {
         Command::Up(args) => up::run(*args),
-        Command::Serve(args) => serve::run(*args),
+        Command::Serve(args) => serve::run(&args),
         Command::Agent(verb) => agent::run(verb),
         Command::Run(args) => talk(&connection, async |session| run::run(session, *args).await),
         Command::Runs(verb) => talk(&connection, async |session| runs::run(session, verb).await),

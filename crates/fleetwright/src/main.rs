@@ -2,15 +2,14 @@
 
 mod cli;
 mod client;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "the commands that start things read the rest")
-)]
 mod config;
 mod exit;
+mod local;
 mod output;
 mod watch;
 
 fn main() -> std::process::ExitCode {
-    cli::main()
+    // A supervisor branches off before arguments are parsed and any runtime is made: it is small,
+    // quick, and there is one for each command that runs.
+    fw_agent::supervise::entry(std::env::args_os()).unwrap_or_else(cli::main)
 }

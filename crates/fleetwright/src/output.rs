@@ -1,5 +1,6 @@
 //! What a command prints: data on stdout, everything else on stderr.
 
+pub(crate) mod agent;
 mod escape;
 mod format;
 mod host;

@@ -1,12 +1,17 @@
 //! `fleetwright agent`: this host's part in a fleet.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
+use fw_agent::install::{AGENT_STATE, Plan, Profile, Service, UnitOptions};
 use fw_proto::HostName;
 
+use super::serve::perform;
 use super::settings;
+use crate::config::{AgentConfig, Flags};
 use crate::exit::Code;
-use crate::output::Format;
+use crate::local;
+use crate::output::{self, Format, agent};
 
 /// What to do with the agent.
 #[derive(Debug, clap::Subcommand)]
@@ -20,7 +25,7 @@ pub(crate) enum Verb {
     /// Write a unit for systemd (or launchd) with these flags, enable and start it; needs root.
     Install(Box<InstallArgs>),
     /// Stop the agent and take its unit away; the state directory stays.
-    Uninstall,
+    Uninstall(UninstallArgs),
 }
 
 /// What `agent join` takes.
@@ -69,12 +74,26 @@ pub(crate) struct StatusArgs {
     pub(crate) general: settings::General,
 }
 
+/// What `agent uninstall` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct UninstallArgs {
+    /// Show what would be done.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
 /// What `agent install` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InstallArgs {
     /// File that holds a join string, for a host that has not joined.
     #[arg(long, value_name = "FILE")]
     pub(crate) join_file: Option<PathBuf>,
+    /// Report only: an unprivileged service that refuses all commands.
+    #[arg(long)]
+    pub(crate) observe: bool,
+    /// Show what would be done.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) agent: settings::Agent,
     #[command(flatten)]
@@ -83,6 +102,86 @@ pub(crate) struct InstallArgs {
 
 /// Does it.
 pub(crate) fn run(verb: Verb) -> anyhow::Result<Code> {
-    drop(verb);
-    anyhow::bail!("this build has no agent yet")
+    match verb {
+        Verb::Join(args) => join(*args),
+        Verb::Run(args) => run_agent(*args),
+        Verb::Status(args) => status(&args),
+        Verb::Install(args) => install(&args),
+        Verb::Uninstall(args) => {
+            perform(&Plan::uninstall(fw_agent::install::init(), Service::Agent)?, args.dry_run)
+        }
+    }
+}
+
+fn join(args: JoinArgs) -> anyhow::Result<Code> {
+    let config = load(&args.general, &args.agent, None)?;
+    let text = match (args.join.as_deref(), &args.join_file) {
+        (Some("-"), _) => {
+            std::io::read_to_string(std::io::stdin()).context("read the join string from stdin")?
+        }
+        (Some(text), _) => text.to_owned(),
+        (None, Some(file)) => {
+            std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?
+        }
+        (None, None) => anyhow::bail!("give a join string, `-`, or --join-file"),
+    };
+    let identity = local::agent::join(&text.parse()?, args.name, &config)?;
+    output::say(&format!(
+        "joined {} as {}; start the agent with `fleetwright agent run` or `agent install`",
+        identity.server, identity.name
+    ));
+    Ok(Code::Success)
+}
+
+fn run_agent(args: RunArgs) -> anyhow::Result<Code> {
+    let flags =
+        vec![args.general.flags(), args.agent.flags(), join_file(args.join_file.as_deref())];
+    let loaded = local::configure(args.general.config.as_deref(), flags)?;
+    local::agent::run(&loaded.config.agent, args.name)?;
+    Ok(Code::Success)
+}
+
+fn status(args: &StatusArgs) -> anyhow::Result<Code> {
+    let config = load(&args.general, &args.agent, None)?;
+    let Some(status) = local::agent::status(&config)? else {
+        let joined = local::agent::identity(&config)?;
+        output::say(match joined {
+            Some(_) => {
+                "this host has joined a fleet, but its agent never ran: `fleetwright agent run`"
+            }
+            None => "this host has not joined a fleet: `fleetwright agent join`",
+        });
+        return Ok(Code::NotFound);
+    };
+    let text = output::item(&status, status.name.as_str(), args.output, || agent::status(&status))?;
+    output::print(&text)?;
+    Ok(Code::Success)
+}
+
+fn install(args: &InstallArgs) -> anyhow::Result<Code> {
+    let config = load(&args.general, &args.agent, args.join_file.as_deref())?;
+    let options = UnitOptions {
+        binary: std::env::current_exe()?,
+        args: local::service_arguments("agent", ("--state-dir", AGENT_STATE)),
+        profile: if args.observe { Profile::Observe } else { Profile::Operator },
+    };
+    if config.join.is_none() && local::agent::identity(&config)?.is_none() {
+        anyhow::bail!(
+            "this host has not joined a fleet: run `fleetwright agent join` first, or give --join-file"
+        );
+    }
+    perform(&Plan::install_agent(fw_agent::install::init(), &options)?, args.dry_run)
+}
+
+fn load(
+    general: &settings::General,
+    agent: &settings::Agent,
+    join: Option<&Path>,
+) -> anyhow::Result<AgentConfig> {
+    let flags = vec![general.flags(), agent.flags(), join_file(join)];
+    Ok(local::read(general.config.as_deref(), flags)?.config.agent)
+}
+
+fn join_file(file: Option<&Path>) -> Flags {
+    file.map(|file| ("agent.join_file", file.display().to_string())).into_iter().collect()
 }

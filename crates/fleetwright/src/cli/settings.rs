@@ -65,6 +65,12 @@ pub(crate) struct Server {
     /// How many scheduled backups are kept.
     #[arg(long, value_name = "N")]
     backup_keep: Option<String>,
+    /// Silence of a started task's host, beyond its timeout, after which the task is lost.
+    #[arg(long, value_name = "DUR")]
+    lost_after: Option<String>,
+    /// After a start, how long hosts may take to link before a run gives up on one that is away.
+    #[arg(long, value_name = "DUR")]
+    reconnect_grace: Option<String>,
     /// Links of agents at once.
     #[arg(long, value_name = "N")]
     max_agents: Option<String>,
@@ -117,6 +123,8 @@ impl Server {
             ("server.backup_dir", &self.backup_dir),
             ("server.backup_every", &self.backup_every),
             ("server.backup_keep", &self.backup_keep),
+            ("server.lost_after", &self.lost_after),
+            ("server.reconnect_grace", &self.reconnect_grace),
             ("server.max_agents", &self.max_agents),
             ("server.handshake_rate", &self.handshake_rate),
         ]);

@@ -4,6 +4,7 @@ use fw_proto::HostName;
 
 use super::settings;
 use crate::exit::Code;
+use crate::local;
 
 /// Start a server and an agent for this machine.
 ///
@@ -24,6 +25,8 @@ pub(crate) struct Args {
 
 /// Runs both until Ctrl+C.
 pub(crate) fn run(args: Args) -> anyhow::Result<Code> {
-    drop(args);
-    anyhow::bail!("this build has no server yet")
+    let flags = vec![args.general.flags(), args.server.flags(), args.agent.flags()];
+    let loaded = local::configure(args.general.config.as_deref(), flags)?;
+    local::up::up(loaded, args.name)?;
+    Ok(Code::Success)
 }

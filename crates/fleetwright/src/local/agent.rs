@@ -23,9 +23,9 @@ pub(crate) fn run(config: &AgentConfig, name: Option<HostName>) -> anyhow::Resul
         let options = options(config);
         let tasks = Tasks::new();
         if let (None, Some(join)) = (identity(config)?, &config.join) {
-            let join: Join = join.0.parse()?;
+            let (join, name): (Join, _) = (join.0.parse()?, name_or_own(name)?);
             tokio::select! {
-                joined = join_until_answered(&join, &name_or_own(name)?, &options) => drop(joined?),
+                joined = join_until_answered(&join, &name, &options) => drop(joined?),
                 stop = told_to_stop() => { stop?; return Ok(()) }
             }
         }
@@ -39,7 +39,11 @@ pub(crate) fn run(config: &AgentConfig, name: Option<HostName>) -> anyhow::Resul
 }
 
 /// Enrols this host.
-pub(crate) fn join(join: &Join, name: Option<HostName>, config: &AgentConfig) -> anyhow::Result<Identity> {
+pub(crate) fn join(
+    join: &Join,
+    name: Option<HostName>,
+    config: &AgentConfig,
+) -> anyhow::Result<Identity> {
     if let Some(identity) = identity(config)? {
         anyhow::bail!(
             "this host has joined {} as {} already; to join anew, stop the agent and remove {}",
@@ -48,7 +52,9 @@ pub(crate) fn join(join: &Join, name: Option<HostName>, config: &AgentConfig) ->
             config.state_dir.display()
         );
     }
-    runtime()?.block_on(async { Ok(fw_agent::join(join, &name_or_own(name)?, &options(config), &Clock::system()).await?) })
+    runtime()?.block_on(async {
+        Ok(fw_agent::join(join, &name_or_own(name)?, &options(config), &Clock::system()).await?)
+    })
 }
 
 /// What the agent of this configuration last said of itself.
@@ -67,7 +73,11 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 /// A machine that boots before its server should not need a second try by hand.
-async fn join_until_answered(join: &Join, name: &HostName, options: &Options) -> Result<Identity, Error> {
+async fn join_until_answered(
+    join: &Join,
+    name: &HostName,
+    options: &Options,
+) -> Result<Identity, Error> {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
     loop {
         match fw_agent::join(join, name, options, &Clock::system()).await {
@@ -96,7 +106,11 @@ pub(super) fn options(config: &AgentConfig) -> Options {
 
 /// The proxy of the environment, if there is one for this.
 fn proxy(env: &Environment) -> Option<String> {
-    ["FLEETWRIGHT_AGENT_PROXY", "ALL_PROXY", "all_proxy"].iter().find_map(|name| env.get(*name)).filter(|proxy| !proxy.is_empty()).cloned()
+    ["FLEETWRIGHT_AGENT_PROXY", "ALL_PROXY", "all_proxy"]
+        .iter()
+        .find_map(|name| env.get(*name))
+        .filter(|proxy| !proxy.is_empty())
+        .cloned()
 }
 
 /// The name given, or that of this machine, without what no host name may have.
@@ -105,7 +119,8 @@ pub(super) fn name_or_own(name: Option<HostName>) -> anyhow::Result<HostName> {
         return Ok(name);
     }
     let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let fits = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '-' };
+    let fits =
+        |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '-' };
     let name: String = own.chars().map(fits).collect();
     name.parse().with_context(|| format!("this machine is called {own:?}: give --name"))
 }

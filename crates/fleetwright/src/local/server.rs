@@ -33,7 +33,11 @@ fn settings(config: &ServerConfig) -> fw_server::Config {
     let mut settings = fw_server::Config::new(config.data_dir.clone(), config.listen);
     settings.public_url = config.public_url.as_ref().map(ToString::to_string);
     settings.jobs.clone_from(&config.jobs);
-    settings.tls = config.tls_cert.clone().zip(config.tls_key.clone()).map(|(cert, key)| TlsFiles { cert, key });
+    settings.tls = config
+        .tls_cert
+        .clone()
+        .zip(config.tls_key.clone())
+        .map(|(cert, key)| TlsFiles { cert, key });
     settings.trusted_proxy.clone_from(&config.trusted_proxy);
     settings.insecure_http = config.insecure_http;
     settings.admin_token = config.admin_token.as_ref().map(|token| token.0.clone());
@@ -47,6 +51,7 @@ fn settings(config: &ServerConfig) -> fw_server::Config {
     settings.grace = config.reconnect_grace;
     settings.handshake_rate = config.handshake_rate;
     // Pages, API and command lines have room beside the agents.
-    settings.max_connections = usize::try_from(config.max_agents).unwrap_or(usize::MAX).saturating_add(1024);
+    settings.max_connections =
+        usize::try_from(config.max_agents).unwrap_or(usize::MAX).saturating_add(1024);
     settings
 }

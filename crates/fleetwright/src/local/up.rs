@@ -40,7 +40,9 @@ async fn run(loaded: &Loaded, name: Option<HostName>) -> anyhow::Result<()> {
     if agent::identity(&config.agent)?.is_none() {
         let join: Join = running.invite_local().await?.parse()?;
         let name = agent::name_or_own(name)?;
-        fw_agent::join(&join, &name, &options, &Clock::system()).await.context("enrol this machine")?;
+        fw_agent::join(&join, &name, &options, &Clock::system())
+            .await
+            .context("enrol this machine")?;
     }
     welcome(&running, &config.server.data_dir, config.server.jobs.as_deref())?;
     let tasks = Tasks::new();
@@ -59,7 +61,11 @@ fn welcome(running: &Running, data_dir: &Path, jobs: Option<&Path>) -> anyhow::R
     writeln!(out, "Fleetwright listens on {}", running.url)?;
     if let Some(token) = &running.first_token {
         writeln!(out, "First admin token:      {token}")?;
-        writeln!(out, "                        shown this once; kept in {}", data_dir.join("admin.token").display())?;
+        writeln!(
+            out,
+            "                        shown this once; kept in {}",
+            data_dir.join("admin.token").display()
+        )?;
     }
     if let Some(jobs) = jobs {
         writeln!(out, "Job files:              {}", jobs.display())?;
