@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::context::{Context, Contexts, TargetFlags, TokenSource, target};
 use super::keys::{KEYS, Key};
+use super::setting::Bytes;
 use super::*;
 
 fn map<'a>(pairs: &[(&'a str, &str)]) -> BTreeMap<&'a str, String> {

@@ -3,7 +3,10 @@
 //! It turns what happens into calls of the pure [`Table`] and [`Link`] and does what they say.
 //! Supervisors outlive it; after a crash it reads journal and spool and goes on.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod perform;
+mod ship;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +14,9 @@ use std::time::Duration;
 use fw_core::link::agent::{Link, Output};
 use fw_core::tasks::{Effect, Found, Table};
 use fw_proto::frame::{
-    self, Chunk, Decoded, Denied, Facts, FromAgent, FromServer, Hello, PolicyMode, Refusal,
-    RefusalReason, Spec, Start, Welcome,
+    self, Decoded, Denied, Facts, FromAgent, FromServer, Hello, PolicyMode, Refusal, RefusalReason,
+    Start, Welcome,
 };
-use fw_proto::record::{MAX_CHUNK, Offsets};
 use fw_proto::{PublicKey, Span, TaskKey, Timestamp};
 use fw_rt::{Clock, Tasks};
 use tokio::sync::{mpsc, watch};
@@ -25,9 +27,9 @@ use crate::connect;
 use crate::dial::{self, Dialer, Event, OUTBOX, Redial};
 use crate::identity;
 use crate::identity::{Identity, StateDir, boot_id};
-use crate::journal::{self, Journal, Record};
+use crate::journal::{self, Journal};
 use crate::policy;
-use crate::spool::{self, Reader, SpawnError, Spool};
+use crate::spool::{self, Reader, Spool};
 use crate::status::Status;
 use crate::supervise::os::{self, Who};
 
@@ -36,9 +38,6 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// How often the status file is written when nothing changes.
 const STATUS_EVERY: Duration = Duration::from_secs(30);
-
-/// zstd's fastest level: log text still shrinks to about a tenth.
-const LEVEL: i32 = 1;
 
 /// A clock that is off by more is worth a warning.
 const SKEW: Span = Span::from_secs(60);
@@ -352,108 +351,6 @@ impl Agent {
         }
     }
 
-    /// Does what the table says. Journal records of one round share one sync of the disk, and
-    /// nothing starts before it.
-    async fn perform(&mut self, effects: Vec<Effect>) {
-        let mut todo = effects;
-        while !todo.is_empty() {
-            let mut records = Vec::new();
-            let mut journaled = Vec::new();
-            let mut next = Vec::new();
-            let boot = boot_id();
-            for effect in todo {
-                match effect {
-                    Effect::Journal { key, not_after } => {
-                        records.push(Record::Accepted { key, not_after, boot_id: boot.clone() });
-                        journaled.push(key);
-                    }
-                    Effect::Epoch(epoch) => records.push(Record::Epoch(epoch)),
-                    Effect::Forget(key) => {
-                        records.push(Record::Settled { key });
-                        next.push(Effect::Forget(key));
-                    }
-                    Effect::Spawn { key, spec } => next.extend(self.spawn(key, *spec).await),
-                    Effect::Kill(key) => {
-                        self.kills.insert(key);
-                        self.kill();
-                    }
-                    Effect::Report(report) => self.send(&FromAgent::Reports(vec![report])),
-                    Effect::Ship(_) => {}
-                }
-            }
-            let written = if records.is_empty() {
-                Ok(())
-            } else {
-                self.journal.append(&records, self.clock.now())
-            };
-            match written {
-                Ok(()) => {
-                    next.extend(journaled.into_iter().filter_map(|key| self.table.journaled(key)));
-                }
-                Err(error) => {
-                    warn!("journal could not be written; tasks are refused: {error}");
-                    let message = format!("write to the agent's state directory: {error}");
-                    let refusal = Refusal { reason: RefusalReason::Disk, message };
-                    let now = self.clock.now();
-                    next.extend(
-                        journaled
-                            .into_iter()
-                            .flat_map(|key| self.table.refused(key, refusal.clone(), now)),
-                    );
-                }
-            }
-            next.retain(|effect| match effect {
-                Effect::Forget(key) => {
-                    self.readers.remove(key);
-                    self.kills.remove(key);
-                    if let Err(error) = self.spool.remove(*key) {
-                        warn!(task.key = %key, "spool could not be removed: {error}");
-                    }
-                    false
-                }
-                Effect::Journal { .. }
-                | Effect::Epoch(_)
-                | Effect::Spawn { .. }
-                | Effect::Kill(_)
-                | Effect::Report(_)
-                | Effect::Ship(_) => true,
-            });
-            todo = next;
-        }
-    }
-
-    /// Asks the policy, then starts a supervisor.
-    async fn spawn(&mut self, key: TaskKey, spec: Spec) -> Vec<Effect> {
-        let now = self.clock.now();
-        if let Err(refusal) =
-            policy::load(self.options.policy.as_deref()).policy.check(&spec, &self.own_user)
-        {
-            info!(task.key = %key, "task refused by the local policy: {}", refusal.message);
-            return self.table.refused(key, refusal, now);
-        }
-        let spool = Arc::clone(&self.spool);
-        let spawned = tokio::task::spawn_blocking(move || spool.spawn(key, &spec)).await;
-        match spawned {
-            Ok(Ok(()) | Err(SpawnError::Exists(_))) => {
-                info!(task.key = %key, "task started");
-                Vec::new()
-            }
-            Ok(Err(error)) => {
-                warn!(task.key = %key, "task could not be started: {}", chain(&error));
-                error
-                    .refusal()
-                    .map(|refusal| self.table.refused(key, refusal, now))
-                    .unwrap_or_default()
-            }
-            Err(_) => self.table.died(key, now),
-        }
-    }
-
-    fn kill(&mut self) {
-        let spool = &self.spool;
-        self.kills.retain(|key| !spool.cancel(*key).unwrap_or(false));
-    }
-
     async fn look(&mut self) {
         let now = self.clock.now();
         let keys: BTreeSet<_> = self.table.supervised().collect();
@@ -496,50 +393,6 @@ impl Agent {
             }
         }
         self.perform(effects).await;
-    }
-
-    /// Sends as much output as the window takes, a chunk a task in turn.
-    fn ship(&mut self) {
-        let Some((link, outbox)) = &mut self.link else { return };
-        let mut open: VecDeque<(TaskKey, Option<Offsets>)> = self
-            .table
-            .with_output()
-            .map(|(key, ended)| (key, ended.map(|ended| ended.output)))
-            .collect();
-        let mut raw = Vec::new();
-        while let Some((key, end)) = open.pop_front() {
-            if outbox.capacity() < 2 {
-                return;
-            }
-            let Some(from) = link.send_from(key) else { return };
-            let reader = self.readers.entry(key).or_insert_with(|| self.spool.reader(key, from));
-            if reader.at() != from {
-                *reader = self.spool.reader(key, from);
-            }
-            match reader.next(MAX_CHUNK, &mut raw) {
-                Ok(Some((from, to))) => {
-                    let Ok(data) = zstd::bulk::compress(&raw, LEVEL) else { return };
-                    let raw_len = u32::try_from(raw.len()).unwrap_or(u32::MAX);
-                    let chunk = FromAgent::Chunk(Chunk { key, from, to, raw_len, data: &data });
-                    if outbox.try_send(frame::encode(&chunk)).is_err() {
-                        return;
-                    }
-                    link.sent(key, to, data.len() as u64);
-                    open.push_back((key, end));
-                }
-                Ok(None) => {
-                    if end.is_some_and(|end| link.tell_end(key, end))
-                        && let Some(Effect::Report(report)) = self.table.shipped(key)
-                        && outbox
-                            .try_send(frame::encode(&FromAgent::Reports(vec![report])))
-                            .is_err()
-                    {
-                        return self.drop_link();
-                    }
-                }
-                Err(error) => warn!(task.key = %key, "output cannot be read: {error}"),
-            }
-        }
     }
 
     /// Keeps facts that have changed, and tells them.
