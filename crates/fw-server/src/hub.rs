@@ -21,6 +21,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::gateway::links::{LinkHandle, Links};
 use crate::live::{Live, RunChange};
+use crate::metrics::{COMMITS, task_ended};
 use crate::secrets::Vault;
 
 /// Messages that may wait for the hub; whoever sends more waits.
@@ -335,6 +336,7 @@ impl Shell {
         match outcome {
             Ok(()) => {
                 self.perform(effects).await;
+                changes.iter().for_each(count);
                 changes.into_iter().for_each(|change| self.parts.live.run_changed(change));
                 answers.into_iter().for_each(|answer| answer(Ok(())));
             }
@@ -504,6 +506,12 @@ fn change(run: &Run, summary: api::RunSummary, changed: &BTreeSet<HostId>) -> Ru
         .map(fw_core::run::Task::view)
         .collect();
     RunChange { summary, tasks, seq: run.seq }
+}
+
+/// Counts a commit and the tasks that ended with it. What a host says late changes no task's end.
+fn count(change: &RunChange) {
+    metrics::counter!(COMMITS).increment(1);
+    change.tasks.iter().filter(|task| task.late.is_none()).for_each(|task| task_ended(task.state));
 }
 
 fn answer<T>(reply: Reply<T>, value: T) {

@@ -26,6 +26,7 @@ use tracing::{debug, info, warn};
 use super::admit;
 use super::links::{LinkHandle, OUTBOX};
 use crate::live::LogChange;
+use crate::metrics::CHUNK_BYTES;
 use crate::state::App;
 
 /// The handshake's first message must be here by then.
@@ -283,7 +284,11 @@ impl Agent {
         let (store, live) = (self.app.store.clone(), self.app.live.clone());
         let grew = LogChange { run: chunk.key.run, host, attempt: chunk.key.attempt };
         self.storing.push_back(Box::pin(async move {
+            let bytes = new.data.len() as u64;
             let durable = store.append_chunk(new).await;
+            if durable.is_ok() {
+                metrics::counter!(CHUNK_BYTES).increment(bytes);
+            }
             live.log_grew(grew);
             durable
         }));
