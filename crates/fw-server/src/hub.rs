@@ -33,6 +33,9 @@ const BATCH: usize = 4096;
 /// A transaction that does not succeed is tried again, from the store's state, after this pause.
 const RELOAD_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often it is kept when hosts were last heard: a host that is online was heard just now anyway.
+const SEEN_EVERY: Duration = Duration::from_secs(60);
+
 /// Why the hub could not do it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -74,7 +77,8 @@ enum Message {
     Owns(HostId, RunId, Reply<bool>),
     LinkOf(HostId, Reply<Option<LinkHandle>>),
     Linked(Box<LinkHandle>, Vec<Report>),
-    Unlinked(HostId, u64),
+    Unlinked(HostId, u64, Reply<bool>),
+    Heard(Reply<Vec<(HostId, Timestamp)>>),
     Reports(HostId, Vec<Report>),
     Forget(HostId, DeniedReason, Reply<Result<(), Error>>),
     PinKeys(Vec<PublicKey>, Reply<u64>),
@@ -145,10 +149,15 @@ impl Handle {
         self.tell(Message::Linked(Box::new(link), digest)).await
     }
 
-    /// A link has ended.
-    pub(crate) async fn unlinked(&self, host: HostId, link: u64) {
-        // Nobody needs to know once the server is stopping.
-        drop(self.tell(Message::Unlinked(host, link)).await);
+    /// A link has ended; whether it was the one that counts, so that the host is offline now.
+    pub(crate) async fn unlinked(&self, host: HostId, link: u64) -> bool {
+        // When the server is stopping, all hosts are offline.
+        self.ask(|reply| Message::Unlinked(host, link, reply)).await.unwrap_or(true)
+    }
+
+    /// When each linked host was last heard.
+    async fn heard(&self) -> Result<Vec<(HostId, Timestamp)>, Error> {
+        self.ask(Message::Heard).await
     }
 
     /// A host said what became of tasks.
@@ -209,13 +218,30 @@ pub struct Parts {
 /// The store cannot be read.
 pub async fn start(parts: Parts, tasks: &Tasks) -> Result<Handle, fw_store::Error> {
     let (inbox, messages) = mpsc::channel(INBOX);
+    let store = parts.store.clone();
     let hub = load(&parts).await?;
     let links = Links::default();
     let shell = Shell { parts, hub, links, fires: BTreeMap::new(), answers: Vec::new() };
     let token = tasks.token();
     tasks
         .spawn_graceful("hub", async move { token.run_until_cancelled(shell.run(messages)).await });
-    Ok(Handle { inbox })
+    let handle = Handle { inbox };
+    tasks.spawn("hosts-seen", keep_seen(handle.clone(), store));
+    Ok(handle)
+}
+
+/// Keeps in the store when hosts were last heard.
+async fn keep_seen(hub: Handle, store: Store) {
+    loop {
+        tokio::time::sleep(SEEN_EVERY).await;
+        let Ok(heard) = hub.heard().await else { return };
+        if let Err(error) = store.seen(heard).await {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "when hosts were seen could not be kept"
+            );
+        }
+    }
 }
 
 async fn load(parts: &Parts) -> Result<Hub, fw_store::Error> {
@@ -291,12 +317,15 @@ impl Shell {
                 self.hub.linked(host, digest);
                 self.parts.live.host_changed(host);
             }
-            Message::Unlinked(host, link) => {
-                if self.links.remove(host, link) {
+            Message::Unlinked(host, link, reply) => {
+                let counts = self.links.remove(host, link);
+                if counts {
                     self.hub.unlinked(host, now);
                     self.parts.live.host_changed(host);
                 }
+                answer(reply, counts);
             }
+            Message::Heard(reply) => answer(reply, self.links.heard()),
             Message::Reports(host, reports) => {
                 reports.into_iter().for_each(|report| self.hub.reported(host, report));
             }

@@ -103,6 +103,7 @@ impl Host {
             tasks: agent.table.digest(),
             policy: PolicyMode::Operate,
             epoch: agent.table.epoch(),
+            instance: "sim".into(),
         };
         let (link, greeting) = Link::open(hello, None, now);
         agent.link = Some(link);
