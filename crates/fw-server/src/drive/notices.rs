@@ -14,12 +14,12 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use fw_proto::api::{Hook, RunState, RunSummary};
 use fw_proto::{JobName, Span, Timestamp};
 use fw_rt::{Clock, Tasks};
 use fw_store::{NewNotice, Notice, RunQuery, Store};
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Notify, broadcast};
 use tracing::{debug, error, info, warn};
@@ -100,7 +100,8 @@ pub async fn start(parts: Parts, tasks: &Tasks) -> Result<(), Error> {
     let runs = parts.live.runs();
     let alive = parts.store.last_alive().await?;
     let put = Arc::new(Notify::new());
-    let sender = Sender { store: parts.store.clone(), clock: parts.clock.clone(), client: client()? };
+    let sender =
+        Sender { store: parts.store.clone(), clock: parts.clock.clone(), client: client()? };
     tasks.spawn("notices.send", sender.run(Arc::clone(&put)));
     tasks.spawn("notices.put", Writer { parts, put }.run(runs, alive));
     Ok(())
@@ -161,14 +162,17 @@ impl Writer {
         let hooks = match run.state {
             RunState::Failed => &job.spec.on_failure,
             RunState::Succeeded => &job.spec.on_recovery,
-            RunState::Cancelled | RunState::Planned | RunState::Running | RunState::Cancelling => return Ok(()),
+            RunState::Cancelled | RunState::Planned | RunState::Running | RunState::Cancelling => {
+                return Ok(());
+            }
         };
         let recovery = run.state == RunState::Succeeded;
         if hooks.is_empty() || (recovery && !self.failed_before(name, run).await?) {
             return Ok(());
         }
         let Some(whole) = self.parts.store.run(run.id).await? else { return Ok(()) };
-        let body = serde_json::to_string(&whole).expect("a run has only texts, numbers and maps by text");
+        let body =
+            serde_json::to_string(&whole).expect("a run has only texts, numbers and maps by text");
         for hook in hooks {
             let (hook, body, next_at) = (hook.clone(), body.clone(), self.parts.clock.now());
             let notice = NewNotice { run: run.id, job: name.clone(), hook, body, next_at };
@@ -179,7 +183,11 @@ impl Writer {
     }
 
     /// Whether the run of the job that ended before this one had failed. Cancelled ones say nothing.
-    async fn failed_before(&self, name: &JobName, run: &RunSummary) -> Result<bool, fw_store::Error> {
+    async fn failed_before(
+        &self,
+        name: &JobName,
+        run: &RunSummary,
+    ) -> Result<bool, fw_store::Error> {
         let query = RunQuery { limit: LOOK_BACK, job: Some(name.clone()), ..RunQuery::default() };
         let runs = self.parts.store.runs(query).await?.items;
         let before = runs
@@ -262,7 +270,8 @@ impl Sender {
     async fn post(&self, url: &str, body: String) -> Result<(), String> {
         let request = self.client.post(url).header("content-type", "application/json").body(body);
         // The URL may hold a token, so it is in no log.
-        let answer = request.send().await.map_err(|error| Chain(&error.without_url()).to_string())?;
+        let answer =
+            request.send().await.map_err(|error| Chain(&error.without_url()).to_string())?;
         let status = answer.status();
         if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
     }
@@ -277,10 +286,21 @@ fn wait_after(attempts: u32) -> Span {
 /// Follows only redirects that keep the request as it is, on the same host: a body is not for others to see.
 fn client() -> Result<reqwest::Client, reqwest::Error> {
     let policy = reqwest::redirect::Policy::custom(|attempt| {
-        let origin = |url: &reqwest::Url| (url.scheme().to_owned(), url.host_str().map(str::to_owned), url.port_or_known_default());
-        let same = attempt.previous().first().is_some_and(|first| origin(first) == origin(attempt.url()));
+        let origin = |url: &reqwest::Url| {
+            (
+                url.scheme().to_owned(),
+                url.host_str().map(str::to_owned),
+                url.port_or_known_default(),
+            )
+        };
+        let same =
+            attempt.previous().first().is_some_and(|first| origin(first) == origin(attempt.url()));
         let keeps = matches!(attempt.status().as_u16(), 307 | 308);
-        if same && keeps && attempt.previous().len() <= 5 { attempt.follow() } else { attempt.stop() }
+        if same && keeps && attempt.previous().len() <= 5 {
+            attempt.follow()
+        } else {
+            attempt.stop()
+        }
     });
     reqwest::Client::builder()
         .timeout(WEBHOOK_WITHIN)
@@ -291,7 +311,9 @@ fn client() -> Result<reqwest::Client, reqwest::Error> {
 
 /// Runs a command as the server's own user, with the run on its standard input.
 async fn execute(argv: &[String], notice: &Notice) -> Result<(), String> {
-    let Some((program, arguments)) = argv.split_first() else { return Err("it names no program".to_owned()) };
+    let Some((program, arguments)) = argv.split_first() else {
+        return Err("it names no program".to_owned());
+    };
     let spawned = tokio::process::Command::new(program)
         .args(arguments)
         .env_clear()
@@ -305,16 +327,21 @@ async fn execute(argv: &[String], notice: &Notice) -> Result<(), String> {
         .kill_on_drop(true)
         .spawn();
     let mut child = spawned.map_err(|error| format!("{program} cannot be started: {error}"))?;
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+    let group =
+        child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let ended = tokio::time::timeout(COMMAND_WITHIN, attend(&mut child, &notice.body, &mut out, &mut err)).await;
+    let ended =
+        tokio::time::timeout(COMMAND_WITHIN, attend(&mut child, &notice.body, &mut out, &mut err))
+            .await;
     let why = match ended {
         Ok(Ok(status)) if status.success() => return Ok(()),
         Ok(Ok(status)) => status.to_string(),
         Ok(Err(error)) => format!("it cannot be waited for: {error}"),
         Err(_) => {
             // It was not waited for yet, so the group is still its own.
-            if let Some(Err(error)) = group.map(|group| rustix::process::kill_process_group(group, rustix::process::Signal::KILL)) {
+            if let Some(Err(error)) = group.map(|group| {
+                rustix::process::kill_process_group(group, rustix::process::Signal::KILL)
+            }) {
                 debug!(%error, "command of a notice cannot be killed");
             }
             format!("it had not ended after {COMMAND_WITHIN:?} and was killed")
@@ -338,7 +365,8 @@ async fn attend(
             drop(stdin.write_all(body.as_bytes()).await);
         }
     };
-    let mut talking = std::pin::pin!(async { tokio::join!(feed, keep(stdout, out), keep(stderr, err)) });
+    let mut talking =
+        std::pin::pin!(async { tokio::join!(feed, keep(stdout, out), keep(stderr, err)) });
     let mut silent = false;
     let status = loop {
         tokio::select! {
@@ -395,8 +423,13 @@ mod tests {
         let body = "x".repeat(1024 * 1024);
         execute(&shell(&format!("cat > {file}")), &notice(&body)).await.unwrap();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), body);
-        let why = execute(&shell("echo said $FLEETWRIGHT_JOB; echo no >&2; exit 3"), &notice(&body)).await;
-        assert_eq!(why.unwrap_err(), "/bin/sh: exit status: 3; stdout: \"said nightly\", stderr: \"no\"");
+        let why =
+            execute(&shell("echo said $FLEETWRIGHT_JOB; echo no >&2; exit 3"), &notice(&body))
+                .await;
+        assert_eq!(
+            why.unwrap_err(),
+            "/bin/sh: exit status: 3; stdout: \"said nightly\", stderr: \"no\""
+        );
         let why = execute(&["/nonexistent".to_owned()], &notice("")).await.unwrap_err();
         assert_eq!(why, "/nonexistent cannot be started: No such file or directory (os error 2)");
     }

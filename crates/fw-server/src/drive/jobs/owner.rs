@@ -115,7 +115,10 @@ impl Owner {
         }
         owner.count_strays();
         if owner.files.is_none() && owner.from_files() > 0 {
-            warn!("{} jobs come from files, but no directory of job files is set; they go on as stored, and `jobs apply` and `jobs delete` may change them", owner.from_files());
+            warn!(
+                "{} jobs come from files, but no directory of job files is set; they go on as stored, and `jobs apply` and `jobs delete` may change them",
+                owner.from_files()
+            );
         }
         Ok(owner)
     }
@@ -224,7 +227,8 @@ impl Owner {
     fn perform(&mut self) -> Option<Performing> {
         let work = std::mem::take(&mut self.work);
         let performer = Performer::of(&self.parts);
-        (!work.is_empty()).then(|| Box::pin(async move { performer.perform(work).await }) as Performing)
+        (!work.is_empty())
+            .then(|| Box::pin(async move { performer.perform(work).await }) as Performing)
     }
 
     /// Notes what was decided, with the jobs as they are now: a change that follows does not change it.
@@ -233,7 +237,8 @@ impl Owner {
             let work = match decision.run().zip(self.jobs.get(&decision.job)) {
                 Some((run, entry)) => {
                     self.active.insert(run, decision.job);
-                    let (job, nominal, reason) = (Arc::clone(&entry.def), decision.from, decision.reason);
+                    let (job, nominal, reason) =
+                        (Arc::clone(&entry.def), decision.from, decision.reason);
                     Work::Begin(Due { run, job, nominal, reason, manual: None })
                 }
                 None => Work::Verdict(verdict(decision)),
@@ -344,7 +349,11 @@ impl Owner {
 
 /// What the scheduler needs to know.
 pub(super) fn scheduled(def: &JobDef) -> fires::Job {
-    fires::Job { schedule: def.schedule.clone(), overlap: def.spec.overlap, enabled: def.spec.enabled }
+    fires::Job {
+        schedule: def.schedule.clone(),
+        overlap: def.spec.overlap,
+        enabled: def.spec.enabled,
+    }
 }
 
 /// The ledger row of a decision without a run. A fire whose job is gone before it could begin was changed away.

@@ -79,7 +79,8 @@ mod tests {
     }
 
     fn check(texts: &[(&str, &str)], owned: &[(&str, &str)], by_api: &[&str]) -> String {
-        let owned = owned.iter().map(|(name, file)| (name.parse().unwrap(), (*file).to_owned())).collect();
+        let owned =
+            owned.iter().map(|(name, file)| (name.parse().unwrap(), (*file).to_owned())).collect();
         let by_api = by_api.iter().map(|name| name.parse().unwrap()).collect();
         let outcome = reconcile(&files(texts), &owned, &by_api);
         let mut lines: Vec<_> =
