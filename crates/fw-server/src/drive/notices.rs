@@ -14,12 +14,12 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use fw_proto::api::{Hook, RunState, RunSummary};
 use fw_proto::{JobName, Span, Timestamp};
 use fw_rt::{Clock, Tasks};
 use fw_store::{NewNotice, Notice, RunQuery, Store};
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Notify, broadcast};
 use tracing::{debug, error, info, warn};
@@ -100,7 +100,8 @@ pub async fn start(parts: Parts, tasks: &Tasks) -> Result<(), Error> {
     let runs = parts.live.runs();
     let alive = parts.store.last_alive().await?;
     let put = Arc::new(Notify::new());
-    let sender = Sender { store: parts.store.clone(), clock: parts.clock.clone(), client: client()? };
+    let sender =
+        Sender { store: parts.store.clone(), clock: parts.clock.clone(), client: client()? };
     tasks.spawn("notices.send", sender.run(Arc::clone(&put)));
     tasks.spawn("notices.put", Writer { parts, put }.run(runs, alive));
     Ok(())
@@ -161,14 +162,17 @@ impl Writer {
         let hooks = match run.state {
             RunState::Failed => &job.spec.on_failure,
             RunState::Succeeded => &job.spec.on_recovery,
-            RunState::Cancelled | RunState::Planned | RunState::Running | RunState::Cancelling => return Ok(()),
+            RunState::Cancelled | RunState::Planned | RunState::Running | RunState::Cancelling => {
+                return Ok(());
+            }
         };
         let recovery = run.state == RunState::Succeeded;
         if hooks.is_empty() || (recovery && !self.failed_before(name, run).await?) {
             return Ok(());
         }
         let Some(whole) = self.parts.store.run(run.id).await? else { return Ok(()) };
-        let body = serde_json::to_string(&whole).expect("a run has only texts, numbers and maps by text");
+        let body =
+            serde_json::to_string(&whole).expect("a run has only texts, numbers and maps by text");
         for hook in hooks {
             let (hook, body, next_at) = (hook.clone(), body.clone(), self.parts.clock.now());
             let notice = NewNotice { run: run.id, job: name.clone(), hook, body, next_at };
@@ -179,7 +183,11 @@ impl Writer {
     }
 
     /// Whether the run of the job that ended before this one had failed. Cancelled ones say nothing.
-    async fn failed_before(&self, name: &JobName, run: &RunSummary) -> Result<bool, fw_store::Error> {
+    async fn failed_before(
+        &self,
+        name: &JobName,
+        run: &RunSummary,
+    ) -> Result<bool, fw_store::Error> {
         let query = RunQuery { limit: LOOK_BACK, job: Some(name.clone()), ..RunQuery::default() };
         let runs = self.parts.store.runs(query).await?.items;
         let before = runs
@@ -262,7 +270,8 @@ impl Sender {
     async fn post(&self, url: &str, body: String) -> Result<(), String> {
         let request = self.client.post(url).header("content-type", "application/json").body(body);
         // The URL may hold a token, so it is in no log.
-        let answer = request.send().await.map_err(|error| Chain(&error.without_url()).to_string())?;
+        let answer =
+            request.send().await.map_err(|error| Chain(&error.without_url()).to_string())?;
         let status = answer.status();
         if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
     }
@@ -277,10 +286,21 @@ fn wait_after(attempts: u32) -> Span {
 /// Follows only redirects that keep the request as it is, on the same host: a body is not for others to see.
 fn client() -> Result<reqwest::Client, reqwest::Error> {
     let policy = reqwest::redirect::Policy::custom(|attempt| {
-        let origin = |url: &reqwest::Url| (url.scheme().to_owned(), url.host_str().map(str::to_owned), url.port_or_known_default());
-        let same = attempt.previous().first().is_some_and(|first| origin(first) == origin(attempt.url()));
+        let origin = |url: &reqwest::Url| {
+            (
+                url.scheme().to_owned(),
+                url.host_str().map(str::to_owned),
+                url.port_or_known_default(),
+            )
+        };
+        let same =
+            attempt.previous().first().is_some_and(|first| origin(first) == origin(attempt.url()));
         let keeps = matches!(attempt.status().as_u16(), 307 | 308);
-        if same && keeps && attempt.previous().len() <= 5 { attempt.follow() } else { attempt.stop() }
+        if same && keeps && attempt.previous().len() <= 5 {
+            attempt.follow()
+        } else {
+            attempt.stop()
+        }
     });
     reqwest::Client::builder()
         .timeout(WEBHOOK_WITHIN)
@@ -291,7 +311,9 @@ fn client() -> Result<reqwest::Client, reqwest::Error> {
 
 /// Runs a command as the server's own user, with the run on its standard input.
 async fn execute(argv: &[String], notice: &Notice) -> Result<(), String> {
-    let Some((program, arguments)) = argv.split_first() else { return Err("it names no program".to_owned()) };
+    let Some((program, arguments)) = argv.split_first() else {
+        return Err("it names no program".to_owned());
+    };
     let spawned = tokio::process::Command::new(program)
         .args(arguments)
         .env_clear()
@@ -305,16 +327,21 @@ async fn execute(argv: &[String], notice: &Notice) -> Result<(), String> {
         .kill_on_drop(true)
         .spawn();
     let mut child = spawned.map_err(|error| format!("{program} cannot be started: {error}"))?;
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+    let group =
+        child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let ended = tokio::time::timeout(COMMAND_WITHIN, attend(&mut child, &notice.body, &mut out, &mut err)).await;
+    let ended =
+        tokio::time::timeout(COMMAND_WITHIN, attend(&mut child, &notice.body, &mut out, &mut err))
+            .await;
     let why = match ended {
         Ok(Ok(status)) if status.success() => return Ok(()),
         Ok(Ok(status)) => status.to_string(),
         Ok(Err(error)) => format!("it cannot be waited for: {error}"),
         Err(_) => {
             // It was not waited for yet, so the group is still its own.
-            if let Some(Err(error)) = group.map(|group| rustix::process::kill_process_group(group, rustix::process::Signal::KILL)) {
+            if let Some(Err(error)) = group.map(|group| {
+                rustix::process::kill_process_group(group, rustix::process::Signal::KILL)
+            }) {
                 debug!(%error, "command of a notice cannot be killed");
             }
             format!("it had not ended after {COMMAND_WITHIN:?} and was killed")
@@ -338,7 +365,8 @@ async fn attend(
             drop(stdin.write_all(body.as_bytes()).await);
         }
     };
-    let mut talking = std::pin::pin!(async { tokio::join!(feed, keep(stdout, out), keep(stderr, err)) });
+    let mut talking =
+        std::pin::pin!(async { tokio::join!(feed, keep(stdout, out), keep(stderr, err)) });
     let mut silent = false;
     let status = loop {
         tokio::select! {
@@ -363,7 +391,13 @@ async fn keep(pipe: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use fw_core::run::Actor;
+    use fw_proto::{HostId, RunId, api};
+
     use super::*;
+    use crate::drive::world::{World, eventually};
 
     #[test]
     fn tries_go_on_for_a_day() {
@@ -395,8 +429,13 @@ mod tests {
         let body = "x".repeat(1024 * 1024);
         execute(&shell(&format!("cat > {file}")), &notice(&body)).await.unwrap();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), body);
-        let why = execute(&shell("echo said $FLEETWRIGHT_JOB; echo no >&2; exit 3"), &notice(&body)).await;
-        assert_eq!(why.unwrap_err(), "/bin/sh: exit status: 3; stdout: \"said nightly\", stderr: \"no\"");
+        let why =
+            execute(&shell("echo said $FLEETWRIGHT_JOB; echo no >&2; exit 3"), &notice(&body))
+                .await;
+        assert_eq!(
+            why.unwrap_err(),
+            "/bin/sh: exit status: 3; stdout: \"said nightly\", stderr: \"no\""
+        );
         let why = execute(&["/nonexistent".to_owned()], &notice("")).await.unwrap_err();
         assert_eq!(why, "/nonexistent cannot be started: No such file or directory (os error 2)");
     }
@@ -404,5 +443,114 @@ mod tests {
     #[tokio::test]
     async fn a_command_that_leaves_a_process_behind_has_ended() {
         execute(&shell("sleep 300 & exit 0"), &notice("")).await.unwrap();
+    }
+
+    /// An endpoint that answers with these status codes in turn, then 200; and what it was sent.
+    async fn endpoint(codes: &[u16]) -> (String, Arc<Mutex<Vec<api::Run>>>) {
+        let got = Arc::new(Mutex::new(Vec::new()));
+        let (answers, taken) = (codes.to_vec(), Arc::clone(&got));
+        let take = async move |axum::Json(run): axum::Json<api::Run>| {
+            let mut taken = taken.lock().unwrap();
+            taken.push(run);
+            let code = answers.get(taken.len() - 1).copied().unwrap_or(200);
+            let location = [(axum::http::header::LOCATION, "http://localhost:1/")];
+            (axum::http::StatusCode::from_u16(code).unwrap(), location)
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        let router = axum::Router::new().route("/hook", axum::routing::post(take));
+        let serve = async move { axum::serve(listener, router).await };
+        Tasks::new().spawn("endpoint", serve);
+        (url, got)
+    }
+
+    async fn start_notices(world: &World) {
+        let World { store, live, clock, jobs, .. } = world;
+        let parts = Parts {
+            store: store.clone(),
+            live: live.clone(),
+            clock: clock.clone(),
+            jobs: jobs.clone(),
+        };
+        start(parts, &world.tasks).await.unwrap();
+    }
+
+    fn job(url: &str) -> String {
+        format!(
+            "jobs:\n  a: {{schedule: '@every 60s', hosts: '*', run: x, on_failure: {{webhook: '{url}?failed'}}, \
+             on_recovery: {{webhook: '{url}?recovered'}}}}\n"
+        )
+    }
+
+    async fn run(world: &World, host: HostId, exit_code: i32) -> RunId {
+        let run = world.jobs.run_now(&"a".parse().unwrap(), Actor::Server).await.unwrap();
+        assert_eq!(world.end_next(host, exit_code).await, run);
+        run
+    }
+
+    async fn told(got: &Mutex<Vec<api::Run>>, runs: &[RunId]) {
+        eventually(&format!("{runs:?} are told"), async || {
+            let got = got.lock().unwrap();
+            got.iter().map(|run| run.summary.id).eq(runs.iter().copied()).then_some(())
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn failure_and_recovery_are_told_and_tried_again() {
+        // The redirect leads elsewhere, so it is no answer.
+        let (url, got) = endpoint(&[500, 307]).await;
+        let world = World::with(&[("a.yaml", &job(&url))]).await;
+        start_notices(&world).await;
+        let host = world.host("web1").await;
+        run(&world, host, 0).await;
+        let failed = run(&world, host, 1).await;
+        told(&got, &[failed]).await;
+        let failures = async |count| {
+            eventually("it is tried again later", async || {
+                let due = world.store.due_notices(world.clock.now() + LONGEST_WAIT).await.unwrap();
+                due.first().is_some_and(|notice| notice.attempts == count).then_some(())
+            })
+            .await;
+        };
+        failures(1).await;
+        world.clock.shift(15_000);
+        told(&got, &[failed, failed]).await;
+        failures(2).await;
+        world.clock.shift(25_000);
+        told(&got, &[failed, failed, failed]).await;
+        let recovered = run(&world, host, 0).await;
+        told(&got, &[failed, failed, failed, recovered]).await;
+        run(&world, host, 0).await;
+        let again = run(&world, host, 1).await;
+        told(&got, &[failed, failed, failed, recovered, again]).await;
+        assert_eq!(got.lock().unwrap()[0].tasks[0].exit_code, Some(1));
+    }
+
+    #[tokio::test]
+    async fn an_end_that_nobody_heard_is_told_once_after_the_next_start() {
+        let (url, got) = endpoint(&[]).await;
+        let world = World::with(&[("a.yaml", &job(&url))]).await;
+        world.store.touch_alive(world.clock.now()).await.unwrap();
+        let host = world.host("web1").await;
+        let unheard = run(&world, host, 1).await;
+        let world = world.stop().await.start().await;
+        start_notices(&world).await;
+        told(&got, &[unheard]).await;
+        eventually("it is noted", async || {
+            world
+                .store
+                .due_notices(world.clock.now() + LONGEST_WAIT)
+                .await
+                .unwrap()
+                .is_empty()
+                .then_some(())
+        })
+        .await;
+        let world = world.stop().await.start().await;
+        start_notices(&world).await;
+        world.link(host).await;
+        let heard = run(&world, host, 1).await;
+        told(&got, &[unheard, heard]).await;
     }
 }

@@ -94,7 +94,9 @@ async fn sweep(parts: Parts) {
             }
             Err(error) => {
                 error!(error = %Chain(&error), "old runs cannot be deleted");
-                parts.health.report("retention", format!("old runs cannot be deleted: {}", Chain(&error)));
+                parts
+                    .health
+                    .report("retention", format!("old runs cannot be deleted: {}", Chain(&error)));
             }
         }
     }

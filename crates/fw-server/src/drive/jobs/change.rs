@@ -47,11 +47,18 @@ impl Owner {
     }
 
     async fn apply(&mut self, jobs: Vec<JobDef>, dry_run: bool, by: &Actor) -> Result<(), Problem> {
-        let owned: Vec<_> = jobs.iter().filter_map(|job| Some((&job.name, self.owner_of(&job.name)?))).collect();
+        let owned: Vec<_> =
+            jobs.iter().filter_map(|job| Some((&job.name, self.owner_of(&job.name)?))).collect();
         if !owned.is_empty() {
-            let lines: Vec<_> = owned.iter().map(|(name, file)| format!("job {name} belongs to {file}")).collect();
-            let detail = format!("{}\nchange the file; the server reads it by itself", lines.join("\n"));
-            return Err(Problem::new(Code::OwnedByFile, "job files own some of these jobs; none was changed").detail(detail));
+            let lines: Vec<_> =
+                owned.iter().map(|(name, file)| format!("job {name} belongs to {file}")).collect();
+            let detail =
+                format!("{}\nchange the file; the server reads it by itself", lines.join("\n"));
+            return Err(Problem::new(
+                Code::OwnedByFile,
+                "job files own some of these jobs; none was changed",
+            )
+            .detail(detail));
         }
         if dry_run {
             return Ok(());
@@ -68,7 +75,8 @@ impl Owner {
         }
         if let Some(file) = self.owner_of(name) {
             let detail = format!("remove it from {file}; the server reads the file by itself");
-            return Err(Problem::new(Code::OwnedByFile, format!("job {name} belongs to a file")).detail(detail));
+            return Err(Problem::new(Code::OwnedByFile, format!("job {name} belongs to a file"))
+                .detail(detail));
         }
         self.remove(name).await.map_err(unavailable)
     }
@@ -139,19 +147,27 @@ impl Owner {
 
     async fn reconcile(&mut self) {
         let Some(files) = &self.files else { return };
-        let Outcome { jobs, gone, errors } = reconcile(&files.parsed, &self.owned(), &self.by_api());
+        let Outcome { jobs, gone, errors } =
+            reconcile(&files.parsed, &self.owned(), &self.by_api());
         self.note_errors(errors);
-        let wanted = jobs.into_iter().map(|(_, (file, def))| (JobSource::File(file), def)).collect();
+        let wanted =
+            jobs.into_iter().map(|(_, (file, def))| (JobSource::File(file), def)).collect();
         let outcome = self.take_up(wanted, &gone).await;
         self.unsettled = outcome.is_err();
         match outcome {
             Ok(0) if gone.is_empty() => {}
             Ok(set) => info!("job files changed: {set} jobs set, {} gone", gone.len()),
-            Err(error) => error!(error = %Chain(&error), "jobs cannot be stored; the job files are read again"),
+            Err(error) => {
+                error!(error = %Chain(&error), "jobs cannot be stored; the job files are read again")
+            }
         }
     }
 
-    async fn take_up(&mut self, wanted: Vec<Wanted>, gone: &[JobName]) -> Result<usize, fw_store::Error> {
+    async fn take_up(
+        &mut self,
+        wanted: Vec<Wanted>,
+        gone: &[JobName],
+    ) -> Result<usize, fw_store::Error> {
         let set = self.set(wanted).await?;
         for name in gone {
             self.remove(name).await?;
@@ -225,7 +241,9 @@ impl Owner {
     fn changed(&self, source: JobSource, def: JobDef, now: Timestamp) -> Option<(Entry, bool)> {
         match self.jobs.get(&def.name) {
             Some(entry) if entry.def.spec == def.spec && entry.source == source => None,
-            Some(entry) if entry.def.spec == def.spec => Some((Entry { source, ..entry.clone() }, false)),
+            Some(entry) if entry.def.spec == def.spec => {
+                Some((Entry { source, ..entry.clone() }, false))
+            }
             Some(_) | None => Some((Entry { def: Arc::new(def), source, set_at: now }, true)),
         }
     }

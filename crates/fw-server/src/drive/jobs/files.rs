@@ -48,7 +48,14 @@ pub(super) struct Found {
 impl Files {
     pub(super) fn new(dir: PathBuf) -> Self {
         let hints = mpsc::channel(1);
-        Self { dir, digests: BTreeMap::new(), parsed: Vec::new(), watch: None, look_at: None, hints }
+        Self {
+            dir,
+            digests: BTreeMap::new(),
+            parsed: Vec::new(),
+            watch: None,
+            look_at: None,
+            hints,
+        }
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -122,7 +129,9 @@ impl Files {
         });
         match watch {
             Ok(watch) => self.watch = Some(watch),
-            Err(error) => tracing::debug!(%error, "job directory cannot be watched; it is read every few seconds"),
+            Err(error) => {
+                tracing::debug!(%error, "job directory cannot be watched; it is read every few seconds")
+            }
         }
     }
 }

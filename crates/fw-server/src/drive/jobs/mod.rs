@@ -20,7 +20,9 @@ use std::time::Duration;
 
 use fw_core::job::JobDef;
 use fw_core::run::Actor;
-use fw_proto::api::{self, CheckedJob, CheckedJobs, Code, JobsText, Problem, RunState, SourceError};
+use fw_proto::api::{
+    self, CheckedJob, CheckedJobs, Code, JobsText, Problem, RunState, SourceError,
+};
 use fw_proto::{JobName, RunId, Span};
 use fw_rt::{Clock, Tasks};
 use fw_store::Store;
@@ -213,7 +215,9 @@ impl Handle {
                     job.last_failed = run.state.is_final().then_some(run.state == RunState::Failed);
                 }
             }
-            Err(error) => tracing::warn!(error = %Chain(&error), "last runs of jobs cannot be read"),
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "last runs of jobs cannot be read")
+            }
         }
     }
 
@@ -233,7 +237,8 @@ impl Handle {
             self.changes.send(change(reply)).await.ok()?;
             answer.await.ok()
         };
-        let unavailable = |detail| Problem::new(Code::Unavailable, "jobs cannot be changed").detail(detail);
+        let unavailable =
+            |detail| Problem::new(Code::Unavailable, "jobs cannot be changed").detail(detail);
         match tokio::time::timeout(CHANGE_WITHIN, asked).await {
             Ok(Some(outcome)) => outcome,
             Ok(None) => Err(unavailable("the server is stopping; try again when it is back")),

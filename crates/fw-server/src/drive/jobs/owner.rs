@@ -14,6 +14,7 @@ use fw_core::job::JobDef;
 use fw_proto::api::{self, FireReason, JobSource, SourceError, Verdict};
 use fw_proto::{JobName, RunId, Span, Timestamp};
 use fw_store::{NewFire, StoredJob};
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
@@ -115,7 +116,10 @@ impl Owner {
         }
         owner.count_strays();
         if owner.files.is_none() && owner.from_files() > 0 {
-            warn!("{} jobs come from files, but no directory of job files is set; they go on as stored, and `jobs apply` and `jobs delete` may change them", owner.from_files());
+            warn!(
+                "{} jobs come from files, but no directory of job files is set; they go on as stored, and `jobs apply` and `jobs delete` may change them",
+                owner.from_files()
+            );
         }
         Ok(owner)
     }
@@ -161,6 +165,7 @@ impl Owner {
         reconcile.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut performing: Option<Performing> = None;
         loop {
+            self.hear_all(&mut inlets.runs);
             if performing.is_none() {
                 self.decide();
                 performing = self.perform();
@@ -224,7 +229,8 @@ impl Owner {
     fn perform(&mut self) -> Option<Performing> {
         let work = std::mem::take(&mut self.work);
         let performer = Performer::of(&self.parts);
-        (!work.is_empty()).then(|| Box::pin(async move { performer.perform(work).await }) as Performing)
+        (!work.is_empty())
+            .then(|| Box::pin(async move { performer.perform(work).await }) as Performing)
     }
 
     /// Notes what was decided, with the jobs as they are now: a change that follows does not change it.
@@ -233,7 +239,8 @@ impl Owner {
             let work = match decision.run().zip(self.jobs.get(&decision.job)) {
                 Some((run, entry)) => {
                     self.active.insert(run, decision.job);
-                    let (job, nominal, reason) = (Arc::clone(&entry.def), decision.from, decision.reason);
+                    let (job, nominal, reason) =
+                        (Arc::clone(&entry.def), decision.from, decision.reason);
                     Work::Begin(Due { run, job, nominal, reason, manual: None })
                 }
                 None => Work::Verdict(verdict(decision)),
@@ -250,7 +257,19 @@ impl Owner {
         self.work.push(Work::Begin(due));
     }
 
-    fn heard(&mut self, change: Result<Arc<RunChange>, broadcast::error::RecvError>) {
+    /// A fire that is due now comes after the ends of runs that are known now.
+    fn hear_all(&mut self, runs: &mut broadcast::Receiver<Arc<RunChange>>) {
+        loop {
+            let change = match runs.try_recv() {
+                Ok(change) => Ok(change),
+                Err(TryRecvError::Lagged(missed)) => Err(RecvError::Lagged(missed)),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            };
+            self.heard(change);
+        }
+    }
+
+    fn heard(&mut self, change: Result<Arc<RunChange>, RecvError>) {
         match change {
             Ok(change) => {
                 let run = change.summary.id;
@@ -259,7 +278,7 @@ impl Owner {
                 }
             }
             // Closed it never is: `parts` holds the other end.
-            Err(broadcast::error::RecvError::Lagged(_) | broadcast::error::RecvError::Closed) => {
+            Err(RecvError::Lagged(_) | RecvError::Closed) => {
                 self.deaf = true;
             }
         }
@@ -321,10 +340,10 @@ impl Owner {
         })
     }
 
-    /// What is wrong with a job, else with its whole file.
+    /// What is wrong with a job of a file, else with the whole file.
     fn error_of(&self, name: &JobName, source: &JobSource) -> Option<&SourceError> {
+        let JobSource::File(file) = source else { return None };
         let about = |error: &&SourceError| error.job.as_deref() == Some(name.as_str());
-        let JobSource::File(file) = source else { return self.file_errors.iter().find(about) };
         let whole = |error: &&SourceError| error.job.is_none() && error.file == *file;
         self.file_errors.iter().find(about).or_else(|| self.file_errors.iter().find(whole))
     }
@@ -344,7 +363,11 @@ impl Owner {
 
 /// What the scheduler needs to know.
 pub(super) fn scheduled(def: &JobDef) -> fires::Job {
-    fires::Job { schedule: def.schedule.clone(), overlap: def.spec.overlap, enabled: def.spec.enabled }
+    fires::Job {
+        schedule: def.schedule.clone(),
+        overlap: def.spec.overlap,
+        enabled: def.spec.enabled,
+    }
 }
 
 /// The ledger row of a decision without a run. A fire whose job is gone before it could begin was changed away.

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use fw_core::host::Host;
 use fw_core::job::JobDef;
 use fw_core::plan::Chosen;
@@ -20,15 +21,14 @@ use fw_proto::api::{Code, EnvValue, FireReason, Problem, Verdict};
 use fw_proto::{JobName, RunId, Span, Timestamp};
 use fw_rt::Clock;
 use fw_store::{NewFire, Standing, Store};
-use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use super::{Parts, text};
+use crate::hub;
 use crate::problem::Chain;
 use crate::state::Health;
-use crate::hub;
 
 /// The store is tried again after this pause.
 const RETRY: Duration = Duration::from_secs(1);
@@ -235,14 +235,19 @@ impl Performer {
                 return Ok(Begun::No(Some(row(due, Verdict::Skipped, Some(FireReason::Changed)))));
             }
         };
-        let by = due.manual.as_ref().map_or_else(|| Actor::Job(name.clone()), |manual| manual.by.clone());
+        let by = due
+            .manual
+            .as_ref()
+            .map_or_else(|| Actor::Job(name.clone()), |manual| manual.by.clone());
         let lag_ms = Some(self.clock.now().since(due.nominal).as_millis());
         let fire = NewFire { run: Some(due.run), lag_ms, ..row(due, Verdict::Ran, due.reason) };
         match self.hub.begin(hub::Begin { run: due.run, plan, by, fire: Some(fire) }).await {
             Ok(()) => Ok(Begun::Yes),
             Err(hub::Error::Stopped) => Ok(Begun::Stopped),
             Err(hub::Error::Store(error)) => match &*error {
-                fw_store::Error::FireTaken { job, nominal } if (job, *nominal) == (name, due.nominal) => {
+                fw_store::Error::FireTaken { job, nominal }
+                    if (job, *nominal) == (name, due.nominal) =>
+                {
                     warn!(job = %name, nominal = %due.nominal, "fire has its verdict already; no run is begun");
                     Ok(Begun::No(None))
                 }
@@ -266,7 +271,8 @@ fn prepare(work: Vec<Work>, fleet: &Fleet) -> (Vec<Step>, Vec<RunId>) {
             }
             Work::Begin(due) => due,
         };
-        let hosts = chosen.entry(due.job.spec.hosts.clone()).or_insert_with(|| choose(&due.job, fleet));
+        let hosts =
+            chosen.entry(due.job.spec.hosts.clone()).or_insert_with(|| choose(&due.job, fleet));
         let obstacle = obstacle(&due.job, hosts, fleet);
         match obstacle {
             None => steps.begin(Ready { due, hosts: Arc::clone(hosts) }),
@@ -292,8 +298,14 @@ fn choose(job: &JobDef, fleet: &Fleet) -> Arc<[Chosen]> {
 /// Why a job that is due cannot run.
 fn obstacle(job: &JobDef, hosts: &[Chosen], fleet: &Fleet) -> Option<(FireReason, Problem)> {
     if hosts.is_empty() {
-        let detail = format!("`fleetwright hosts select '{}'` shows what its selector picks", job.spec.hosts);
-        let problem = Problem::new(Code::NoHosts, format!("the selector of job {} matched no host", job.name));
+        let detail = format!(
+            "`fleetwright hosts select '{}'` shows what its selector picks",
+            job.spec.hosts
+        );
+        let problem = Problem::new(
+            Code::NoHosts,
+            format!("the selector of job {} matched no host", job.name),
+        );
         return Some((FireReason::NoHosts, problem.detail(detail)));
     }
     let secrets = job.spec.env.values().filter_map(|value| match value {

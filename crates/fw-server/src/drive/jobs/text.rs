@@ -60,7 +60,8 @@ fn at_job(file: &str, text: &str, job: &JobDef, message: String) -> SourceError 
 /// The answer to a text that is not in order.
 pub(super) fn invalid(errors: &[SourceError]) -> Problem {
     let detail: Vec<_> = errors.iter().map(SourceError::to_string).collect();
-    Problem::new(Code::InvalidJob, "the jobs have errors; none was changed").detail(detail.join("\n"))
+    Problem::new(Code::InvalidJob, "the jobs have errors; none was changed")
+        .detail(detail.join("\n"))
 }
 
 /// What a job's fire does on these hosts. The same compiler as for a command that someone runs.
@@ -113,7 +114,8 @@ pub(super) fn to_store(job: &JobDef, set_at: Timestamp) -> String {
 /// Why this build cannot use it; only if another one stored it.
 pub(super) fn from_store(name: &JobName, text: &str) -> Result<(JobDef, Timestamp), String> {
     let kept: Kept = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let job = JobDef::of(name.clone(), kept.spec).map_err(|error| crate::problem::Chain(&error).to_string())?;
+    let job = JobDef::of(name.clone(), kept.spec)
+        .map_err(|error| crate::problem::Chain(&error).to_string())?;
     runnable(&job).map_err(|invalid| invalid.to_string())?;
     Ok((job, kept.set_at))
 }
