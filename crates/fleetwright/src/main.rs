@@ -1,9 +1,15 @@
-//! The binary.
+//! `fleetwright`: the one binary.
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "the commands that read it come next")
-)]
+mod cli;
+mod client;
 mod config;
+mod exit;
+mod local;
+mod output;
+mod watch;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    // A supervisor branches off before arguments are parsed and any runtime is made: it is small,
+    // quick, and there is one for each command that runs.
+    fw_agent::supervise::entry(std::env::args_os()).unwrap_or_else(cli::main)
+}

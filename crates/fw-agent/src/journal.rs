@@ -217,6 +217,11 @@ impl Journal {
         self.tasks.get(&key)
     }
 
+    /// All that is remembered.
+    pub fn tasks(&self) -> impl Iterator<Item = (TaskKey, &Memory)> {
+        self.tasks.iter().map(|(key, memory)| (*key, memory))
+    }
+
     /// The tasks of which the server has not recorded the end.
     pub fn unsettled(&self) -> impl Iterator<Item = (TaskKey, &Memory)> {
         self.tasks.iter().filter(|(_, memory)| !memory.settled).map(|(key, memory)| (*key, memory))

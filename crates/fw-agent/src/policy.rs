@@ -25,6 +25,18 @@ pub struct Loaded {
     pub problem: Option<String>,
 }
 
+impl Loaded {
+    /// What applies and why, in a few words.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match (&self.problem, self.policy.mode) {
+            (Some(problem), _) => format!("observe ({problem})"),
+            (None, PolicyMode::Observe) => "observe".to_owned(),
+            (None, PolicyMode::Operate) => "operate".to_owned(),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PolicyFile {

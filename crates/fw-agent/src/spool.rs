@@ -116,6 +116,7 @@ impl Spool {
                 fs::remove_dir_all(entry.path())?;
             }
         }
+        contain::sweep_cgroups();
         let wake = dir.join(files::WAKE);
         if !wake.exists() {
             os::mkfifo(&wake)?;

@@ -330,7 +330,8 @@ async fn timeout_and_cancel_end_everything_even_what_ignores_term() {
         let cause = if cancel { Cause::Cancelled } else { Cause::TimedOut };
         assert_eq!((ended.cause, ended.signal, ended.left_behind), (cause, Some(9), 0));
         assert!(!is_alive(escaped), "ended only when everything of it is gone");
-        assert!(!bench.spool.cancel(bench.key).unwrap());
+        let gone = |bench: &Bench| (!bench.spool.cancel(bench.key).unwrap()).then_some(());
+        bench.until("the supervisor to be gone", gone).await;
     }
 }
 

@@ -101,6 +101,20 @@ pub enum Found {
     Dead,
 }
 
+impl Found {
+    /// In a few words, for a log.
+    #[must_use]
+    pub const fn describe(&self) -> &'static str {
+        match self {
+            Self::NotStarted => "never started",
+            Self::Running(_) => "running",
+            Self::Ended(_) => "ended",
+            Self::Refused(_) => "refused",
+            Self::Dead => "without its supervisor",
+        }
+    }
+}
+
 impl Table {
     /// An empty table; `epoch` is the highest that the journal names.
     #[must_use]

@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{FromRequestParts, Request, State};
@@ -293,19 +292,19 @@ pub enum FirstTokenError {
 /// The file or the store cannot be written, or the file holds something else.
 pub(crate) async fn first_token(
     store: &Store,
-    data_dir: &Path,
+    config: &Config,
     now: Timestamp,
 ) -> std::result::Result<Option<String>, FirstTokenError> {
     if !store.tokens().await.map_err(FirstTokenError::Store)?.is_empty() {
         return Ok(None);
     }
-    let path = data_dir.join("admin.token");
+    let path = config.data_dir.join("admin.token");
     let shown = path.display().to_string();
     let file = |source| FirstTokenError::File { path: shown.clone(), source };
     let token = match std::fs::read_to_string(&path) {
         Ok(text) => text.trim().to_owned(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let token = generate();
+            let token = config.admin_token.clone().unwrap_or_else(generate);
             private_file::create(&path, format!("{token}\n").as_bytes()).map_err(file)?;
             token
         }

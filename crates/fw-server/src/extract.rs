@@ -32,8 +32,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         let read = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
             let place = error.path().to_string();
             let why = error.into_inner();
-            // A path of "." is the whole body.
-            let why = if place == "." { why.to_string() } else { format!("{place}: {why}") };
+            // A path of "." is the whole body; text that is no JSON has no path at all.
+            let why = if place == "." || !why.is_data() {
+                why.to_string()
+            } else {
+                format!("{place}: {why}")
+            };
             Problem::new(Code::InvalidRequest, "invalid body").detail(why)
         })?;
         let whole = deserializer.end().map_err(|error| {
@@ -60,10 +64,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
         let query = axum::extract::Query::<T>::from_request_parts(parts, state).await;
         query.map(|query| Self(query.0)).map_err(|rejection| {
-            let why = std::error::Error::source(&rejection).map_or_else(
-                || rejection.body_text(),
-                |cause| crate::problem::Chain(cause).to_string(),
-            );
+            let why = std::error::Error::source(&rejection)
+                .map_or_else(|| rejection.body_text(), |cause| cause.to_string());
             Problem::new(Code::InvalidRequest, "invalid query").detail(why).into()
         })
     }

@@ -135,7 +135,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let keys = ServerKeys::open(dir.path()).unwrap();
         let first = keys.newest();
-        let rotated = keys.clone().rotate().unwrap();
+        let rotated = keys.rotate().unwrap();
         assert_eq!((rotated.len(), rotated[1]), (2, first));
         assert_eq!(keys.public(), rotated);
         // Past 9, numbers do not sort as text.

@@ -58,6 +58,10 @@ pub struct Config {
     pub grace: Span,
     /// The bound of a task's spool on its host, bytes.
     pub spool_bytes: u64,
+    /// The first admin token; made up when absent.
+    pub admin_token: Option<String>,
+    /// Handshakes a second from one address.
+    pub handshake_rate: u32,
     /// Connections at one time, links of agents included. Further ones wait.
     pub max_connections: usize,
 }
@@ -85,6 +89,9 @@ const KEEP_BYTES: u64 = 20_000_000_000;
 /// A quarter of an hour of a command that writes 64 KiB a second while the server is away.
 const SPOOL_BYTES: u64 = 64 * 1024 * 1024;
 
+/// Thousands of hosts may stand behind one address translator; one core does many more.
+const HANDSHAKE_RATE: u32 = 500;
+
 impl Config {
     /// A server with the usual settings.
     #[must_use]
@@ -107,6 +114,8 @@ impl Config {
             lost_after: fw_core::plan::LOST_AFTER,
             grace: fw_core::hub::GRACE,
             spool_bytes: SPOOL_BYTES,
+            admin_token: None,
+            handshake_rate: HANDSHAKE_RATE,
             max_connections: MAX_CONNECTIONS,
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::FromRequestParts;
 use axum::http::Request;
 use axum::http::request::Parts;
 use fw_rt::Tasks;
@@ -44,7 +44,7 @@ const RELOAD_EVERY: Duration = Duration::from_secs(3);
 /// After an error of `accept` (too many open files, mostly), so long until the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The largest request head: 4 parts of 4 KiB, far beyond what our clients send.
+/// The largest request head; our clients send less than a tenth of it.
 const MAX_HEAD: usize = 16 * 1024;
 
 /// Certificate chain and private key, PEM.
@@ -228,7 +228,6 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = routes.map_request(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer.address));
         request.extensions_mut().insert(peer.clone());
         request.map(axum::body::Body::new)
     });

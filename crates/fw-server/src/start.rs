@@ -96,7 +96,7 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
     // The store's lock keeps a second server out of the directory, so it comes before all other files there.
     let store = Store::open(&config.data_dir, clock.clone()).await?;
     let (keys, secrets) = open_keys(&config)?;
-    let first_token = auth::first_token(&store, &config.data_dir, clock.now()).await?;
+    let first_token = auth::first_token(&store, &config, clock.now()).await?;
     let (serving, driving) = (Tasks::new(), Tasks::new());
     let live = Live::default();
     let parts = hub::Parts {
@@ -119,7 +119,7 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         lost_after: config.lost_after,
     };
     let jobs = drive::jobs::start(parts, &driving).await?;
-    let (addr, url) = (config.listen, config.url());
+    let (addr, url, handshake_rate) = (config.listen, config.url(), config.handshake_rate);
     let app = App {
         store,
         hub,
@@ -132,7 +132,7 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         jobs,
         keys,
         auth: auth::Guard::default(),
-        admission: Admission::default(),
+        admission: Admission::new(handshake_rate),
         metrics: metrics.clone(),
         health,
     };

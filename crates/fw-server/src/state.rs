@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use fw_proto::Timestamp;
 use fw_rt::{Clock, Tasks};
@@ -9,6 +10,7 @@ use fw_store::Store;
 
 use crate::gateway::admit::Admission;
 use crate::live::Live;
+use crate::problem::Chain;
 use crate::{Config, auth, drive, hub, keys, metrics, secrets};
 
 /// The server, as its parts see it.
@@ -47,7 +49,23 @@ pub struct App {
 /// What is wrong now, by topic, in plain words; `/readyz` shows it. Drivers report here, and take
 /// back what is over.
 #[derive(Debug, Clone, Default)]
-pub struct Health(Arc<Mutex<BTreeMap<&'static str, String>>>);
+pub struct Health {
+    reasons: Arc<Mutex<BTreeMap<&'static str, String>>>,
+    probed: Arc<tokio::sync::Mutex<Option<Probed>>>,
+}
+
+/// When it was last tried to write, and what went wrong.
+#[derive(Debug)]
+struct Probed {
+    at: tokio::time::Instant,
+    wrong: Option<String>,
+}
+
+/// A store that has not written by then will not soon: probes ask every few seconds.
+const WRITE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Anyone may ask whether the server is ready, so that it costs a write at most this often.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 impl Health {
     /// Something is wrong; replaces what the same topic said before.
@@ -66,8 +84,25 @@ impl Health {
         self.lock().values().cloned().collect()
     }
 
+    /// Whether the store can write: `None`, or what is wrong. It is tried by noting that the server is alive.
+    pub(crate) async fn cannot_write(&self, store: &Store, clock: &Clock) -> Option<String> {
+        let mut probed = self.probed.lock().await;
+        if let Some(Probed { at, wrong }) = &*probed
+            && at.elapsed() < PROBE_EVERY
+        {
+            return wrong.clone();
+        }
+        let wrong = match tokio::time::timeout(WRITE_WITHIN, store.touch_alive(clock.now())).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("store cannot write: {}", Chain(&error))),
+            Err(_) => Some(format!("store has not written for {WRITE_WITHIN:?}")),
+        };
+        *probed = Some(Probed { at: tokio::time::Instant::now(), wrong: wrong.clone() });
+        wrong
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, String>> {
         // Each change is one insert or remove, so a panic elsewhere leaves nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reasons.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

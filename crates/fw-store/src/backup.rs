@@ -58,6 +58,9 @@ struct Manifest {
 }
 
 const MANIFEST: &str = "manifest.json";
+
+/// The second entry: the manifest's own SHA-256, in hexadecimal.
+const MANIFEST_SUM: &str = "manifest.sha256";
 const FORMAT: u32 = 1;
 
 /// No manifest is longer: each part takes about 150 bytes, and there are a handful.
@@ -203,7 +206,10 @@ fn pack(
     let write = || -> io::Result<()> {
         let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
         let mut tar = tar::Builder::new(io::BufWriter::new(file));
-        tar.append_data(&mut header(manifest.len() as u64), MANIFEST, manifest.as_bytes())?;
+        let sum = row::hex(&Sha256::digest(&manifest));
+        for (name, text) in [(MANIFEST, &manifest), (MANIFEST_SUM, &sum)] {
+            tar.append_data(&mut header(text.len() as u64), name, text.as_bytes())?;
+        }
         for (name, path) in &sources {
             let mut file = File::open(path)?;
             tar.append_data(&mut header(file.metadata()?.len()), name, &mut file)?;
@@ -258,8 +264,7 @@ fn unpack(file: &Path, into: &Path) -> Result<BackupInfo, Error> {
     let bytes = opened.metadata().map_err(Error::io(what()))?.len();
     let mut tar = tar::Archive::new(io::BufReader::new(opened));
     let mut entries = tar.entries().map_err(|error| bad(error.to_string()))?;
-    let first = entries.next().ok_or_else(|| bad("it is empty".to_owned()))?;
-    let manifest = read_manifest(first).map_err(bad)?;
+    let manifest = read_manifest(&mut entries).map_err(bad)?;
     let mut missing = manifest.parts.clone();
     for entry in entries {
         let mut entry = entry.map_err(|error| bad(error.to_string()))?;
@@ -286,21 +291,30 @@ fn unpack(file: &Path, into: &Path) -> Result<BackupInfo, Error> {
     Ok(BackupInfo { file: file.to_owned(), created_at, incarnation, bytes, parts })
 }
 
-fn read_manifest<R: Read>(entry: io::Result<tar::Entry<'_, R>>) -> Result<Manifest, String> {
-    let mut entry = entry.map_err(|_| "it is no tar file".to_owned())?;
-    let name = entry.path().map_err(|error| error.to_string())?.into_owned();
-    if name != Path::new(MANIFEST) {
-        return Err(format!("it does not begin with {MANIFEST}"));
+fn read_manifest<R: Read>(entries: &mut tar::Entries<'_, R>) -> Result<Manifest, String> {
+    let text = read_text(entries, MANIFEST)?;
+    if read_text(entries, MANIFEST_SUM)? != row::hex(&Sha256::digest(&text)) {
+        return Err(format!("{MANIFEST} is damaged"));
     }
-    let mut text = String::new();
-    let mut bounded = entry.by_ref().take(MAX_MANIFEST);
-    bounded.read_to_string(&mut text).map_err(|error| error.to_string())?;
     let manifest: Manifest =
         serde_json::from_str(&text).map_err(|error| format!("{MANIFEST}: {error}"))?;
     if manifest.format != FORMAT {
         return Err(format!("format {} is not known to this build", manifest.format));
     }
     Ok(manifest)
+}
+
+/// The next entry, which must have this name.
+fn read_text<R: Read>(entries: &mut tar::Entries<'_, R>, name: &str) -> Result<String, String> {
+    let next = entries.next().ok_or_else(|| format!("{name} is missing"))?;
+    let mut entry = next.map_err(|_| "it is no tar file".to_owned())?;
+    if entry.path().map_err(|error| error.to_string())? != Path::new(name) {
+        return Err(format!("{name} is not where it should be"));
+    }
+    let mut text = String::new();
+    let mut bounded = entry.by_ref().take(MAX_MANIFEST);
+    bounded.read_to_string(&mut text).map_err(|error| error.to_string())?;
+    Ok(text)
 }
 
 /// Nothing that leads out of the directory.

@@ -111,10 +111,11 @@ impl Error {
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| {
-            if source.kind() == std::io::ErrorKind::StorageFull {
+            use std::io::ErrorKind;
+            if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
                 return Self::Full;
             }
-            if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem {
+            if source.kind() == ErrorKind::ReadOnlyFilesystem {
                 return Self::ReadOnly;
             }
             Self::Io { what, source: Arc::new(source) }

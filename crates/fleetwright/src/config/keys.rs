@@ -61,6 +61,8 @@ pub(crate) const KEYS: &[Key] = &[
     key!(server.backup_dir: Option<PathBuf>, "Where scheduled backups go; `backups` in the data directory when unset."),
     key!(server.backup_every: Span, "How often a backup is made; `0` for never."),
     key!(server.backup_keep: u32, "How many scheduled backups are kept."),
+    key!(server.lost_after: Span, "Beyond its timeout, a started task's host may be unheard of for so long before the task counts as lost."),
+    key!(server.reconnect_grace: Span, "After a start, hosts may take so long to link before a run gives up on any that is away."),
     key!(server.max_agents: u32, "Links of agents at once; further ones are told to come back later."),
     key!(server.handshake_rate: u32, "New links taken from one address in one second, before any key arithmetic."),
     key!(agent.state_dir: PathBuf, "The host's key, the server's pinned keys and the spool. For root; other users have `~/.local/state/fleetwright/agent`."),

@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use error::{Error, Problem};
 pub(crate) use layers::{Inputs, Loaded, Origin, resolve};
-pub(crate) use setting::{Bytes, LogFormat, Secret};
-pub(crate) use show::show;
-pub(crate) use types::{AgentConfig, Config, ServerConfig};
+pub(crate) use setting::{LogFormat, Secret};
+pub(crate) use show::{rows, show};
+pub(crate) use types::{AgentConfig, Config, LogConfig, ServerConfig};
 
 /// The environment, or a part of it.
 pub(crate) type Environment = BTreeMap<String, String>;

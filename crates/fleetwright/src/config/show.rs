@@ -14,6 +14,8 @@ pub(crate) struct Row {
     pub(crate) value: Option<String>,
     /// Where it came from.
     pub(crate) origin: String,
+    /// What it means.
+    pub(crate) meaning: &'static str,
 }
 
 /// All keys as they stand.
@@ -22,6 +24,7 @@ pub(crate) fn rows(loaded: &Loaded) -> Vec<Row> {
         key: key.name,
         value: (key.get)(&loaded.config),
         origin: loaded.origin(key.name).to_string(),
+        meaning: key.doc,
     };
     KEYS.iter().map(row).collect()
 }

@@ -61,6 +61,10 @@ pub(crate) struct ServerConfig {
     pub(crate) backup_every: Span,
     /// How many are kept.
     pub(crate) backup_keep: u32,
+    /// Beyond its timeout, how long a started task's host may be silent.
+    pub(crate) lost_after: Span,
+    /// How long hosts may take to link after a start.
+    pub(crate) reconnect_grace: Span,
     /// Links at once.
     pub(crate) max_agents: u32,
     /// New links from one address in one second.
@@ -112,6 +116,8 @@ impl Default for ServerConfig {
             backup_dir: None,
             backup_every: Span::from_secs(24 * 3600),
             backup_keep: 7,
+            lost_after: fw_core::plan::LOST_AFTER,
+            reconnect_grace: fw_core::hub::GRACE,
             // A quarter more than the 20,000 that one server is measured with.
             max_agents: 25_000,
             // A whole fleet may come back through one NAT: 10,000 hosts then need 20 s.

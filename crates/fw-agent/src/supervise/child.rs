@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::process::{Child, Command as Process, Stdio};
+use std::path::Path;
 
 use fw_proto::frame::{Command, Refusal, RefusalReason, Spec};
 
-use super::os::{self, Account, Become, Entry, Step, Who};
+use super::os::{self, Account, Become, Entry, Image, Spawned, Step, Who};
 
 /// `PATH` of a command whose spec sets none: what `login.defs(5)` gives root.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -19,8 +18,8 @@ const DEFAULT_UMASK: u16 = 0o022;
 /// A command, checked as far as it can be without starting it.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    argv: Vec<String>,
-    env: BTreeMap<String, String>,
+    image: Image,
+    program: String,
     account: Account,
     user: Option<Become>,
     cwd: Option<CString>,
@@ -55,13 +54,10 @@ pub(super) fn prepare(spec: &Spec) -> Result<Prepared, Refusal> {
     }
     let (account, user) = resolve_user(spec.user.as_deref())?;
     let env = environment(spec, &account)?;
-    let holds_nul = |text: &String| text.contains('\0');
-    if argv.iter().any(holds_nul) || env.values().any(holds_nul) {
-        return refuse(RefusalReason::Spawn, "an argument or variable holds a NUL character");
-    }
+    let program = argv.first().cloned().unwrap_or_default();
     Ok(Prepared {
-        argv,
-        env,
+        image: image(&argv, &env)?,
+        program,
         cwd: spec.cwd.as_deref().map(directory).transpose()?,
         home: directory(&account.home)?,
         account,
@@ -72,8 +68,32 @@ pub(super) fn prepare(spec: &Spec) -> Result<Prepared, Refusal> {
 }
 
 fn directory(path: &str) -> Result<CString, Refusal> {
-    CString::new(path)
-        .or_else(|_| refuse(RefusalReason::Spawn, "the directory holds a NUL character"))
+    c_text(path.to_owned())
+}
+
+fn c_text(text: String) -> Result<CString, Refusal> {
+    CString::new(text).or_else(|_| {
+        refuse(RefusalReason::Spawn, "an argument, variable or directory holds a NUL character")
+    })
+}
+
+/// What is executed. A program without a slash is looked for in the command's own `PATH`, as a
+/// shell would (POSIX.1-2024, XBD 8.3): an empty part of it means the working directory.
+fn image(argv: &[String], env: &BTreeMap<String, String>) -> Result<Image, Refusal> {
+    let program = argv.first().cloned().unwrap_or_default();
+    let candidates: Vec<String> = if program.contains('/') {
+        vec![program]
+    } else {
+        let path = env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
+        let within = |dir: &str| format!("{}/{program}", if dir.is_empty() { "." } else { dir });
+        path.split(':').map(within).collect()
+    };
+    let all = |texts: Vec<String>| texts.into_iter().map(c_text).collect::<Result<Vec<_>, _>>();
+    Ok(Image {
+        candidates: all(candidates)?,
+        argv: all(argv.to_vec())?,
+        env: all(env.iter().map(|(name, value)| format!("{name}={value}")).collect())?,
+    })
 }
 
 /// The account that the command runs under, and what it takes to become it when that is another.
@@ -150,24 +170,17 @@ fn environment(spec: &Spec, account: &Account) -> Result<BTreeMap<String, String
 }
 
 impl Prepared {
-    /// Starts the command; `join` is `cgroup.procs` of the control group it shall be in.
-    pub(super) fn start(&self, join: Option<OwnedFd>) -> Result<Child, NotStarted> {
-        let [program, arguments @ ..] = self.argv.as_slice() else {
-            return refuse(RefusalReason::Spawn, "the command is empty")
-                .map_err(NotStarted::Refused);
-        };
-        let mut command = Process::new(program);
-        command.args(arguments).env_clear().envs(&self.env);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    /// Starts the command, in this control group if any.
+    pub(super) fn start(&self, cgroup: Option<&Path>) -> Result<Spawned, NotStarted> {
         let entry = Entry {
-            join,
+            cgroup: cgroup.map(Path::to_owned),
             nice: self.nice,
             umask: self.umask,
             user: self.user.clone(),
             cwd: self.cwd.clone().unwrap_or_else(|| self.home.clone()),
             or_root: self.cwd.is_none(),
         };
-        os::spawn(&mut command, entry).map_err(|(step, error)| match step {
+        os::spawn(&self.image, &entry).map_err(|(step, error)| match step {
             Step::Join => NotStarted::Join(error),
             Step::Fork | Step::Nice | Step::Become | Step::Directory | Step::Exec => {
                 NotStarted::Refused(self.explain(step, &error))
@@ -189,8 +202,7 @@ impl Prepared {
                 (RefusalReason::Spawn, format!("enter directory {cwd:?} as {name}: {error}"))
             }
             Step::Exec => {
-                let program = self.argv.first().map_or("", String::as_str);
-                (RefusalReason::Spawn, format!("start {program:?} as {name}: {error}"))
+                (RefusalReason::Spawn, format!("start {:?} as {name}: {error}", self.program))
             }
         };
         Refusal { reason, message }

@@ -35,6 +35,9 @@ impl std::fmt::Display for Containment {
     }
 }
 
+/// Begins the names of tasks' control groups; they end in the supervisor's process number.
+const CGROUP: &str = "fleetwright-";
+
 /// What a task started now, by this process, would be held together by.
 #[must_use]
 pub fn containment() -> Containment {
@@ -65,7 +68,7 @@ impl Contain {
         let own = own_cgroup()?;
         // To move a process, one must be able to write in the nearest common ancestor too.
         rustix::fs::access(own.join("cgroup.procs"), rustix::fs::Access::WRITE_OK).ok()?;
-        let path = own.join(format!("fleetwright-{name}"));
+        let path = own.join(format!("{CGROUP}{name}"));
         fs::create_dir(&path).ok()?;
         Some(Self::Cgroup(path))
     }
@@ -151,6 +154,23 @@ pub(crate) fn remove_cgroup(path: &Path) {
     }
     // A group in use refuses; it is tried again when the task is removed.
     drop(fs::remove_dir(path));
+}
+
+/// Removes the empty control groups of supervisors that are gone: those in which something was
+/// left behind that has ended since.
+pub(crate) fn sweep_cgroups() {
+    let supervisor = |path: &PathBuf| -> Option<u32> {
+        let name = path.file_name()?.to_str()?.strip_prefix(CGROUP)?;
+        name.rsplit('-').next()?.parse().ok()
+    };
+    let groups = own_cgroup().map(|own| subgroups(&own)).unwrap_or_default();
+    for group in groups {
+        let gone =
+            supervisor(&group).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        if gone {
+            remove_cgroup(&group);
+        }
+    }
 }
 
 fn subgroups(path: &Path) -> Vec<PathBuf> {

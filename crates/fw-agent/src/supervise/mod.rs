@@ -3,7 +3,7 @@
 //! The same binary, branching off before it reads arguments or starts a runtime: one thread and
 //! one poll loop. It starts the command, keeps its timeout, takes its output into the spool and
 //! writes down how it ended. The agent hands it the spec through a pipe, so that secrets are
-//! never on the disk, and from then on both talk by files only ([`files`]): the agent may be
+//! never on the disk, and from then on both talk by files only (see `files.rs`): the agent may be
 //! killed, upgraded and started again without the command noticing.
 
 pub(crate) mod child;
@@ -15,17 +15,15 @@ mod run;
 mod wake;
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use fw_proto::frame::{Refusal, RefusalReason, Spec};
 use fw_rt::Clock;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::Pid;
 
 pub use contain::{Containment, containment};
 
@@ -52,7 +50,7 @@ pub fn entry(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let mut args = args.into_iter().skip(1);
     args.next().filter(|first| first == SUBCOMMAND)?;
     let Some(dir) = args.next() else {
-        eprintln!("{SUBCOMMAND} is started by the agent and takes a directory");
+        note(&format!("{SUBCOMMAND} is started by the agent and takes a directory"));
         return Some(ExitCode::from(2));
     };
     Some(main(Path::new(&dir)))
@@ -67,7 +65,7 @@ fn main(dir: &Path) -> ExitCode {
     match supervise(dir) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("supervise {}: {error}", dir.display());
+            note(&format!("supervise {}: {error}", dir.display()));
             ExitCode::FAILURE
         }
     }
@@ -122,7 +120,7 @@ fn begin(dir: &Path, key: &str, spec: &Spec) -> Result<(Running, Contain), Refus
         }
         Err(NotStarted::Join(error)) => {
             // Nothing was executed: the command never got past joining its group.
-            eprintln!("join the control group: {error}; going on without one");
+            note(&format!("join the control group: {error}; going on without one"));
             first.remove();
             let second = Contain::without_cgroup();
             match attempt(dir, &prepared, &second) {
@@ -142,29 +140,19 @@ fn attempt(dir: &Path, prepared: &Prepared, contain: &Contain) -> Result<Running
         containment: contain.kind(),
         cgroup: contain.cgroup_path().map(PathBuf::from),
     };
-    let join = match contain.cgroup_path() {
-        Some(path) => {
-            let procs = File::options().write(true).open(path.join("cgroup.procs"));
-            Some(procs.map_err(NotStarted::Join)?.into())
-        }
-        None => None,
-    };
     files::write_json(dir, files::STARTED, &started, false)
         .map_err(|error| NotStarted::Refused(disk(&error)))?;
-    let child = prepared.start(join)?;
-    let (pid, stdout, stderr) = take_apart(child).map_err(NotStarted::Refused)?;
+    let os::Spawned { pid, stdout, stderr } = prepared.start(contain.cgroup_path())?;
     if let Err(error) = std::fs::write(dir.join(files::PID), pid.as_raw_pid().to_string()) {
-        eprintln!("note the process: {error}");
+        note(&format!("note the process: {error}"));
     }
     Ok(Running { pid, stdout, stderr, started_at: started.at })
 }
 
-fn take_apart(child: Child) -> Result<(Pid, OwnedFd, OwnedFd), Refusal> {
-    let pid = Pid::from_child(&child);
-    match (child.stdout, child.stderr) {
-        (Some(stdout), Some(stderr)) => Ok((pid, stdout.into(), stderr.into())),
-        _ => Err(spawn_refusal(&io::Error::other("no pipes"))),
-    }
+/// A line for people in `supervisor.log`. The macro of the standard library would panic when the
+/// disk is full, and a full disk must not end a supervisor.
+fn note(line: &str) {
+    drop(writeln!(io::stderr(), "{line}"));
 }
 
 fn disk(error: &io::Error) -> Refusal {
@@ -184,7 +172,7 @@ fn conclude(dir: &Path, control: &OwnedFd, status: &Status) -> io::Result<()> {
             Ok(()) => return Ok(()),
             Err(error) if !dir.exists() => return Err(error),
             Err(error) => {
-                eprintln!("write the status: {error}");
+                note(&format!("write the status: {error}"));
                 run::pause(control, TRY_AGAIN);
             }
         }

@@ -4,16 +4,17 @@
     reason = "signal dispositions, the user database and what runs between fork and exec"
 )]
 
+use std::convert::Infallible;
 use std::ffi::{CStr, CString};
+use std::fs::OpenOptions;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::{Child, Command};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
+use rustix::process::Pid;
 
 /// Signals that a supervisor outlives: those that a shutdown, a terminal or a careless `kill`
 /// sends. KILL alone ends it before its time.
@@ -170,8 +171,8 @@ pub(crate) struct Become {
 /// What a command does between fork and exec, in this order.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    /// `cgroup.procs` of the group that it joins.
-    pub(crate) join: Option<OwnedFd>,
+    /// The control group that it is in from its first moment on.
+    pub(crate) cgroup: Option<PathBuf>,
     /// Its niceness.
     pub(crate) nice: Option<i32>,
     /// Its file mode creation mask.
@@ -184,12 +185,23 @@ pub(crate) struct Entry {
     pub(crate) or_root: bool,
 }
 
+/// What a command executes.
+#[derive(Debug)]
+pub(crate) struct Image {
+    /// The files that the program may be, tried in this order.
+    pub(crate) candidates: Vec<CString>,
+    /// The arguments, the program's name first.
+    pub(crate) argv: Vec<CString>,
+    /// `NAME=VALUE`.
+    pub(crate) env: Vec<CString>,
+}
+
 /// A step of [`Entry`], to say at which one a start went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Fork, or before.
     Fork = 0,
-    /// Joining the group.
+    /// Joining the control group.
     Join = 1,
     /// Setting the niceness.
     Nice = 2,
@@ -201,57 +213,198 @@ pub(crate) enum Step {
     Exec = 5,
 }
 
-/// Starts the command; on failure says at which step.
-pub(crate) fn spawn(command: &mut Command, entry: Entry) -> Result<Child, (Step, io::Error)> {
-    use rustix::pipe::{PipeFlags, pipe_with};
-    let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
-        .map_err(|errno| (Step::Fork, errno.into()))?;
-    // SAFETY: the closure runs in the only thread of the forked child. It makes system calls on
-    // values made before the fork and allocates nothing.
-    unsafe { command.pre_exec(move || entry.perform(&write)) };
-    command.spawn().map_err(|error| (last_step(&read), error))
+/// A command that was executed.
+#[derive(Debug)]
+pub(crate) struct Spawned {
+    pub(crate) pid: Pid,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
 }
 
-/// The last step that the child announced. It wrote at most five bytes into an empty pipe, and
-/// has ended by the time this is asked.
-fn last_step(pipe: &OwnedFd) -> Step {
-    let mut steps = [0; 8];
-    let taken = rustix::io::read(pipe, &mut steps).unwrap_or(0);
-    match steps.get(..taken).and_then(<[u8]>::last) {
-        Some(1) => Step::Join,
-        Some(2) => Step::Nice,
-        Some(3) => Step::Become,
-        Some(4) => Step::Directory,
-        Some(5) => Step::Exec,
-        _ => Step::Fork,
+/// Starts the command and waits until it is executed; on failure says at which step.
+///
+/// Not by the standard library, because that cannot put a child into a control group as it is
+/// made. To move it there later takes a lock of the whole system, which costs ten milliseconds
+/// (`cgroup_threadgroup_rwsem`); to be born there costs nothing.
+pub(crate) fn spawn(image: &Image, entry: &Entry) -> Result<Spawned, (Step, io::Error)> {
+    let before = |error: io::Error| (Step::Fork, error);
+    let null = OpenOptions::new().read(true).open("/dev/null").map_err(before)?;
+    let pipe = || std::io::pipe().map(|(read, write)| (OwnedFd::from(read), OwnedFd::from(write)));
+    let ((stdout, child_stdout), (stderr, child_stderr), (report, child_report)) =
+        (pipe().map_err(before)?, pipe().map_err(before)?, pipe().map_err(before)?);
+    let streams = [null.as_raw_fd(), child_stdout.as_raw_fd(), child_stderr.as_raw_fd()];
+    let exec = Exec::new(image);
+    let (pid, join) = match &entry.cgroup {
+        Some(path) => fork_into(path)?,
+        None => (fork().map_err(before)?, None),
+    };
+    let Some(pid) = Pid::from_raw(pid) else {
+        // The child. It makes system calls on what was made before, allocates nothing, and never
+        // returns from here.
+        let Err((step, error)) =
+            entry.perform(join.as_ref(), streams).and_then(|()| exec.perform());
+        let code = error.raw_os_error().unwrap_or(libc::EINVAL).to_ne_bytes();
+        let [a, b, c, d] = code;
+        let _ = rustix::io::write(&child_report, &[step as u8, a, b, c, d]);
+        // SAFETY: ends the process at once, without running anything of the parent's.
+        unsafe { libc::_exit(127) }
+    };
+    drop((child_stdout, child_stderr, child_report));
+    match read_report(&report) {
+        None => Ok(Spawned { pid, stdout, stderr }),
+        Some(failure) => {
+            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+            Err(failure)
+        }
     }
 }
 
-impl Entry {
-    fn perform(&self, steps: &OwnedFd) -> io::Result<()> {
-        let at = |step: Step| rustix::io::write(steps, &[step as u8]).map(drop);
-        at(Step::Join)?;
-        if let Some(group) = &self.join {
-            rustix::io::write(group.as_fd(), b"0")?;
+/// What the child has to say: nothing, once it is executed and its end of the pipe closed.
+fn read_report(report: &OwnedFd) -> Option<(Step, io::Error)> {
+    let mut said = [0; 5];
+    let taken = loop {
+        match rustix::io::read(report, &mut said) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => break other.unwrap_or(0),
         }
-        rustix::process::setpgid(None, None)?;
-        at(Step::Nice)?;
+    };
+    let [step, code @ ..] = said;
+    let step = match step {
+        1 => Step::Join,
+        2 => Step::Nice,
+        3 => Step::Become,
+        4 => Step::Directory,
+        5 => Step::Exec,
+        _ => Step::Fork,
+    };
+    (taken > 0).then(|| (step, io::Error::from_raw_os_error(i32::from_ne_bytes(code))))
+}
+
+/// `fork(2)`: 0 in the child.
+fn fork() -> io::Result<libc::pid_t> {
+    // SAFETY: this process has one thread, so the child's memory is in order.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        pid => Ok(pid),
+    }
+}
+
+/// Forks into a control group; where the kernel cannot (before 5.7, or forbidden), forks and
+/// gives the child the file through which it joins.
+fn fork_into(cgroup: &Path) -> Result<(libc::pid_t, Option<OwnedFd>), (Step, io::Error)> {
+    let join = |error: io::Error| (Step::Join, error);
+    #[cfg(target_os = "linux")]
+    {
+        let dir = OpenOptions::new().read(true).open(cgroup).map_err(join)?;
+        if let Some(pid) = clone_into(&dir.into()) {
+            return Ok((pid, None));
+        }
+    }
+    let procs = OpenOptions::new().write(true).open(cgroup.join("cgroup.procs")).map_err(join)?;
+    Ok((fork().map_err(|error| (Step::Fork, error))?, Some(procs.into())))
+}
+
+/// `clone3(2)` with `CLONE_INTO_CGROUP`, otherwise like fork.
+#[cfg(target_os = "linux")]
+fn clone_into(cgroup: &OwnedFd) -> Option<libc::pid_t> {
+    // SAFETY: all zeros are a valid value of this structure of numbers.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = CLONE_INTO_CGROUP;
+    args.exit_signal = libc::SIGCHLD.cast_unsigned().into();
+    args.cgroup = cgroup.as_raw_fd().cast_unsigned().into();
+    // SAFETY: neither memory nor stack is shared, so the child goes on here in a copy, as after
+    // fork(2). The C library does not know of it; the child calls nothing that would mind
+    // (only system calls, then exec or _exit), and this process has one thread.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) };
+    libc::pid_t::try_from(pid).ok().filter(|pid| *pid >= 0)
+}
+
+/// From `linux/sched.h`; the `libc` crate has it in a type too small for it on some systems.
+#[cfg(target_os = "linux")]
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+impl Entry {
+    fn perform(
+        &self,
+        join: Option<&OwnedFd>,
+        streams: [RawFd; 3],
+    ) -> Result<(), (Step, io::Error)> {
+        let at = |step: Step| move |errno: rustix::io::Errno| (step, io::Error::from(errno));
+        if let Some(procs) = join {
+            rustix::io::write(procs, b"0").map_err(at(Step::Join))?;
+        }
+        for (stream, target) in streams.into_iter().zip(0..) {
+            // SAFETY: both are descriptors of this process; the target's old one is not used again.
+            if unsafe { libc::dup2(stream, target) } < 0 {
+                return Err((Step::Fork, io::Error::last_os_error()));
+            }
+        }
+        rustix::process::setpgid(None, None).map_err(at(Step::Fork))?;
         if let Some(nice) = self.nice {
-            rustix::process::setpriority_process(None, nice)?;
+            rustix::process::setpriority_process(None, nice).map_err(at(Step::Nice))?;
         }
         rustix::process::umask(Mode::from_raw_mode(self.umask.into()));
-        at(Step::Become)?;
         if let Some(user) = &self.user {
-            user.perform()?;
+            user.perform().map_err(|error| (Step::Become, error))?;
         }
-        at(Step::Directory)?;
         match rustix::process::chdir(self.cwd.as_c_str()) {
-            Err(_) if self.or_root => rustix::process::chdir(c"/")?,
-            done => done?,
+            Err(_) if self.or_root => rustix::process::chdir(c"/"),
+            done => done,
         }
+        .map_err(at(Step::Directory))?;
         default_signals();
-        at(Step::Exec)?;
         Ok(())
+    }
+}
+
+/// An [`Image`] in the form that `execve(2)` takes, made before the fork.
+struct Exec<'a> {
+    image: &'a Image,
+    /// `/bin/sh`, room for the file, the arguments after the program's name.
+    shell: Vec<*const libc::c_char>,
+    argv: Vec<*const libc::c_char>,
+    env: Vec<*const libc::c_char>,
+}
+
+impl<'a> Exec<'a> {
+    fn new(image: &'a Image) -> Self {
+        let pointers =
+            |texts: &[CString]| texts.iter().map(|text| text.as_ptr()).collect::<Vec<_>>();
+        let mut argv = pointers(&image.argv);
+        let mut shell = vec![c"/bin/sh".as_ptr(), std::ptr::null()];
+        shell.extend(argv.iter().skip(1));
+        let mut env = pointers(&image.env);
+        for list in [&mut argv, &mut shell, &mut env] {
+            list.push(std::ptr::null());
+        }
+        Self { image, shell, argv, env }
+    }
+
+    /// Executes the first candidate that can be; returns only if none can.
+    fn perform(mut self) -> Result<Infallible, (Step, io::Error)> {
+        let mut why = io::Error::from_raw_os_error(libc::ENOENT);
+        for candidate in &self.image.candidates {
+            // SAFETY: all are C strings and lists of such that end with null, and live on.
+            unsafe { libc::execve(candidate.as_ptr(), self.argv.as_ptr(), self.env.as_ptr()) };
+            let error = io::Error::last_os_error();
+            if error.raw_os_error() == Some(libc::ENOEXEC) {
+                // A script without a first line that names its interpreter, as execvp(3) has it.
+                if let Some(file) = self.shell.get_mut(1) {
+                    *file = candidate.as_ptr();
+                }
+                // SAFETY: as above.
+                unsafe {
+                    libc::execve(c"/bin/sh".as_ptr(), self.shell.as_ptr(), self.env.as_ptr())
+                };
+            }
+            match error.raw_os_error() {
+                Some(libc::ENOENT | libc::ENOTDIR) => {}
+                // There may be one further on that can be executed.
+                Some(libc::EACCES) => why = error,
+                _ => return Err((Step::Exec, error)),
+            }
+        }
+        Err((Step::Exec, why))
     }
 }
 
@@ -271,10 +424,16 @@ impl Become {
 /// The last signal there is (`signal(7)`).
 const LAST_SIGNAL: libc::c_int = if cfg!(target_os = "linux") { 64 } else { 31 };
 
-/// A command starts with default dispositions; its mask is emptied by the standard library.
+/// A command starts with default dispositions and nothing blocked.
 fn default_signals() {
     for signal in 1..=LAST_SIGNAL {
         // SAFETY: SIG_DFL installs no code; those that cannot be set refuse, which changes nothing.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the set is made by the first call before the second reads it.
+    unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
     }
 }

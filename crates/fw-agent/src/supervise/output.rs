@@ -204,7 +204,7 @@ impl Output {
         record.write(&mut self.record);
         if let Err(error) = self.write_record() {
             if !self.failing {
-                eprintln!("spool of {}: {error}", self.dir.display());
+                super::note(&format!("spool of {}: {error}", self.dir.display()));
             }
             self.failing = true;
             return false;

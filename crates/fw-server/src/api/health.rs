@@ -1,7 +1,5 @@
 //! Whether the server lives, can do its work, and what it has counted. At the root, without token.
 
-use std::time::Duration;
-
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -10,11 +8,8 @@ use axum::{Json, Router};
 use fw_proto::api::Readiness;
 
 use crate::metrics::{HOSTS_ONLINE, RUNS_ACTIVE};
-use crate::problem::{Chain, Result};
+use crate::problem::Result;
 use crate::state::App;
-
-/// A store that has not written by then will not soon: probes ask every few seconds.
-const WRITE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The routes of this file.
 pub(super) fn routes() -> Router<App> {
@@ -32,11 +27,7 @@ async fn healthz() -> &'static str {
 /// Whether all work can be done. A store that is open has been migrated; that it can write is tried.
 async fn readyz(State(app): State<App>) -> Response {
     let mut reasons = app.health.reasons();
-    match tokio::time::timeout(WRITE_WITHIN, app.store.touch_alive(app.clock.now())).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => reasons.push(format!("store cannot write: {}", Chain(&error))),
-        Err(_) => reasons.push(format!("store has not written for {WRITE_WITHIN:?}")),
-    }
+    reasons.extend(app.health.cannot_write(&app.store, &app.clock).await);
     if app.tasks.token().is_cancelled() {
         reasons.push("server is stopping".to_owned());
     }

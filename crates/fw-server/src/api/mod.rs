@@ -1,6 +1,6 @@
 //! The HTTP API: one file a noun, and in it, top to bottom, each route's query, answer and handler.
 //!
-//! Router and OpenAPI document come from one list, so a route cannot be missing from the document.
+//! Router and `OpenAPI` document come from one list, so a route cannot be missing from the document.
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -112,7 +112,7 @@ fn documented() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(openapi::head()).nest(ROOT, api)
 }
 
-/// The OpenAPI document, as it is served.
+/// The `OpenAPI` document, as it is served.
 #[must_use]
 pub fn document() -> utoipa::openapi::OpenApi {
     openapi::complete(ROOT, documented().into_openapi())

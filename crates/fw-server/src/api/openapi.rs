@@ -1,4 +1,4 @@
-//! The OpenAPI document (OpenAPI 3.1.0), from the handlers.
+//! The `OpenAPI` document (version 3.1.0), from the handlers.
 
 use std::sync::Arc;
 

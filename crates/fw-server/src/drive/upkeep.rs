@@ -184,7 +184,7 @@ mod tests {
             store: Store::open(&dir.join("data"), clock.clone()).await.unwrap(),
             clock,
             health: Health::default(),
-            admission: Admission::default(),
+            admission: Admission::new(500),
             retention: Retention { age: DAY, bytes: 1 },
             backup: BackupConfig { dir: dir.join("backups"), every: Some(DAY), keep: 2 },
         }

@@ -18,10 +18,6 @@ use uuid::Uuid;
 use super::links::denial;
 use crate::state::App;
 
-/// Handshakes a second from one address, after a burst of as many: thousands of hosts may
-/// stand behind one address translator, and one core does 10,000 handshakes a second.
-const GREETINGS_PER_SECOND: NonZeroU32 = NonZeroU32::new(2000).expect("not zero");
-
 /// Tries to enrol from one address: a person who mistypes is not one of thirty a minute.
 const JOINS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("not zero");
 
@@ -37,17 +33,19 @@ pub(crate) struct Admission {
     failed_joins: Arc<ByAddress>,
 }
 
-impl Default for Admission {
-    fn default() -> Self {
+impl Admission {
+    /// Takes so many handshakes a second from one address, after a burst of as many.
+    #[must_use]
+    pub(crate) fn new(handshake_rate: u32) -> Self {
+        let greetings =
+            Quota::per_second(NonZeroU32::new(handshake_rate).unwrap_or(NonZeroU32::MIN));
         let limiter = |quota| Arc::new(RateLimiter::keyed(quota));
         Self {
-            greetings: limiter(Quota::per_second(GREETINGS_PER_SECOND)),
+            greetings: limiter(greetings),
             failed_joins: limiter(Quota::per_minute(JOINS_PER_MINUTE)),
         }
     }
-}
 
-impl Admission {
     /// Whether this address may begin another handshake now.
     #[must_use]
     pub(crate) fn may_greet(&self, from: IpAddr) -> bool {
@@ -159,11 +157,11 @@ pub(super) async fn no_clone(app: &App, host: HostId, hello: &Hello) -> Result<(
 async fn answers(link: &super::links::LinkHandle, asked_at: fw_proto::Timestamp) -> bool {
     let heard = async {
         let mut look = tokio::time::interval(Duration::from_millis(50));
-        while link.heard_at() <= asked_at {
+        while link.heard_at() <= asked_at && !link.outbox.is_closed() {
             look.tick().await;
         }
     };
-    tokio::time::timeout(PROOF_OF_LIFE, heard).await.is_ok()
+    tokio::time::timeout(PROOF_OF_LIFE, heard).await.is_ok() && !link.outbox.is_closed()
 }
 
 /// What a host that is let in is told.

@@ -232,3 +232,7 @@ fn from_hex(text: &str) -> Result<[u8; 32], Error> {
         });
     if good { Ok(bytes) } else { Err(Error::corrupt(format!("a hash: {text:?}"))) }
 }
+
+#[cfg(test)]
+#[path = "event_tests.rs"]
+mod tests;

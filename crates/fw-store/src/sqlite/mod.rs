@@ -6,7 +6,7 @@ mod readers;
 mod writer;
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fw_proto::Timestamp;
@@ -22,6 +22,7 @@ pub(crate) use open::{connect, copy};
 /// One database.
 pub(crate) struct Database {
     schema: &'static Schema,
+    dir: PathBuf,
     writer: Writer,
     readers: Readers,
 }
@@ -40,7 +41,8 @@ impl Database {
             let mut connection = open::writing(&path)?;
             migrate::migrate(&mut connection, &path, schema, now)?;
             let readers = Readers::open(&path, readers)?;
-            Ok(Self { schema, writer: Writer::start(schema.file, connection, lock)?, readers })
+            let writer = Writer::start(schema.file, connection, lock)?;
+            Ok(Self { schema, dir: dir.to_owned(), writer, readers })
         };
         open().map_err(|error: Error| error.in_file(schema.file))
     }
@@ -51,7 +53,8 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     {
-        self.writer.call(work).await.map_err(|error| error.in_file(self.schema.file))
+        let written = self.writer.call(work).await;
+        written.map_err(|error| self.reason(error).in_file(self.schema.file))
     }
 
     /// One read transaction: all its statements see the same state.
@@ -63,9 +66,31 @@ impl Database {
         self.readers.call(work).await.map_err(|error| error.in_file(self.schema.file))
     }
 
+    /// What the file system says after an error that `SQLite` only calls one of input or output:
+    /// it tells a full disk apart, but not an exceeded quota, nor a file system that the kernel
+    /// has made read-only.
+    fn reason(&self, error: Error) -> Error {
+        let failed = |error: &rusqlite::Error| {
+            error.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure)
+        };
+        if !matches!(&error, Error::Sqlite(source) if failed(source)) {
+            return error;
+        }
+        let probe = tempfile::NamedTempFile::new_in(&self.dir);
+        match probe.map_err(Error::io("probe the data directory")) {
+            Err(reason @ (Error::Full | Error::ReadOnly)) => reason,
+            Ok(_) | Err(_) => error,
+        }
+    }
+
     /// Lets what is queued finish, then closes the file.
     pub(crate) async fn close(&self) {
         self.writer.close().await;
         self.readers.close();
     }
 }
+
+#[cfg(test)]
+mod kill_tests;
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,12 @@
 //! same seed gives the same history. After the faults stop, every run must end; the rules in
 //! [`world::World::check`] hold at every step.
 
+#![expect(
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "this is a test, and a broken rule should stop it"
+)]
+
 mod host;
 mod server;
 pub mod world;

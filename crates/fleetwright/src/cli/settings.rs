@@ -1,0 +1,200 @@
+//! Flags that are configuration: each lays over the key of the same name (`docs/configuration.md`).
+
+use std::path::PathBuf;
+
+use crate::config::Flags;
+
+/// Where configuration is read from, and how logs are written.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Configuration")]
+pub(crate) struct General {
+    /// Configuration file; /etc/fleetwright/fleetwright.toml when it exists [env: `FLEETWRIGHT_CONFIG`].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Log lines to write, such as `info` or `info,fw_server=debug`.
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// Form of log lines: text or json.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+/// Flags of a server.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Server")]
+pub(crate) struct Server {
+    /// Directory of the store, the keys and the first admin token; ./fleetwright-data when absent.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Address to listen on; 127.0.0.1:7400 when absent.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// How hosts and people reach this server; goes into join strings and links.
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+    /// Directory of job files.
+    #[arg(long, value_name = "DIR")]
+    jobs: Option<String>,
+    /// Certificate chain (PEM); read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// Private key of the certificate (PEM); read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
+    /// Network of proxies that end TLS and whose X-Forwarded-For is believed.
+    #[arg(long, value_name = "CIDR")]
+    trusted_proxy: Vec<String>,
+    /// Serve plain HTTP on an address that others can reach.
+    #[arg(long)]
+    insecure_http: bool,
+    /// File with the first admin token; made up when absent.
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<String>,
+    /// How long ended runs and their output are kept.
+    #[arg(long, value_name = "DUR")]
+    retention_age: Option<String>,
+    /// How much output is kept.
+    #[arg(long, value_name = "SIZE")]
+    retention_size: Option<String>,
+    /// Where scheduled backups go.
+    #[arg(long, value_name = "DIR")]
+    backup_dir: Option<String>,
+    /// How often a backup is made; 0 for never.
+    #[arg(long, value_name = "DUR")]
+    backup_every: Option<String>,
+    /// How many scheduled backups are kept.
+    #[arg(long, value_name = "N")]
+    backup_keep: Option<String>,
+    /// Silence of a started task's host, beyond its timeout, after which the task is lost.
+    #[arg(long, value_name = "DUR")]
+    lost_after: Option<String>,
+    /// After a start, how long hosts may take to link before a run gives up on one that is away.
+    #[arg(long, value_name = "DUR")]
+    reconnect_grace: Option<String>,
+    /// Links of agents at once.
+    #[arg(long, value_name = "N")]
+    max_agents: Option<String>,
+    /// New links from one address in one second.
+    #[arg(long, value_name = "N")]
+    handshake_rate: Option<String>,
+}
+
+/// Flags of an agent.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Agent")]
+pub(crate) struct Agent {
+    /// Directory of the host's key, the server's pinned keys and the spool.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<String>,
+    /// Directory of custom facts.
+    #[arg(long, value_name = "DIR")]
+    facts_dir: Option<String>,
+    /// The local policy.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<String>,
+    /// Tasks at once; the rest wait.
+    #[arg(long, value_name = "N")]
+    max_tasks: Option<String>,
+    /// Output that one task may leave unsent on the disk.
+    #[arg(long, value_name = "SIZE")]
+    spool_bytes: Option<String>,
+}
+
+impl General {
+    /// As configuration.
+    pub(crate) fn flags(&self) -> Flags {
+        given([("log.filter", &self.log), ("log.format", &self.log_format)])
+    }
+}
+
+impl Server {
+    /// As configuration.
+    pub(crate) fn flags(&self) -> Flags {
+        let mut flags = given([
+            ("server.data_dir", &self.data_dir),
+            ("server.listen", &self.listen),
+            ("server.public_url", &self.public_url),
+            ("server.jobs", &self.jobs),
+            ("server.tls_cert", &self.tls_cert),
+            ("server.tls_key", &self.tls_key),
+            ("server.admin_token_file", &self.admin_token_file),
+            ("server.retention_age", &self.retention_age),
+            ("server.retention_size", &self.retention_size),
+            ("server.backup_dir", &self.backup_dir),
+            ("server.backup_every", &self.backup_every),
+            ("server.backup_keep", &self.backup_keep),
+            ("server.lost_after", &self.lost_after),
+            ("server.reconnect_grace", &self.reconnect_grace),
+            ("server.max_agents", &self.max_agents),
+            ("server.handshake_rate", &self.handshake_rate),
+        ]);
+        if !self.trusted_proxy.is_empty() {
+            flags.insert("server.trusted_proxy", self.trusted_proxy.join(","));
+        }
+        if self.insecure_http {
+            flags.insert("server.insecure_http", "true".to_owned());
+        }
+        flags
+    }
+}
+
+impl Agent {
+    /// As configuration.
+    pub(crate) fn flags(&self) -> Flags {
+        given([
+            ("agent.state_dir", &self.state_dir),
+            ("agent.facts_dir", &self.facts_dir),
+            ("agent.policy", &self.policy),
+            ("agent.max_tasks", &self.max_tasks),
+            ("agent.spool_bytes", &self.spool_bytes),
+        ])
+    }
+}
+
+/// Those that were given.
+fn given<const N: usize>(flags: [(&'static str, &Option<String>); N]) -> Flags {
+    flags.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        general: General,
+        #[command(flatten)]
+        server: Server,
+        #[command(flatten)]
+        agent: Agent,
+    }
+
+    #[test]
+    fn every_flag_lays_over_its_key() {
+        use clap::CommandFactory as _;
+        let command = Line::command();
+        let named = command
+            .get_arguments()
+            .filter(|arg| !matches!(arg.get_id().as_str(), "config" | "help"));
+        for arg in named {
+            let flag = format!("--{}", arg.get_long().unwrap());
+            let takes_value = arg.get_action().takes_values();
+            let words = ["x", &flag, "1"].into_iter().take(if takes_value { 3 } else { 2 });
+            let line = Line::parse_from(words);
+            let laid = [line.general.flags(), line.server.flags(), line.agent.flags()];
+            let flags: Vec<_> = laid.into_iter().flatten().map(|(key, _)| key).collect();
+            let plain = flag.trim_start_matches("--").replace('-', "_");
+            let key = flags.first().unwrap_or_else(|| panic!("{flag} lays over no key"));
+            let shown =
+                if plain == "log" { "filter".to_owned() } else { plain.replace("log_", "") };
+            assert_eq!(
+                (key.split_once('.').unwrap().1, flags.len()),
+                (shown.as_str(), 1),
+                "{flag}"
+            );
+        }
+    }
+}

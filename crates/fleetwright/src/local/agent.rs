@@ -1,0 +1,137 @@
+//! An agent on this machine.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use fw_agent::identity::{Identity, StateDir};
+use fw_agent::status::Status;
+use fw_agent::{Error, Options};
+use fw_proto::{HostName, Join};
+use fw_rt::noise::Keypair;
+use fw_rt::{Backoff, Clock, Tasks};
+use tracing::{info, warn};
+
+use super::told_to_stop;
+use crate::config::{AgentConfig, Environment, environment};
+
+/// The agent's own tasks end at their next await.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Runs an agent until it is told to stop. A host that has not joined joins first, with the join
+/// string of the configuration.
+pub(crate) fn run(config: &AgentConfig, name: Option<HostName>) -> anyhow::Result<()> {
+    runtime()?.block_on(async {
+        let options = options(config);
+        let tasks = Tasks::new();
+        if let (None, Some(join)) = (identity(config)?, &config.join) {
+            let (join, name): (Join, _) = (join.0.parse()?, name_or_own(name)?);
+            tokio::select! {
+                joined = join_until_answered(&join, &name, &options) => drop(joined?),
+                stop = told_to_stop() => { stop?; return Ok(()) }
+            }
+        }
+        tokio::select! {
+            ended = fw_agent::run(options, Clock::system(), &tasks) => ended?,
+            stop = told_to_stop() => info!("{}: stopping; commands that run go on", stop?),
+        }
+        tasks.shutdown(ENDS_WITHIN).await;
+        Ok(())
+    })
+}
+
+/// Enrols this host.
+pub(crate) fn join(
+    join: &Join,
+    name: Option<HostName>,
+    config: &AgentConfig,
+) -> anyhow::Result<Identity> {
+    if let Some(identity) = identity(config)? {
+        anyhow::bail!(
+            "this host has joined {} as {} already; to join anew, stop the agent and remove {}",
+            identity.server,
+            identity.name,
+            config.state_dir.display()
+        );
+    }
+    runtime()?.block_on(async {
+        Ok(fw_agent::join(join, &name_or_own(name)?, &options(config), &Clock::system()).await?)
+    })
+}
+
+/// Makes a key for the agent to take up. One that waits already is kept: the server may know it.
+pub(crate) fn rotate_key(config: &AgentConfig) -> anyhow::Result<()> {
+    anyhow::ensure!(identity(config)?.is_some(), "this host has not joined a fleet");
+    let state_dir = StateDir::open(&config.state_dir)?;
+    if state_dir.next_key()?.is_none() {
+        state_dir.set_next_key(&Keypair::generate()?.private)?;
+    }
+    Ok(())
+}
+
+/// What the agent of this configuration last said of itself.
+pub(crate) fn status(config: &AgentConfig) -> anyhow::Result<Option<Status>> {
+    Status::read(&config.state_dir).context("read the agent's status")
+}
+
+/// Who the agent of this configuration is; `None` before it has joined.
+pub(crate) fn identity(config: &AgentConfig) -> anyhow::Result<Option<Identity>> {
+    Ok(StateDir::open(&config.state_dir)?.identity()?)
+}
+
+/// One thread is enough, and the smallest.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// A machine that boots before its server should not need a second try by hand.
+async fn join_until_answered(
+    join: &Join,
+    name: &HostName,
+    options: &Options,
+) -> Result<Identity, Error> {
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+    loop {
+        match fw_agent::join(join, name, options, &Clock::system()).await {
+            Err(Error::Connect(error)) => {
+                warn!("cannot join yet: {:#}", anyhow::Error::from(error));
+                tokio::time::sleep(backoff.next_wait()).await;
+            }
+            joined => return joined,
+        }
+    }
+}
+
+/// The agent's part of the configuration, as the agent takes it.
+pub(super) fn options(config: &AgentConfig) -> Options {
+    let default_policy = config.policy == std::path::Path::new(fw_agent::policy::DEFAULT_PATH);
+    Options {
+        state_dir: config.state_dir.clone(),
+        facts_dir: Some(config.facts_dir.clone()),
+        policy: (!default_policy).then(|| config.policy.clone()),
+        max_tasks: usize::try_from(config.max_tasks).unwrap_or(usize::MAX),
+        spool_bytes: config.spool_bytes.0,
+        proxy: proxy(&environment()),
+        supervisor: None,
+    }
+}
+
+/// The proxy of the environment, if there is one for this.
+fn proxy(env: &Environment) -> Option<String> {
+    ["FLEETWRIGHT_AGENT_PROXY", "ALL_PROXY", "all_proxy"]
+        .iter()
+        .find_map(|name| env.get(*name))
+        .filter(|proxy| !proxy.is_empty())
+        .cloned()
+}
+
+/// The name given, or that of this machine, without what no host name may have.
+pub(super) fn name_or_own(name: Option<HostName>) -> anyhow::Result<HostName> {
+    if let Some(name) = name {
+        return Ok(name);
+    }
+    let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let fits =
+        |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '-' };
+    let name: String = own.chars().map(fits).collect();
+    name.parse().with_context(|| format!("this machine is called {own:?}: give --name"))
+}

@@ -1,0 +1,57 @@
+//! A server on this machine.
+
+use fw_rt::Clock;
+use fw_server::{BackupConfig, Running, TlsFiles};
+use fw_store::Retention;
+use tracing::info;
+
+use super::told_to_stop;
+use crate::config::ServerConfig;
+
+/// Runs a server until it is told to stop.
+pub(crate) fn serve(config: &ServerConfig) -> anyhow::Result<()> {
+    config.check()?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let running = start(config).await?;
+        info!("server listens on {}", running.url);
+        if running.first_token.is_some() {
+            info!("first admin token written to {}", config.data_dir.join("admin.token").display());
+        }
+        info!("{}: stopping", told_to_stop().await?);
+        running.stop().await;
+        Ok(())
+    })
+}
+
+/// Starts a server.
+pub(super) async fn start(config: &ServerConfig) -> Result<Running, fw_server::Error> {
+    fw_server::start(settings(config), Clock::system()).await
+}
+
+/// The server's part of the configuration, as the server takes it.
+fn settings(config: &ServerConfig) -> fw_server::Config {
+    let mut settings = fw_server::Config::new(config.data_dir.clone(), config.listen);
+    settings.public_url = config.public_url.as_ref().map(ToString::to_string);
+    settings.jobs.clone_from(&config.jobs);
+    settings.tls = config
+        .tls_cert
+        .clone()
+        .zip(config.tls_key.clone())
+        .map(|(cert, key)| TlsFiles { cert, key });
+    settings.trusted_proxy.clone_from(&config.trusted_proxy);
+    settings.insecure_http = config.insecure_http;
+    settings.admin_token = config.admin_token.as_ref().map(|token| token.0.clone());
+    settings.retention = Retention { age: config.retention_age, bytes: config.retention_size.0 };
+    settings.backup = BackupConfig {
+        dir: config.backup_dir.clone().unwrap_or_else(|| config.data_dir.join("backups")),
+        every: (config.backup_every.as_millis() > 0).then_some(config.backup_every),
+        keep: config.backup_keep,
+    };
+    settings.lost_after = config.lost_after;
+    settings.grace = config.reconnect_grace;
+    settings.handshake_rate = config.handshake_rate;
+    // Pages, API and command lines have room beside the agents.
+    settings.max_connections =
+        usize::try_from(config.max_agents).unwrap_or(usize::MAX).saturating_add(1024);
+    settings
+}

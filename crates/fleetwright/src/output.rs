@@ -1,0 +1,48 @@
+//! What a command prints: data on stdout, everything else on stderr.
+
+pub(crate) mod agent;
+mod escape;
+mod format;
+mod host;
+mod job;
+mod lines;
+mod live;
+mod progress;
+mod run;
+mod server;
+mod table;
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+pub(crate) use escape::{line, text};
+pub(crate) use format::{Format, item, list, reader_gone};
+pub(crate) use host::page as host_page;
+pub(crate) use job::page as job_page;
+#[cfg(test)]
+pub(crate) use live::sample_event;
+pub(crate) use live::{Live, Prefix, View, gap_text};
+pub(crate) use progress::Progress;
+pub(crate) use run::{Begun, page as run_page, run_state, task_table};
+pub(crate) use server::page as server_page;
+pub(crate) use table::{Row, Width, bytes};
+
+/// Prints a message for people on stderr.
+pub(crate) fn say(message: &str) {
+    // Nobody is left to tell when stderr is gone.
+    writeln!(anstream::stderr(), "{}", text(message)).ok();
+}
+
+/// Whether a person sits at both ends: prompts make sense.
+pub(crate) fn interactive() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Writes data to stdout.
+///
+/// # Errors
+/// stdout is closed or full.
+pub(crate) fn print(data: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(data.as_bytes())?;
+    out.flush()
+}

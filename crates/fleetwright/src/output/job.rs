@@ -1,0 +1,201 @@
+//! Jobs and their fires, for people.
+
+use std::fmt::Write as _;
+
+use fw_proto::Timestamp;
+use fw_proto::api::{CheckedJob, EnvValue, Fire, FireReason, Job, JobSource, Verdict};
+
+use super::line;
+use super::run::command;
+use super::table::{Row, Width, ago};
+
+impl Row for Job {
+    const COLUMNS: &'static [(&'static str, Width)] = &[
+        ("NAME", Width::Always),
+        ("SCHEDULE", Width::Always),
+        ("HOSTS", Width::Always),
+        ("STATE", Width::Always),
+        ("NEXT", Width::Always),
+        ("COMMAND", Width::Always),
+        ("TIME ZONE", Width::Wide),
+        ("FROM", Width::Wide),
+        ("LAST RUN", Width::Wide),
+    ];
+
+    fn cells(&self, now: Timestamp) -> Vec<String> {
+        vec![
+            self.name.to_string(),
+            self.spec.schedule.clone(),
+            self.spec.hosts.clone(),
+            state(self).to_owned(),
+            self.next_fire.map(|at| ago(at, now)).unwrap_or_default(),
+            command(&self.spec.command),
+            self.spec.timezone.clone(),
+            source(&self.source).to_owned(),
+            self.last_run.map(|id| id.to_string()).unwrap_or_default(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.name.to_string()
+    }
+}
+
+impl Row for Fire {
+    const COLUMNS: &'static [(&'static str, Width)] = &[
+        ("VERDICT", Width::Always),
+        ("REASON", Width::Always),
+        ("FROM", Width::Always),
+        ("TO", Width::Always),
+        ("COUNT", Width::Number),
+        ("LAG", Width::Number),
+        ("RUN", Width::Always),
+    ];
+
+    fn cells(&self, _now: Timestamp) -> Vec<String> {
+        let same = self.from == self.to;
+        vec![
+            verdict(self.verdict).to_owned(),
+            self.reason.map(reason).unwrap_or_default().to_owned(),
+            self.from.to_string(),
+            if same { String::new() } else { self.to.to_string() },
+            self.count.to_string(),
+            self.lag_ms.map(|ms| format!("{ms}ms")).unwrap_or_default(),
+            self.run_id.map(|id| id.to_string()).unwrap_or_default(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.from.to_string()
+    }
+}
+
+impl Row for CheckedJob {
+    const COLUMNS: &'static [(&'static str, Width)] =
+        &[("NAME", Width::Always), ("NEXT", Width::Always)];
+
+    fn cells(&self, now: Timestamp) -> Vec<String> {
+        let next = self.next_fire.map(|at| format!("{at} ({})", ago(at, now)));
+        vec![self.name.to_string(), next.unwrap_or_else(|| "never".to_owned())]
+    }
+
+    fn name(&self) -> String {
+        self.name.to_string()
+    }
+}
+
+/// A job on a page of its own.
+pub(crate) fn page(job: &Job, now: Timestamp) -> String {
+    let spec = &job.spec;
+    let mut page = String::new();
+    let mut put = |key: &str, value: String| {
+        let shown = if value.is_empty() { "-".into() } else { line(&value) };
+        writeln!(page, "{key:12} {shown}").expect("writing to memory");
+    };
+    let next = job.next_fire.map(|at| format!("{at} ({})", ago(at, now)));
+    put("name", job.name.to_string());
+    put("state", state(job).to_owned());
+    put("from", source(&job.source).to_owned());
+    put("schedule", format!("{} ({})", spec.schedule, spec.timezone));
+    put("next", next.unwrap_or_else(|| "never".to_owned()));
+    put("last run", job.last_run.map(|id| id.to_string()).unwrap_or_default());
+    put("hosts", spec.hosts.clone());
+    put("command", command(&spec.command));
+    put("user", spec.user.clone().unwrap_or_default());
+    put("cwd", spec.cwd.clone().unwrap_or_default());
+    put("env", env(&spec.env));
+    put("timeout", spec.timeout.map(|span| span.to_string()).unwrap_or_default());
+    put("start within", spec.start_within.to_string());
+    if let Some(error) = &job.error {
+        page.push('\n');
+        page.push_str(&super::text(&error.to_string()));
+        page.push_str("\nThe last good version goes on.\n");
+    }
+    page
+}
+
+fn env(env: &std::collections::BTreeMap<String, EnvValue>) -> String {
+    let pair = |(key, value): (&String, &EnvValue)| match value {
+        EnvValue::Value(value) => format!("{key}={value}"),
+        EnvValue::Secret(name) => format!("{key}=<secret {name}>"),
+    };
+    env.iter().map(pair).collect::<Vec<_>>().join(" ")
+}
+
+/// The most important thing to know of a job, in a word.
+const fn state(job: &Job) -> &'static str {
+    match (job.error.is_some(), job.paused, job.spec.enabled, job.last_failed) {
+        (true, ..) => "file error",
+        (_, true, ..) => "paused",
+        (_, _, false, _) => "disabled",
+        (_, _, _, Some(true)) => "failed",
+        (_, _, _, Some(false)) => "ok",
+        (_, _, _, None) if job.last_run.is_some() => "running",
+        (_, _, _, None) => "new",
+    }
+}
+
+const fn source(source: &JobSource) -> &str {
+    match source {
+        JobSource::File(path) => path.as_str(),
+        JobSource::Api => "jobs apply",
+    }
+}
+
+const fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pending => "pending",
+        Verdict::Ran => "ran",
+        Verdict::Skipped => "skipped",
+        Verdict::Coalesced => "coalesced",
+        Verdict::CaughtUp => "caught_up",
+        Verdict::Missed => "missed",
+    }
+}
+
+const fn reason(reason: FireReason) -> &'static str {
+    match reason {
+        FireReason::Overlap => "overlap",
+        FireReason::Paused => "paused",
+        FireReason::NoHosts => "no_hosts",
+        FireReason::Downtime => "downtime",
+        FireReason::ClockJump => "clock_jump",
+        FireReason::DstGap => "dst_gap",
+        FireReason::NoSecret => "no_secret",
+        FireReason::Changed => "changed",
+        FireReason::Manual => "manual",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Format, list};
+    use super::*;
+
+    #[test]
+    fn the_ledger_is_a_table() {
+        let fire = |verdict, reason, to: i64| Fire {
+            verdict,
+            reason,
+            nominal: (to == 0).then_some(Timestamp::EPOCH),
+            from: Timestamp::EPOCH,
+            to: Timestamp::from_millis(to),
+            count: 1 + u64::try_from(to).unwrap() / 60_000,
+            run_id: None,
+            lag_ms: (to == 0).then_some(12),
+        };
+        let fires = [
+            fire(Verdict::Ran, None, 0),
+            fire(Verdict::Missed, Some(FireReason::Downtime), 600_000),
+        ];
+        insta::assert_snapshot!(list(&fires, Format::Table, Timestamp::EPOCH).unwrap(), @"
+            VERDICT  REASON    FROM                      TO                        COUNT   LAG  RUN
+            ran      -         1970-01-01T00:00:00.000Z  -                             1  12ms  -
+            missed   downtime  1970-01-01T00:00:00.000Z  1970-01-01T00:10:00.000Z     11     -  -
+            ");
+        insta::assert_snapshot!(list(&fires, Format::Jsonl, Timestamp::EPOCH).unwrap(), @r#"
+            {"verdict":"ran","reason":null,"nominal":"1970-01-01T00:00:00.000Z","from":"1970-01-01T00:00:00.000Z","to":"1970-01-01T00:00:00.000Z","count":1,"run_id":null,"lag_ms":12}
+            {"verdict":"missed","reason":"downtime","nominal":null,"from":"1970-01-01T00:00:00.000Z","to":"1970-01-01T00:10:00.000Z","count":11,"run_id":null,"lag_ms":null}
+            "#);
+    }
+}

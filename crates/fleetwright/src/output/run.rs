@@ -1,0 +1,285 @@
+//! Runs and their tasks, for people.
+
+use std::fmt::Write as _;
+
+use fw_proto::Timestamp;
+use fw_proto::api::{Command, Run, RunState, RunSummary, Task, TaskReason, TaskState};
+use serde::Serialize;
+
+use super::line;
+use super::progress::waiting;
+use super::table::{Row, Width, ago, bytes, render, took};
+
+impl Row for RunSummary {
+    const COLUMNS: &'static [(&'static str, Width)] = &[
+        ("ID", Width::Always),
+        ("STATE", Width::Always),
+        ("DONE", Width::Number),
+        ("HOSTS", Width::Always),
+        ("COMMAND", Width::Always),
+        ("BY", Width::Always),
+        ("CREATED", Width::Always),
+        ("TOOK", Width::Always),
+        ("RETRY OF", Width::Wide),
+    ];
+
+    fn cells(&self, now: Timestamp) -> Vec<String> {
+        let ok = self.report.tasks.get(&TaskState::Succeeded).copied().unwrap_or(0);
+        vec![
+            self.id.to_string(),
+            run_state(self.state).to_owned(),
+            format!("{ok}/{}", self.report.total),
+            self.hosts.clone(),
+            command(&self.command),
+            self.by.clone(),
+            ago(self.created_at, now),
+            self.finished_at.map(|end| took(self.created_at, end)).unwrap_or_default(),
+            self.retry_of.map(|id| id.to_string()).unwrap_or_default(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
+}
+
+impl Row for Task {
+    const COLUMNS: &'static [(&'static str, Width)] = &[
+        ("HOST", Width::Always),
+        ("STATE", Width::Always),
+        ("EXIT", Width::Number),
+        ("TOOK", Width::Number),
+        ("STDOUT", Width::Number),
+        ("STDERR", Width::Number),
+        ("WHY", Width::Always),
+    ];
+
+    fn cells(&self, _now: Timestamp) -> Vec<String> {
+        let span = self.started_at.zip(self.finished_at);
+        vec![
+            self.host.to_string(),
+            task_state(self.state).to_owned(),
+            exit(self),
+            span.map(|(from, to)| took(from, to)).unwrap_or_default(),
+            bytes(self.stdout_bytes),
+            bytes(self.stderr_bytes),
+            why(self),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.host.to_string()
+    }
+}
+
+/// The results of a run: a line for each host. Reasons are never cut.
+pub(crate) fn task_table(tasks: &[Task], now: Timestamp) -> String {
+    render(tasks, true, now)
+}
+
+/// A run on a page of its own.
+pub(crate) fn page(run: &Run, now: Timestamp) -> String {
+    let summary = &run.summary;
+    let mut page = String::new();
+    let mut put = |key: &str, value: &str| {
+        writeln!(page, "{key:9} {}", line(value)).expect("writing to memory");
+    };
+    put("id", &summary.id.to_string());
+    put("state", run_state(summary.state));
+    if !summary.state.is_final() {
+        put("progress", &waiting(&summary.report));
+    }
+    put("by", &summary.by);
+    if let Some(id) = summary.retry_of {
+        put("retry of", &id.to_string());
+    }
+    put("hosts", &summary.hosts);
+    put("command", &command(&summary.command));
+    put("created", &format!("{} ({})", summary.created_at, ago(summary.created_at, now)));
+    if let Some(end) = summary.finished_at {
+        put("finished", &format!("{end} (took {})", took(summary.created_at, end)));
+    }
+    page.push('\n');
+    page.push_str(&task_table(&run.tasks, now));
+    page
+}
+
+fn exit(task: &Task) -> String {
+    match (task.exit_code, task.signal) {
+        (Some(code), _) => code.to_string(),
+        (None, Some(signal)) => format!("SIG {signal}"),
+        (None, None) => String::new(),
+    }
+}
+
+/// Why a task is in its state, and what else is to be known of it.
+fn why(task: &Task) -> String {
+    let dropped = task.stdout_dropped_bytes + task.stderr_dropped_bytes;
+    let parts = [
+        task.reason.map(|reason| reason_text(reason).to_owned()),
+        task.message.clone(),
+        (dropped > 0).then(|| format!("{} not kept", bytes(dropped))),
+        (task.left_behind > 0).then(|| format!("left {} processes behind", task.left_behind)),
+        task.late.as_ref().map(|late| format!("later: {late}")),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+/// A command as a person would type it.
+pub(crate) fn command(command: &Command) -> String {
+    match command {
+        Command::Shell(text) => text.clone(),
+        Command::Argv(argv) => argv.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
+    }
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// A run's state as the API writes it.
+pub(crate) const fn run_state(state: RunState) -> &'static str {
+    match state {
+        RunState::Planned => "planned",
+        RunState::Running => "running",
+        RunState::Cancelling => "cancelling",
+        RunState::Succeeded => "succeeded",
+        RunState::Failed => "failed",
+        RunState::Cancelled => "cancelled",
+    }
+}
+
+const fn task_state(state: TaskState) -> &'static str {
+    match state {
+        TaskState::Queued => "queued",
+        TaskState::Starting => "starting",
+        TaskState::Running => "running",
+        TaskState::Succeeded => "succeeded",
+        TaskState::Failed => "failed",
+        TaskState::TimedOut => "timed_out",
+        TaskState::Cancelled => "cancelled",
+        TaskState::Skipped => "skipped",
+        TaskState::Refused => "refused",
+        TaskState::Lost => "lost",
+        TaskState::Unknown => "unknown",
+    }
+}
+
+const fn reason_text(reason: TaskReason) -> &'static str {
+    match reason {
+        TaskReason::Offline => "the host was offline",
+        TaskReason::Budget => "too many failures before",
+        TaskReason::Revoked => "the host was revoked",
+        TaskReason::Expired => "the start came too late",
+        TaskReason::Fenced => "a newer server has this host",
+        TaskReason::Policy => "the host's policy",
+        TaskReason::QueueFull => "too many tasks on the host",
+        TaskReason::User => "not as this user",
+        TaskReason::Spawn => "it could not be begun",
+        TaskReason::Disk => "the host's disk",
+        TaskReason::NoSecret => "a secret is gone",
+        TaskReason::Overlap => "the earlier run went on",
+    }
+}
+
+/// What `-o json` prints of a run that was only begun.
+#[derive(Debug, Serialize)]
+pub(crate) struct Begun {
+    /// Its id.
+    pub(crate) id: fw_proto::RunId,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use fw_proto::RunId;
+    use fw_proto::api::RunReport;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn task(host: &str, state: TaskState) -> Task {
+        Task {
+            host: host.parse().unwrap(),
+            state,
+            reason: None,
+            message: None,
+            attempt: 1,
+            exit_code: (state == TaskState::Succeeded).then_some(0),
+            signal: None,
+            started_at: Some(Timestamp::EPOCH),
+            finished_at: Some(Timestamp::from_millis(1250)),
+            stdout_bytes: 52_428_800,
+            stderr_bytes: 0,
+            stdout_sha256: None,
+            stderr_sha256: None,
+            stdout_dropped_bytes: 0,
+            stderr_dropped_bytes: 0,
+            left_behind: 0,
+            late: None,
+        }
+    }
+
+    fn run() -> Run {
+        let mut killed = task("db", TaskState::TimedOut);
+        (killed.signal, killed.stdout_dropped_bytes) = (Some(9), 4096);
+        let mut refused = task("web-10.example.com", TaskState::Refused);
+        (refused.reason, refused.started_at) = (Some(TaskReason::Policy), None);
+        refused.message = Some("mode is observe\u{1b}[2J".into());
+        Run {
+            summary: RunSummary {
+                id: RunId(Uuid::from_u128(1)),
+                state: RunState::Failed,
+                report: RunReport {
+                    tasks: BTreeMap::from([
+                        (TaskState::Succeeded, 1),
+                        (TaskState::TimedOut, 1),
+                        (TaskState::Refused, 1),
+                    ]),
+                    total: 3,
+                    waiting_on: Vec::new(),
+                },
+                by: "admin".into(),
+                job: None,
+                retry_of: None,
+                hosts: "*".into(),
+                command: Command::Argv(vec!["echo".into(), "it's".into()]),
+                created_at: Timestamp::EPOCH,
+                finished_at: Some(Timestamp::from_millis(61_000)),
+            },
+            tasks: vec![killed, task("web1", TaskState::Succeeded), refused],
+        }
+    }
+
+    #[test]
+    fn a_run_is_a_page_and_a_line() {
+        insta::assert_snapshot!(page(&run(), Timestamp::from_millis(120_000)), @r"
+            id        00000000-0000-0000-0000-000000000001
+            state     failed
+            by        admin
+            hosts     *
+            command   echo 'it'\''s'
+            created   1970-01-01T00:00:00.000Z (2m ago)
+            finished  1970-01-01T00:01:01.000Z (took 1m 1s)
+
+            HOST                STATE       EXIT  TOOK  STDOUT  STDERR  WHY
+            db                  timed_out  SIG 9  1.2s   52 MB     0 B  4.0 kB not kept
+            web1                succeeded      0  1.2s   52 MB     0 B  -
+            web-10.example.com  refused        -     -   52 MB     0 B  the host's policy; mode is observe\u{1b}[2J
+            ");
+        let line = super::super::list(
+            &[run().summary],
+            super::super::Format::Table,
+            Timestamp::from_millis(120_000),
+        );
+        insta::assert_snapshot!(line.unwrap(), @r"
+            ID                                    STATE   DONE  HOSTS  COMMAND         BY     CREATED  TOOK
+            00000000-0000-0000-0000-000000000001  failed   1/3  *      echo 'it'\''s'  admin  2m ago   1m 1s
+            ");
+    }
+}

@@ -1,0 +1,311 @@
+//! Dials the server: TCP (through a proxy when there is one), TLS for `https`, WebSocket, Noise.
+//!
+//! TLS here only lets the link pass where nothing else does; who the server is, is known by its
+//! pinned key inside. So a certificate that is not trusted is no reason to trust less or more:
+//! it is checked as usual, because a proxy that fakes it should be noticed.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt as _, Stream, StreamExt as _};
+use fw_core::link::prologue;
+use fw_proto::PublicKey;
+use fw_proto::frame::MAX_FRAME;
+use fw_rt::noise::{self, Initiator, Keypair, MAX_MESSAGE, Session};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{self, Message};
+
+/// Where on the server agents link.
+const PATH: &str = "/agent/v1/link";
+
+/// From the first packet to the end of the handshake.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A socket, whatever is in between.
+trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
+
+/// A WebSocket to the server, with a Noise session to put inside.
+#[expect(missing_debug_implementations, reason = "a socket has nothing to show")]
+pub struct Connection {
+    socket: WebSocketStream<Box<dyn Wire>>,
+    session: Session,
+}
+
+/// Why there is no link.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is none.
+    #[error("server address {0:?}: use http://HOST[:PORT] or https://HOST[:PORT]")]
+    Address(String),
+    /// Nobody answers there.
+    #[error("connect to {to}")]
+    Connect {
+        /// Where.
+        to: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The proxy refuses.
+    #[error("proxy {proxy} refuses: {answer:?}")]
+    Proxy {
+        /// Which proxy.
+        proxy: String,
+        /// Its first line.
+        answer: String,
+    },
+    /// TLS does not come about.
+    #[error("TLS with {to}")]
+    Tls {
+        /// With whom.
+        to: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// No WebSocket there, or it broke.
+    #[error("WebSocket")]
+    Socket(#[source] Box<tungstenite::Error>),
+    /// The other end does not hold the pinned key, or the bytes were changed on the way.
+    #[error("handshake: is this the server that the host joined?")]
+    Noise(#[from] noise::Error),
+    /// The server closed the socket.
+    #[error("closed by the server")]
+    Closed,
+    /// It took too long.
+    #[error("no answer within {} s", DEADLINE.as_secs())]
+    Deadline,
+}
+
+impl From<tungstenite::Error> for Error {
+    fn from(error: tungstenite::Error) -> Self {
+        Self::Socket(Box::new(error))
+    }
+}
+
+/// Opens a link to a server that holds one of its keys.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn connect(
+    server: &str,
+    server_key: &PublicKey,
+    own: &Keypair,
+    proxy: Option<&str>,
+) -> Result<Connection, Error> {
+    tokio::time::timeout(DEADLINE, dial(server, server_key, own, proxy))
+        .await
+        .map_err(|_| Error::Deadline)?
+}
+
+async fn dial(
+    server: &str,
+    server_key: &PublicKey,
+    own: &Keypair,
+    proxy: Option<&str>,
+) -> Result<Connection, Error> {
+    let target = Target::parse(server)?;
+    let stream = target.reach(proxy).await?;
+    let wire: Box<dyn Wire> =
+        if target.tls { Box::new(secure(&target.host, stream).await?) } else { Box::new(stream) };
+    let mut config = WebSocketConfig::default()
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE));
+    config.read_buffer_size = 16 * 1024;
+    config.write_buffer_size = 0;
+    let (mut socket, _) =
+        tokio_tungstenite::client_async_with_config(target.link_url(), wire, Some(config)).await?;
+    let (initiator, first) = Initiator::start(own, server_key, &prologue())?;
+    socket.send(Message::Binary(first.into())).await?;
+    let answer = binary(&mut socket).await?;
+    let session = initiator.finish(&answer)?;
+    Ok(Connection { socket, session })
+}
+
+async fn binary(
+    socket: &mut (impl Stream<Item = Result<Message, tungstenite::Error>> + Unpin),
+) -> Result<tungstenite::Bytes, Error> {
+    loop {
+        match socket.next().await.ok_or(Error::Closed)?? {
+            Message::Binary(bytes) => return Ok(bytes),
+            Message::Ping(_) | Message::Pong(_) => {}
+            Message::Text(_) | Message::Close(_) | Message::Frame(_) => return Err(Error::Closed),
+        }
+    }
+}
+
+impl Connection {
+    /// Its two directions. Each may be used while the other waits.
+    #[must_use]
+    pub fn split(self) -> (Sender, Receiver) {
+        let (sink, stream) = self.socket.split();
+        let session = Arc::new(Mutex::new(self.session));
+        (Sender { sink, session: Arc::clone(&session) }, Receiver { stream, session })
+    }
+}
+
+/// Sends frames.
+#[expect(missing_debug_implementations, reason = "a socket has nothing to show")]
+pub struct Sender {
+    sink: SplitSink<WebSocketStream<Box<dyn Wire>>, Message>,
+    session: Arc<Mutex<Session>>,
+}
+
+/// Receives frames.
+#[expect(missing_debug_implementations, reason = "a socket has nothing to show")]
+pub struct Receiver {
+    stream: SplitStream<WebSocketStream<Box<dyn Wire>>>,
+    session: Arc<Mutex<Session>>,
+}
+
+impl Sender {
+    /// Sends a frame.
+    ///
+    /// # Errors
+    /// The link broke.
+    pub async fn send(&mut self, frame: &[u8]) -> Result<(), Error> {
+        let messages = self.session.lock().unwrap_or_else(PoisonError::into_inner).seal(frame)?;
+        for message in messages {
+            self.sink.send(Message::Binary(message.into())).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Receiver {
+    /// The next frame. Cancel-safe: what was read of a frame stays in the session.
+    ///
+    /// # Errors
+    /// The link broke or was closed.
+    pub async fn recv(&mut self) -> Result<Vec<u8>, Error> {
+        loop {
+            let message = binary(&mut self.stream).await?;
+            let opened = self
+                .session
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .open(&message, MAX_FRAME)?;
+            if let Some(frame) = opened {
+                return Ok(frame);
+            }
+        }
+    }
+}
+
+/// Where to dial.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    tls: bool,
+    host: String,
+    port: u16,
+    prefix: String,
+}
+
+impl Target {
+    fn parse(server: &str) -> Result<Self, Error> {
+        let invalid = || Error::Address(server.to_owned());
+        let uri: Uri = server.parse().map_err(|_| invalid())?;
+        let tls = match uri.scheme_str() {
+            Some("https" | "wss") => true,
+            Some("http" | "ws") => false,
+            Some(_) | None => return Err(invalid()),
+        };
+        let host = uri.host().ok_or_else(invalid)?.to_owned();
+        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        Ok(Self { tls, host, port, prefix: uri.path().trim_end_matches('/').to_owned() })
+    }
+
+    fn link_url(&self) -> String {
+        let scheme = if self.tls { "wss" } else { "ws" };
+        format!("{scheme}://{}:{}{}{PATH}", self.host, self.port, self.prefix)
+    }
+
+    fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    async fn reach(&self, proxy: Option<&str>) -> Result<TcpStream, Error> {
+        match proxy {
+            None => tcp(&self.authority()).await,
+            Some(proxy) => {
+                let via = Self::parse(proxy)?.authority();
+                tunnel(tcp(&via).await?, &via, &self.authority()).await
+            }
+        }
+    }
+}
+
+async fn tcp(to: &str) -> Result<TcpStream, Error> {
+    let failed = |source| Error::Connect { to: to.to_owned(), source };
+    let stream = TcpStream::connect(to).await.map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    Ok(stream)
+}
+
+/// Asks a proxy for a tunnel (RFC 9110 §9.3.6).
+async fn tunnel(stream: TcpStream, proxy: &str, to: &str) -> Result<TcpStream, Error> {
+    let failed = |source| Error::Connect { to: proxy.to_owned(), source };
+    let mut stream = BufReader::new(stream);
+    stream
+        .write_all(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n").as_bytes())
+        .await
+        .map_err(failed)?;
+    let mut answer = String::new();
+    stream.read_line(&mut answer).await.map_err(failed)?;
+    if !answer.split(' ').nth(1).is_some_and(|status| status.starts_with('2')) {
+        return Err(Error::Proxy {
+            proxy: proxy.to_owned(),
+            answer: answer.trim().chars().take(200).collect(),
+        });
+    }
+    let mut line = String::new();
+    while stream.read_line(&mut line).await.map_err(failed)? > 2 {
+        line.clear();
+    }
+    Ok(stream.into_inner())
+}
+
+async fn secure(
+    host: &str,
+    stream: TcpStream,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Error> {
+    let failed = |source| Error::Tls { to: host.to_owned(), source };
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config =
+        rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config
+        .map_err(|error| failed(io::Error::other(error)))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(address) => rustls::pki_types::ServerName::from(address),
+        Err(_) => host.to_owned().try_into().map_err(|error| failed(io::Error::other(error)))?,
+    };
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_people_write_them() {
+        let check =
+            |text: &str, url: &str| assert_eq!(Target::parse(text).unwrap().link_url(), url);
+        check("http://127.0.0.1:7400", "ws://127.0.0.1:7400/agent/v1/link");
+        check("https://fleet.example/", "wss://fleet.example:443/agent/v1/link");
+        check("https://fleet.example/under/", "wss://fleet.example:443/under/agent/v1/link");
+        check("http://[::1]:80", "ws://[::1]:80/agent/v1/link");
+        for bad in ["fleet.example", "ftp://x", "http://", ""] {
+            assert!(Target::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

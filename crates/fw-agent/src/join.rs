@@ -1,0 +1,76 @@
+//! Enrolment: makes the host's key and registers it with a join string.
+
+use fw_core::link::agent::{Link, Output};
+use fw_core::tasks::Table;
+use fw_proto::frame::{self, Decoded, FromServer, Welcome};
+use fw_proto::{Epoch, HostName, Join};
+use fw_rt::Clock;
+use fw_rt::noise::Keypair;
+
+use crate::agent::{self, Error, Options};
+use crate::identity::{Identity, StateDir};
+use crate::{connect, policy};
+
+/// Enrols this host and keeps what it learns in the state directory. Doing it again with the same
+/// server gives the same host: a lost answer harms nothing.
+///
+/// # Errors
+/// The server cannot be reached or refuses, or the state directory cannot be written.
+pub async fn join(
+    join: &Join,
+    name: &HostName,
+    options: &Options,
+    clock: &Clock,
+) -> Result<Identity, Error> {
+    let state_dir = StateDir::open(&options.state_dir)?;
+    let key = match state_dir.key()? {
+        Some(private) => Keypair::from_private(private),
+        None => {
+            let key = Keypair::generate().map_err(Error::Key)?;
+            state_dir.set_key(&key.private)?;
+            key
+        }
+    };
+    let connection =
+        connect::connect(&join.url, &join.server_key, &key, options.proxy.as_deref()).await?;
+    let hello = agent::hello(
+        &state_dir,
+        &Table::new(1, Epoch(0)),
+        policy::load(options.policy.as_deref()).policy.mode,
+    );
+    let asked = Some((join.secret.clone(), name.to_string()));
+    let (mut link, greeting) = Link::open(hello, asked, clock.now());
+    let (mut sender, mut receiver) = connection.split();
+    sender.send(&frame::encode(&greeting)).await?;
+    let welcome = loop {
+        let bytes = receiver.recv().await?;
+        let Decoded::Frame(frame) = frame::decode::<FromServer>(&bytes)? else { continue };
+        if let Some(answer) = answered(link.frame(frame, clock.now())) {
+            break answer?;
+        }
+    };
+    let identity = Identity {
+        server: join.url.clone(),
+        server_keys: vec![join.server_key],
+        host: welcome.host,
+        name: welcome.name,
+    };
+    state_dir.set_identity(&identity)?;
+    Ok(identity)
+}
+
+fn answered(outputs: Vec<Output>) -> Option<Result<Welcome, Error>> {
+    outputs.into_iter().find_map(|output| match output {
+        Output::Welcomed(welcome) => Some(Ok(welcome)),
+        Output::Denied(denied) => Some(Err(Error::Denied(denied.message))),
+        Output::Send(_)
+        | Output::Start(_)
+        | Output::Cancel(_)
+        | Output::Query(_)
+        | Output::Settled(_)
+        | Output::Durable(_)
+        | Output::Pin(_)
+        | Output::Rekeyed(_)
+        | Output::Close => None,
+    })
+}

@@ -1,0 +1,91 @@
+//! Checks of jobs, tokens, secrets and notices.
+
+use fw_proto::api::{Hook, JobSource, Verdict};
+
+use super::fixture::{at, fire, job, run_id};
+use crate::{Changed, NewNotice, Store, StoredJob, TokenRow};
+
+pub(super) async fn a_pause_outlives_a_reload(store: Store) {
+    let first = StoredJob {
+        name: job("tick"),
+        source: JobSource::File("a.yaml".to_owned()),
+        text: "run: one".to_owned(),
+        paused: false,
+    };
+    store.put_job(first.clone()).await.expect("put");
+    assert_eq!(store.set_paused(&first.name, true).await.expect("set"), Changed::Done);
+    assert_eq!(store.set_paused(&job("other"), true).await.expect("set"), Changed::Unknown);
+    let second = StoredJob { source: JobSource::Api, text: "run: two".to_owned(), ..first.clone() };
+    store.put_job(second.clone()).await.expect("put");
+    let expected = StoredJob { paused: true, ..second };
+    assert_eq!(store.jobs().await.expect("read"), [expected]);
+
+    store.record_fires(vec![fire("tick", 0, Verdict::Ran, None)]).await.expect("a fire");
+    assert!(store.remove_job(&first.name).await.expect("remove"));
+    assert!(!store.remove_job(&first.name).await.expect("remove"));
+    assert_eq!(store.jobs().await.expect("read"), []);
+    assert!(store.last_fires().await.expect("read").is_empty());
+}
+
+pub(super) async fn a_token_is_found_by_its_hash(store: Store) {
+    let token = |name: &str, hash| TokenRow {
+        name: name.to_owned(),
+        sha256: [hash; 32],
+        created_at: at(0),
+        expires_at: Some(at(60)),
+    };
+    assert_eq!(store.put_token(token("ci", 1)).await.expect("put"), Changed::Done);
+    assert_eq!(store.put_token(token("ci", 2)).await.expect("put"), Changed::Taken);
+    assert_eq!(store.token_by_hash(&[1; 32]).await.expect("read"), Some(token("ci", 1)));
+    assert_eq!(store.token_by_hash(&[2; 32]).await.expect("read"), None);
+    for used in [100, 130, 161] {
+        store.touch_token("ci", at(used)).await.expect("touch");
+    }
+    let listed = store.tokens().await.expect("read");
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].last_used, Some(at(161)));
+    assert!(store.remove_token("ci").await.expect("remove"));
+    assert!(!store.remove_token("ci").await.expect("remove"));
+}
+
+pub(super) async fn a_secret_is_replaced_and_removed(store: Store) {
+    store.put_secret("db", vec![1, 2], at(0)).await.expect("put");
+    store.put_secret("db", vec![3], at(9)).await.expect("put");
+    assert_eq!(store.secret("db").await.expect("read"), Some(vec![3]));
+    assert_eq!(store.secret("other").await.expect("read"), None);
+    let listed = store.secrets().await.expect("read");
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].updated_at, at(9));
+    assert!(store.remove_secret("db").await.expect("remove"));
+    assert!(!store.remove_secret("db").await.expect("remove"));
+}
+
+pub(super) async fn a_notice_is_sent_once(store: Store) {
+    let notice = |url: &str| NewNotice {
+        run: run_id(1),
+        job: job("tick"),
+        hook: Hook::Webhook(url.to_owned()),
+        body: "{}".to_owned(),
+        next_at: at(0),
+    };
+    let put = async |url: &str| store.put_notice(notice(url)).await.expect("put");
+    let due = async |secs| store.due_notices(at(secs)).await.expect("read");
+    put("http://a").await;
+    put("http://b").await;
+    put("http://a").await;
+    assert_eq!(due(-1).await, []);
+    let [first, second] = due(0).await.try_into().expect("two are due");
+    assert_eq!((&first.hook, first.attempts), (&notice("http://a").hook, 0));
+    store.notice_done(first.id).await.expect("done");
+    store.notice_failed(second.id, at(30)).await.expect("failed");
+    put("http://a").await;
+    assert_eq!(due(29).await, []);
+    let [again] = due(30).await.try_into().expect("one is due");
+    assert_eq!((again.id, again.attempts), (second.id, 1));
+}
+
+pub(super) async fn it_is_known_when_a_server_was_alive(store: Store) {
+    assert_eq!(store.last_alive().await.expect("read"), None);
+    store.touch_alive(at(5)).await.expect("touch");
+    assert_eq!(store.last_alive().await.expect("read"), Some(at(5)));
+}
