@@ -119,6 +119,7 @@ impl World {
             tasks: Vec::new(),
             policy: PolicyMode::Operate,
             epoch: Epoch(1),
+            instance: "i".to_owned(),
         };
         let (close, heard) = (CancellationToken::new(), Arc::new(AtomicI64::new(0)));
         let link = LinkHandle { host, id: 1, outbox, close, hello: Arc::new(hello), heard };

@@ -109,7 +109,7 @@ impl Owner {
 
     /// Looks at the directory and takes up what changed.
     pub(super) async fn rescan(&mut self) {
-        let owned = self.from_files();
+        let owned = self.count_from_files();
         let Some(files) = &mut self.files else { return };
         let dir = files.dir().display().to_string();
         match files.scan().await {
@@ -158,7 +158,7 @@ impl Owner {
             Ok(0) if gone.is_empty() => {}
             Ok(set) => info!("job files changed: {set} jobs set, {} gone", gone.len()),
             Err(error) => {
-                error!(error = %Chain(&error), "jobs cannot be stored; the job files are read again")
+                error!(error = %Chain(&error), "jobs cannot be stored; the job files are read again");
             }
         }
     }

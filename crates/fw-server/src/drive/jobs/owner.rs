@@ -115,10 +115,10 @@ impl Owner {
             owner.restore(job, last, queued);
         }
         owner.count_strays();
-        if owner.files.is_none() && owner.from_files() > 0 {
+        if owner.files.is_none() && owner.count_from_files() > 0 {
             warn!(
                 "{} jobs come from files, but no directory of job files is set; they go on as stored, and `jobs apply` and `jobs delete` may change them",
-                owner.from_files()
+                owner.count_from_files()
             );
         }
         Ok(owner)
@@ -356,7 +356,7 @@ impl Owner {
     }
 
     /// How many jobs come from files.
-    pub(super) fn from_files(&self) -> usize {
+    pub(super) fn count_from_files(&self) -> usize {
         self.jobs.values().filter(|entry| matches!(entry.source, JobSource::File(_))).count()
     }
 }
