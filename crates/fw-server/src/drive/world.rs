@@ -215,8 +215,13 @@ impl Stopped {
         World::open(self.dir, self.clock).await
     }
 
-    pub(super) fn write(&self, file: &str, text: &str) {
-        std::fs::write(self.dir.path().join("jobs").join(file), text).unwrap();
+    pub(super) fn path(&self, file: &str) -> PathBuf {
+        self.dir.path().join("jobs").join(file)
+    }
+
+    /// What it remembers.
+    pub(super) async fn store(&self) -> Store {
+        Store::open(&self.dir.path().join("data"), self.clock.clone()).await.unwrap()
     }
 }
 

@@ -54,6 +54,36 @@ pub(super) struct Unusable {
     error: SourceError,
 }
 
+/// What is wrong in the job files.
+#[derive(Debug, Default)]
+pub(super) struct FileErrors {
+    pub(super) all: Vec<SourceError>,
+    /// Of `all` the first about each job, and the first about each whole file.
+    by_job: BTreeMap<String, usize>,
+    by_file: BTreeMap<String, usize>,
+}
+
+impl FileErrors {
+    pub(super) fn new(all: Vec<SourceError>) -> Self {
+        let mut errors = Self::default();
+        for (place, error) in all.iter().enumerate() {
+            let (index, key) = match &error.job {
+                Some(job) => (&mut errors.by_job, job),
+                None => (&mut errors.by_file, &error.file),
+            };
+            index.entry(key.clone()).or_insert(place);
+        }
+        Self { all, ..errors }
+    }
+
+    /// What is wrong with a job of a file, else with the whole file.
+    fn of(&self, name: &JobName, source: &JobSource) -> Option<&SourceError> {
+        let JobSource::File(file) = source else { return None };
+        let place = self.by_job.get(name.as_str()).or_else(|| self.by_file.get(file))?;
+        self.all.get(*place)
+    }
+}
+
 /// Everything about jobs.
 pub(super) struct Owner {
     pub(super) parts: Parts,
@@ -64,7 +94,7 @@ pub(super) struct Owner {
     /// What the files follow from was not taken up whole: look again, changed or not.
     pub(super) unsettled: bool,
     /// What is wrong in the files.
-    pub(super) file_errors: Vec<SourceError>,
+    pub(super) file_errors: FileErrors,
     /// What is wrong with the directory.
     pub(super) trouble: Option<String>,
     /// Runs that the scheduler counts as going on.
@@ -102,7 +132,7 @@ impl Owner {
             unusable: BTreeMap::new(),
             files: parts.dir.clone().map(Files::new),
             unsettled: false,
-            file_errors: Vec::new(),
+            file_errors: FileErrors::default(),
             trouble: None,
             active,
             over: Vec::new(),
@@ -111,9 +141,13 @@ impl Owner {
             parts,
         };
         for job in stored {
-            let (last, queued) = (last.remove(&job.name), pending.remove(&job.name));
+            let (last, queued) = (last.remove(&job.name), pending.get(&job.name).copied());
             owner.restore(job, last, queued);
         }
+        pending.retain(|name, _| !owner.jobs.contains_key(name));
+        owner
+            .work
+            .extend(pending.into_iter().map(|(job, from)| Work::Verdict(changed_away(job, from))));
         owner.count_strays();
         if owner.files.is_none() && owner.count_from_files() > 0 {
             warn!(
@@ -336,23 +370,15 @@ impl Owner {
             next_fire: state.next,
             last_run: None,
             last_failed: None,
-            error: self.error_of(name, &entry.source).cloned(),
+            error: self.file_errors.of(name, &entry.source).cloned(),
         })
-    }
-
-    /// What is wrong with a job of a file, else with the whole file.
-    fn error_of(&self, name: &JobName, source: &JobSource) -> Option<&SourceError> {
-        let JobSource::File(file) = source else { return None };
-        let about = |error: &&SourceError| error.job.as_deref() == Some(name.as_str());
-        let whole = |error: &&SourceError| error.job.is_none() && error.file == *file;
-        self.file_errors.iter().find(about).or_else(|| self.file_errors.iter().find(whole))
     }
 
     fn errors(&self) -> Vec<SourceError> {
         let dir = self.files.as_ref().map(|files| files.dir().display().to_string());
         let trouble = dir.zip(self.trouble.as_ref()).map(|(dir, why)| text::whole(&dir, why));
         let unusable = self.unusable.values().map(|unusable| unusable.error.clone());
-        trouble.into_iter().chain(unusable).chain(self.file_errors.iter().cloned()).collect()
+        trouble.into_iter().chain(unusable).chain(self.file_errors.all.iter().cloned()).collect()
     }
 
     /// How many jobs come from files.
@@ -370,16 +396,19 @@ pub(super) fn scheduled(def: &JobDef) -> fires::Job {
     }
 }
 
-/// The ledger row of a decision without a run. A fire whose job is gone before it could begin was changed away.
+/// The ledger row of a decision without a run.
 fn verdict(decision: Decision) -> NewFire {
-    let ran = decision.run().is_some();
-    let (verdict, reason) = if ran {
-        (Verdict::Skipped, Some(FireReason::Changed))
-    } else {
-        (decision.verdict, decision.reason)
-    };
-    let Decision { job, from, to, count, .. } = decision;
+    if decision.run().is_some() {
+        return changed_away(decision.job, decision.from);
+    }
+    let Decision { job, verdict, reason, from, to, count } = decision;
     NewFire { job, verdict, reason, from, to, count, run: None, lag_ms: None }
+}
+
+/// The verdict of a fire whose job was gone before its run could begin.
+fn changed_away(job: JobName, at: Timestamp) -> NewFire {
+    let (verdict, reason) = (Verdict::Skipped, Some(FireReason::Changed));
+    NewFire { job, verdict, reason, from: at, to: at, count: 1, run: None, lag_ms: None }
 }
 
 async fn finished(performing: &mut Option<Performing>) -> Vec<RunId> {

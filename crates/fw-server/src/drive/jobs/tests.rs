@@ -228,7 +228,7 @@ async fn downtime_is_accounted_for_by_what_the_job_said_then() {
     let world = World::with(&[("a.yaml", &jobs(&["a", "b"]))]).await;
     let stopped = world.stop().await;
     stopped.clock.shift(60 * MINUTE);
-    stopped.write("a.yaml", &jobs(&["a"]).replace("60s", "1s"));
+    std::fs::write(stopped.path("a.yaml"), jobs(&["a"]).replace("60s", "1s")).unwrap();
     let world = stopped.start().await;
     world.jobs_are(&["a"]).await;
     eventually("the ledger", async || {
@@ -269,4 +269,23 @@ async fn thousands_of_jobs_are_due_at_once() {
         world.ledger_is(job, &["Ran 1"]).await;
     }
     assert_eq!(world.hub.summaries().await.unwrap().len(), names.len());
+}
+
+#[tokio::test]
+async fn a_fire_that_waits_for_a_job_that_is_gone_has_its_verdict() {
+    let world =
+        World::with(&[("a.yaml", &one("a", "overlap: queue")), ("b.yaml", "jobs: {}")]).await;
+    world.host("web1").await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Ran 1"]).await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Pending Overlap 1", "Ran 1"]).await;
+    let stopped = world.stop().await;
+    // As if the server had died between forgetting the job and its last verdict.
+    std::fs::remove_file(stopped.path("a.yaml")).unwrap();
+    let store = stopped.store().await;
+    store.remove_job(&name("a")).await.unwrap();
+    store.close().await;
+    let world = stopped.start().await;
+    world.ledger_is("a", &["Skipped Changed 1", "Ran 1"]).await;
 }
