@@ -439,7 +439,7 @@ impl Shell {
                         settled.entry(host).or_default().push(report.key);
                     }
                 }
-                Effect::Ended { run, state } => info!(run.id = %run, "run ended: {state:?}"),
+                Effect::Ended { run, state } => info!(run.id = %run, "run {}", in_words(state)),
             }
         }
         for (host, starts) in starts {
@@ -507,6 +507,16 @@ impl Shell {
             Some(note) => self.parts.store.note_late(run, host, note).await.map(drop),
             None => Ok(()),
         }
+    }
+}
+
+/// How a run ended, for a log.
+const fn in_words(state: api::RunState) -> &'static str {
+    match state {
+        api::RunState::Succeeded => "succeeded",
+        api::RunState::Failed => "failed",
+        api::RunState::Cancelled => "cancelled",
+        api::RunState::Planned | api::RunState::Running | api::RunState::Cancelling => "goes on",
     }
 }
 

@@ -83,7 +83,10 @@ pub(super) async fn tasks_do_not_share_output(store: Store) {
         store.append_chunk(part).await.expect("first of its task");
     }
     let hosts = store.log_hosts(run_id(1)).await.expect("read");
-    assert_eq!(hosts, [(host_id(0), 1), (host_id(0), 2), (host_id(1), 1)]);
+    assert_eq!(
+        hosts,
+        [(host_id(0), 1, stdout(3)), (host_id(0), 2, stdout(3)), (host_id(1), 1, stdout(9))]
+    );
     let durable = store.durable(host_id(1), vec![task(1), second]).await.expect("read");
     assert_eq!(durable, [stdout(9), stdout(0)]);
     assert_eq!(store.log_hosts(run_id(2)).await.expect("read"), []);
