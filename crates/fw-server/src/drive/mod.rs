@@ -3,3 +3,5 @@
 pub mod jobs;
 pub mod notices;
 pub mod upkeep;
+#[cfg(test)]
+mod world;

@@ -104,7 +104,8 @@ async fn sweep(parts: Parts) {
 
 async fn backups(parts: Parts) {
     let Some(period) = parts.backup.every else { return };
-    let mut minutes = every(BACKUP);
+    // Not at once: a server that starts has other things to do.
+    let mut minutes = interval_at(Instant::now() + BACKUP, BACKUP);
     loop {
         minutes.tick().await;
         if let Err(why) = backup_if_due(&parts, period).await {

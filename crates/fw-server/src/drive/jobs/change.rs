@@ -12,7 +12,7 @@ use fw_proto::{JobName, Timestamp};
 use fw_store::StoredJob;
 use tracing::{error, info, warn};
 
-use super::owner::{Entry, Owner, scheduled};
+use super::owner::{Entry, FileErrors, Owner, scheduled};
 use super::perform::{Due, Manual, new_run_id};
 use super::reconcile::{Outcome, reconcile};
 use super::{Change, text};
@@ -109,7 +109,7 @@ impl Owner {
 
     /// Looks at the directory and takes up what changed.
     pub(super) async fn rescan(&mut self) {
-        let owned = self.from_files();
+        let owned = self.count_from_files();
         let Some(files) = &mut self.files else { return };
         let dir = files.dir().display().to_string();
         match files.scan().await {
@@ -153,12 +153,13 @@ impl Owner {
         let wanted =
             jobs.into_iter().map(|(_, (file, def))| (JobSource::File(file), def)).collect();
         let outcome = self.take_up(wanted, &gone).await;
-        self.unsettled = outcome.is_err();
+        let known = std::mem::replace(&mut self.unsettled, outcome.is_err());
         match outcome {
             Ok(0) if gone.is_empty() => {}
             Ok(set) => info!("job files changed: {set} jobs set, {} gone", gone.len()),
+            Err(_) if known => {}
             Err(error) => {
-                error!(error = %Chain(&error), "jobs cannot be stored; the job files are read again")
+                error!(error = %Chain(&error), "jobs cannot be stored; the job files are read again");
             }
         }
     }
@@ -191,17 +192,17 @@ impl Owner {
 
     /// Logs what is newly wrong, once.
     fn note_errors(&mut self, errors: Vec<SourceError>) {
-        let known: BTreeSet<_> = self.file_errors.iter().map(SourceError::to_string).collect();
+        let known: BTreeSet<_> = self.file_errors.all.iter().map(SourceError::to_string).collect();
         for error in &errors {
             if !known.contains(&error.to_string()) {
                 let SourceError { file, line, column, message, .. } = error;
                 warn!(file, line, column, "job file: {message}");
             }
         }
-        if errors.is_empty() && !self.file_errors.is_empty() {
+        if errors.is_empty() && !self.file_errors.all.is_empty() {
             info!("all job files are in order again");
         }
-        self.file_errors = errors;
+        self.file_errors = FileErrors::new(errors);
     }
 
     /// Sets those of these jobs that are new or differ, all or none; says how many.

@@ -130,7 +130,7 @@ impl Files {
         match watch {
             Ok(watch) => self.watch = Some(watch),
             Err(error) => {
-                tracing::debug!(%error, "job directory cannot be watched; it is read every few seconds")
+                tracing::debug!(%error, "job directory cannot be watched; it is read every few seconds");
             }
         }
     }

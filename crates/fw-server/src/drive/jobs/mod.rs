@@ -216,7 +216,7 @@ impl Handle {
                 }
             }
             Err(error) => {
-                tracing::warn!(error = %Chain(&error), "last runs of jobs cannot be read")
+                tracing::warn!(error = %Chain(&error), "last runs of jobs cannot be read");
             }
         }
     }

@@ -14,6 +14,7 @@ use fw_core::job::JobDef;
 use fw_proto::api::{self, FireReason, JobSource, SourceError, Verdict};
 use fw_proto::{JobName, RunId, Span, Timestamp};
 use fw_store::{NewFire, StoredJob};
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
@@ -53,6 +54,36 @@ pub(super) struct Unusable {
     error: SourceError,
 }
 
+/// What is wrong in the job files.
+#[derive(Debug, Default)]
+pub(super) struct FileErrors {
+    pub(super) all: Vec<SourceError>,
+    /// Of `all` the first about each job, and the first about each whole file.
+    by_job: BTreeMap<String, usize>,
+    by_file: BTreeMap<String, usize>,
+}
+
+impl FileErrors {
+    pub(super) fn new(all: Vec<SourceError>) -> Self {
+        let mut errors = Self::default();
+        for (place, error) in all.iter().enumerate() {
+            let (index, key) = match &error.job {
+                Some(job) => (&mut errors.by_job, job),
+                None => (&mut errors.by_file, &error.file),
+            };
+            index.entry(key.clone()).or_insert(place);
+        }
+        Self { all, ..errors }
+    }
+
+    /// What is wrong with a job of a file, else with the whole file.
+    fn of(&self, name: &JobName, source: &JobSource) -> Option<&SourceError> {
+        let JobSource::File(file) = source else { return None };
+        let place = self.by_job.get(name.as_str()).or_else(|| self.by_file.get(file))?;
+        self.all.get(*place)
+    }
+}
+
 /// Everything about jobs.
 pub(super) struct Owner {
     pub(super) parts: Parts,
@@ -63,7 +94,7 @@ pub(super) struct Owner {
     /// What the files follow from was not taken up whole: look again, changed or not.
     pub(super) unsettled: bool,
     /// What is wrong in the files.
-    pub(super) file_errors: Vec<SourceError>,
+    pub(super) file_errors: FileErrors,
     /// What is wrong with the directory.
     pub(super) trouble: Option<String>,
     /// Runs that the scheduler counts as going on.
@@ -101,7 +132,7 @@ impl Owner {
             unusable: BTreeMap::new(),
             files: parts.dir.clone().map(Files::new),
             unsettled: false,
-            file_errors: Vec::new(),
+            file_errors: FileErrors::default(),
             trouble: None,
             active,
             over: Vec::new(),
@@ -110,14 +141,18 @@ impl Owner {
             parts,
         };
         for job in stored {
-            let (last, queued) = (last.remove(&job.name), pending.remove(&job.name));
+            let (last, queued) = (last.remove(&job.name), pending.get(&job.name).copied());
             owner.restore(job, last, queued);
         }
+        pending.retain(|name, _| !owner.jobs.contains_key(name));
+        owner
+            .work
+            .extend(pending.into_iter().map(|(job, from)| Work::Verdict(changed_away(job, from))));
         owner.count_strays();
-        if owner.files.is_none() && owner.from_files() > 0 {
+        if owner.files.is_none() && owner.count_from_files() > 0 {
             warn!(
                 "{} jobs come from files, but no directory of job files is set; they go on as stored, and `jobs apply` and `jobs delete` may change them",
-                owner.from_files()
+                owner.count_from_files()
             );
         }
         Ok(owner)
@@ -164,6 +199,7 @@ impl Owner {
         reconcile.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut performing: Option<Performing> = None;
         loop {
+            self.hear_all(&mut inlets.runs);
             if performing.is_none() {
                 self.decide();
                 performing = self.perform();
@@ -255,7 +291,19 @@ impl Owner {
         self.work.push(Work::Begin(due));
     }
 
-    fn heard(&mut self, change: Result<Arc<RunChange>, broadcast::error::RecvError>) {
+    /// A fire that is due now comes after the ends of runs that are known now.
+    fn hear_all(&mut self, runs: &mut broadcast::Receiver<Arc<RunChange>>) {
+        loop {
+            let change = match runs.try_recv() {
+                Ok(change) => Ok(change),
+                Err(TryRecvError::Lagged(missed)) => Err(RecvError::Lagged(missed)),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            };
+            self.heard(change);
+        }
+    }
+
+    fn heard(&mut self, change: Result<Arc<RunChange>, RecvError>) {
         match change {
             Ok(change) => {
                 let run = change.summary.id;
@@ -264,7 +312,7 @@ impl Owner {
                 }
             }
             // Closed it never is: `parts` holds the other end.
-            Err(broadcast::error::RecvError::Lagged(_) | broadcast::error::RecvError::Closed) => {
+            Err(RecvError::Lagged(_) | RecvError::Closed) => {
                 self.deaf = true;
             }
         }
@@ -322,27 +370,19 @@ impl Owner {
             next_fire: state.next,
             last_run: None,
             last_failed: None,
-            error: self.error_of(name, &entry.source).cloned(),
+            error: self.file_errors.of(name, &entry.source).cloned(),
         })
-    }
-
-    /// What is wrong with a job, else with its whole file.
-    fn error_of(&self, name: &JobName, source: &JobSource) -> Option<&SourceError> {
-        let about = |error: &&SourceError| error.job.as_deref() == Some(name.as_str());
-        let JobSource::File(file) = source else { return self.file_errors.iter().find(about) };
-        let whole = |error: &&SourceError| error.job.is_none() && error.file == *file;
-        self.file_errors.iter().find(about).or_else(|| self.file_errors.iter().find(whole))
     }
 
     fn errors(&self) -> Vec<SourceError> {
         let dir = self.files.as_ref().map(|files| files.dir().display().to_string());
         let trouble = dir.zip(self.trouble.as_ref()).map(|(dir, why)| text::whole(&dir, why));
         let unusable = self.unusable.values().map(|unusable| unusable.error.clone());
-        trouble.into_iter().chain(unusable).chain(self.file_errors.iter().cloned()).collect()
+        trouble.into_iter().chain(unusable).chain(self.file_errors.all.iter().cloned()).collect()
     }
 
     /// How many jobs come from files.
-    pub(super) fn from_files(&self) -> usize {
+    pub(super) fn count_from_files(&self) -> usize {
         self.jobs.values().filter(|entry| matches!(entry.source, JobSource::File(_))).count()
     }
 }
@@ -356,16 +396,19 @@ pub(super) fn scheduled(def: &JobDef) -> fires::Job {
     }
 }
 
-/// The ledger row of a decision without a run. A fire whose job is gone before it could begin was changed away.
+/// The ledger row of a decision without a run.
 fn verdict(decision: Decision) -> NewFire {
-    let ran = decision.run().is_some();
-    let (verdict, reason) = if ran {
-        (Verdict::Skipped, Some(FireReason::Changed))
-    } else {
-        (decision.verdict, decision.reason)
-    };
-    let Decision { job, from, to, count, .. } = decision;
+    if decision.run().is_some() {
+        return changed_away(decision.job, decision.from);
+    }
+    let Decision { job, verdict, reason, from, to, count } = decision;
     NewFire { job, verdict, reason, from, to, count, run: None, lag_ms: None }
+}
+
+/// The verdict of a fire whose job was gone before its run could begin.
+fn changed_away(job: JobName, at: Timestamp) -> NewFire {
+    let (verdict, reason) = (Verdict::Skipped, Some(FireReason::Changed));
+    NewFire { job, verdict, reason, from: at, to: at, count: 1, run: None, lag_ms: None }
 }
 
 async fn finished(performing: &mut Option<Performing>) -> Vec<RunId> {

@@ -194,7 +194,7 @@ impl Performer {
                 Err(error) => {
                     let late = self.clock.now().since(ready.due.nominal);
                     if ready.due.manual.is_some() || late > ready.due.job.spec.start_within {
-                        break self.too_late(&ready.due, error);
+                        break self.too_late(&ready.due, &error);
                     }
                     self.wait(&error).await;
                 }
@@ -216,9 +216,9 @@ impl Performer {
             .detail("see /readyz and the server's log, then try again")
     }
 
-    fn too_late(&self, due: &Due, error: fw_store::Error) -> Begun {
-        error!(job = %due.job.name, error = %Chain(&error), "run could not be recorded in time and is not begun");
-        self.health.report("ledger", format!("runs cannot be recorded: {}", Chain(&error)));
+    fn too_late(&self, due: &Due, error: &fw_store::Error) -> Begun {
+        error!(job = %due.job.name, error = %Chain(error), "run could not be recorded in time and is not begun");
+        self.health.report("ledger", format!("runs cannot be recorded: {}", Chain(error)));
         let missed = row(due, Verdict::Missed, Some(FireReason::Downtime));
         Begun::No(Some(missed).filter(|_| due.manual.is_none()))
     }
@@ -244,18 +244,22 @@ impl Performer {
         match self.hub.begin(hub::Begin { run: due.run, plan, by, fire: Some(fire) }).await {
             Ok(()) => Ok(Begun::Yes),
             Err(hub::Error::Stopped) => Ok(Begun::Stopped),
-            Err(hub::Error::Store(error)) => match &*error {
-                fw_store::Error::FireTaken { job, nominal }
-                    if (job, *nominal) == (name, due.nominal) =>
-                {
-                    warn!(job = %name, nominal = %due.nominal, "fire has its verdict already; no run is begun");
-                    Ok(Begun::No(None))
-                }
-                fw_store::Error::Conflict { run } if *run == due.run => Ok(Begun::Yes),
-                other => Err(other.clone()),
-            },
+            Err(hub::Error::Store(error)) => refused(due, &error),
         }
     }
+}
+
+/// What it means that the store would not take a run.
+fn refused(due: &Due, error: &fw_store::Error) -> Result<Begun, fw_store::Error> {
+    if let fw_store::Error::FireTaken { job, nominal } = error
+        && (job, *nominal) == (&due.job.name, due.nominal)
+    {
+        warn!(%job, %nominal, "fire has its verdict already; no run is begun");
+        return Ok(Begun::No(None));
+    }
+    // A try that seemed to fail may have succeeded.
+    let there = matches!(error, fw_store::Error::Conflict { run } if *run == due.run);
+    if there { Ok(Begun::Yes) } else { Err(error.clone()) }
 }
 
 /// Finds out which runs can begin, and puts all of it in order.

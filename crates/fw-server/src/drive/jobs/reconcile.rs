@@ -100,8 +100,13 @@ mod tests {
         a from 1.yaml
         b is gone
         ");
-        insta::assert_snapshot!(check(&[("1.yaml", &two)], &[("a", "1.yaml"), ("b", "1.yaml")], &[]), @"");
-        insta::assert_snapshot!(check(&[("1.yaml", "jobs: [")], &[("a", "1.yaml")], &[]), @"");
+        insta::assert_snapshot!(check(&[("1.yaml", &two)], &[("a", "1.yaml"), ("b", "1.yaml")], &[]), @r#"
+        a from 1.yaml
+        1.yaml:3:23: a schedule has 5 fields (minute hour day month weekday), or 6 with seconds first; this one has 1
+        "#);
+        insta::assert_snapshot!(check(&[("1.yaml", "jobs: [")], &[("a", "1.yaml")], &[]), @r#"
+        1.yaml:1:7: not YAML: unclosed bracket '['
+        "#);
         insta::assert_snapshot!(check(&[("2.yaml", "jobs: {}")], &[("a", "1.yaml")], &[]), @"a is gone");
     }
 
@@ -110,9 +115,18 @@ mod tests {
         let one = format!("jobs:\n  a: {A}\n");
         let bad = format!("jobs:\n  a: {BAD}\n");
         let owned = [("a", "2.yaml")];
-        insta::assert_snapshot!(check(&[("1.yaml", &one), ("2.yaml", &one)], &owned, &[]), @"");
-        insta::assert_snapshot!(check(&[("1.yaml", &one), ("2.yaml", &bad)], &owned, &[]), @"");
+        insta::assert_snapshot!(check(&[("1.yaml", &one), ("2.yaml", &one)], &owned, &[]), @r#"
+        a from 2.yaml
+        1.yaml:2:3: job a is also at 2.yaml:2, which stays in force; rename one
+        2.yaml:2:3: job a is also at 1.yaml:2; this one stays in force
+        "#);
+        insta::assert_snapshot!(check(&[("1.yaml", &one), ("2.yaml", &bad)], &owned, &[]), @r#"
+        1.yaml:2:3: job a belongs to 2.yaml, which has an error; the last good version stays in force
+        2.yaml:2:23: a schedule has 5 fields (minute hour day month weekday), or 6 with seconds first; this one has 1
+        "#);
         insta::assert_snapshot!(check(&[("1.yaml", &one)], &owned, &[]), @"a from 1.yaml");
-        insta::assert_snapshot!(check(&[("1.yaml", &one)], &[], &["a"]), @"");
+        insta::assert_snapshot!(check(&[("1.yaml", &one)], &[], &["a"]), @r#"
+        1.yaml:2:3: job a was made by `jobs apply`, which stays in force; rename this one, or delete that one first
+        "#);
     }
 }
