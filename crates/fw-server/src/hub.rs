@@ -346,6 +346,7 @@ impl Shell {
         let Decisions { appends, effects } = decisions;
         let mut changes = Vec::with_capacity(appends.len());
         let mut rows = Vec::with_capacity(appends.len());
+        let now = self.parts.clock.now();
         for (id, append) in appends {
             let finished = append.finished.as_deref();
             let Some(run) = finished.or_else(|| self.hub.run(id)) else { continue };
@@ -357,7 +358,10 @@ impl Shell {
                 events: append.events,
                 finished: finished.map(|run| Box::new(run.view(Vec::new()))),
                 summary,
-                fire: self.fires.remove(&id),
+                fire: self.fires.remove(&id).map(|fire| NewFire {
+                    lag_ms: fire.lag_ms.map(|_| now.since(fire.from).as_millis()),
+                    ..fire
+                }),
             });
         }
         let outcome = if rows.is_empty() { Ok(()) } else { self.parts.store.commit(rows).await };

@@ -328,7 +328,7 @@ pub(super) async fn raw(
     let last =
         written.into_iter().filter(|(of, ..)| *of == host).max_by_key(|(_, attempt, _)| *attempt);
     let (attempt, durable) =
-        last.map_or((1, Offsets::default()), |(_, attempt, durable)| (attempt, durable));
+        last.map_or_else(|| (1, Offsets::default()), |(_, attempt, durable)| (attempt, durable));
     let source = Source { store: app.store.clone(), run: id, host, attempt, stream: query.stream };
     let dropped = stream_dropped(&durable, query.stream);
     let gaps = if dropped > 0 { source.gaps().await? } else { String::new() };
