@@ -37,11 +37,8 @@ pub(super) fn belonging_to(dir: &Path) -> Vec<Pid> {
         all.iter().filter(|process| process.names(name, dir)).map(|process| process.pid).collect();
     loop {
         let before = found.len();
-        let groups: BTreeSet<_> = all
-            .iter()
-            .filter(|process| found.contains(&process.pid))
-            .filter_map(|process| inner(process))
-            .collect();
+        let groups: BTreeSet<_> =
+            all.iter().filter(|process| found.contains(&process.pid)).filter_map(inner).collect();
         let more = all.iter().filter(|process| {
             found.contains(&process.parent)
                 || inner(process).is_some_and(|group| groups.contains(&group))

@@ -5,6 +5,8 @@
 //! again may have another port. When the fleet is dropped, also by a test that panics, every
 //! process of it is ended, and after a panic all logs are printed.
 
+#![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
+
 mod leftovers;
 mod process;
 
@@ -117,6 +119,8 @@ pub struct Fleet {
     /// Between agents and server.
     pub proxy: Proxy,
     addr: Option<SocketAddr>,
+    /// The first admin's token, kept apart: the data directory may be replaced by a backup.
+    token: PathBuf,
     http: reqwest::Client,
 }
 
@@ -148,8 +152,11 @@ impl Fleet {
         let server = Process::new(command, dir.path().join("server.log"), dir.path().join("home"));
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build();
         let http = http.expect("a client of plain HTTP");
-        let mut fleet = Self { binary: binary.into(), dir, server, proxy, addr: None, http };
+        let token = dir.path().join("admin.token");
+        let mut fleet = Self { binary: binary.into(), dir, server, proxy, addr: None, token, http };
         fleet.start_server().await;
+        let written = fleet.data_dir().join("admin.token");
+        fs::copy(written, &fleet.token).expect("the first start writes a token");
         fleet
     }
 
@@ -220,7 +227,7 @@ impl Fleet {
         command.extend(args.iter().map(OsString::from));
         let mut command = Process::prepare(&command, &self.dir.path().join("home"));
         command.env("FLEETWRIGHT_SERVER", self.url());
-        command.env("FLEETWRIGHT_TOKEN_FILE", self.data_dir().join("admin.token"));
+        command.env("FLEETWRIGHT_TOKEN_FILE", &self.token);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().expect("the binary starts")
     }
@@ -275,7 +282,7 @@ impl Fleet {
 
     /// Asks the API; `path` is below `/api/v1`. `None` when the server is away or has no such thing.
     pub async fn get(&self, path: &str) -> Option<Value> {
-        let token = fs::read_to_string(self.data_dir().join("admin.token")).ok()?;
+        let token = fs::read_to_string(&self.token).ok()?;
         let request = self.http.get(format!("{}/api/v1{path}", self.url()));
         let answer = request.bearer_auth(token.trim()).send().await.ok()?;
         let body = answer.error_for_status().ok()?.bytes().await.ok()?;
@@ -324,6 +331,55 @@ impl Fleet {
     pub async fn task_is(&self, id: &str, state: &str) -> Value {
         let what = format!("a task that is {state}");
         self.run_when(id, &what, |run| run["tasks"][0]["state"] == state).await
+    }
+
+    /// The exact stored bytes of one stream, as `runs logs --raw` prints them.
+    ///
+    /// # Panics
+    /// The command line does not end.
+    pub async fn raw(&self, id: &str, host: &str, stream: &str) -> Output {
+        self.cli(&["runs", "logs", id, "--host", host, "--stream", stream, "--raw"]).await
+    }
+
+    /// Begins `text` in a shell on one host, in [`Fleet::scratch`], and gives the run's id.
+    ///
+    /// # Panics
+    /// It is refused.
+    pub async fn begin_shell(&self, host: &str, args: &[&str], text: &str) -> String {
+        let scratch = self.scratch().display().to_string();
+        let mut line = vec![host, "--cwd", &scratch];
+        line.extend(args);
+        line.extend(["--shell", text]);
+        self.begin(&line).await
+    }
+
+    /// Likewise, and waits for the end.
+    ///
+    /// # Panics
+    /// It is refused, or does not end.
+    pub async fn run_shell(&self, host: &str, args: &[&str], text: &str) -> (String, Value) {
+        let id = self.begin_shell(host, args, text).await;
+        let run = self.ended(&id).await;
+        (id, run)
+    }
+
+    /// Makes an empty file in [`Fleet::scratch`]: what a command waits for.
+    ///
+    /// # Panics
+    /// It cannot be made.
+    pub fn touch(&self, file: &str) {
+        fs::write(self.scratch().join(file), "").expect("a new file");
+    }
+
+    /// Waits until a command has written at least one line to this file.
+    ///
+    /// # Panics
+    /// It never does.
+    pub async fn written(&self, file: &str) -> Vec<String> {
+        wait_for(&format!("a line in {file}"), PATIENCE, async || {
+            Some(self.lines(file)).filter(|lines| !lines.is_empty())
+        })
+        .await
     }
 
     /// Makes a join string.
@@ -417,8 +473,14 @@ impl Fleet {
     /// The processes of the fleet that live now: servers, agents, supervisors and commands.
     #[must_use]
     pub fn processes(&self) -> usize {
-        leftovers::belonging_to(self.dir.path()).len()
+        processes_of(self.dir.path())
     }
+}
+
+/// The living processes of the fleet that has, or had, its files in `dir`.
+#[must_use]
+pub fn processes_of(dir: &Path) -> usize {
+    leftovers::belonging_to(dir).len()
 }
 
 impl Drop for Fleet {
