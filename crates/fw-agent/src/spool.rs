@@ -172,20 +172,32 @@ impl Spool {
         start().map_err(|source| SpawnError::Supervisor { key, source })
     }
 
-    /// Makes a task's directory, complete before it has its name.
+    /// Makes a task's directory, complete before it has its name: also with room for the status.
+    /// A supervisor that found no room could not even say so.
     fn make_dir(&self, key: TaskKey) -> io::Result<(File, File)> {
         let staging = self.dir.join(format!("{PASSING}new-{key}"));
         if staging.exists() {
             fs::remove_dir_all(&staging)?;
         }
-        DirBuilder::new().mode(0o700).create(&staging)?;
+        let made = Self::fill_dir(&staging);
+        if made.is_err() {
+            // What a full disk took may be what another task needs.
+            drop(fs::remove_dir_all(&staging));
+        }
+        let made = made?;
+        fs::rename(&staging, self.task_dir(key))?;
+        Ok(made)
+    }
+
+    fn fill_dir(staging: &Path) -> io::Result<(File, File)> {
+        DirBuilder::new().mode(0o700).create(staging)?;
+        files::reserve(staging, files::STATUS)?;
         let control = staging.join(files::CONTROL);
         os::mkfifo(&control)?;
         let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
         let control = File::options().read(true).write(true).custom_flags(flags).open(control)?;
         let log =
             File::options().append(true).create(true).mode(0o600).open(staging.join(files::LOG))?;
-        fs::rename(&staging, self.task_dir(key))?;
         Ok((control, log))
     }
 

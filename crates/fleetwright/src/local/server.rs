@@ -13,7 +13,7 @@ pub(crate) fn serve(config: &ServerConfig) -> anyhow::Result<()> {
     config.check()?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let running = start(config).await?;
-        info!("server listens on {}", running.url);
+        info!(server.addr = %running.addr, "server listens on {}", running.url);
         if running.first_token.is_some() {
             info!("first admin token written to {}", config.data_dir.join("admin.token").display());
         }

@@ -109,7 +109,6 @@ fn read_spec() -> io::Result<Spec> {
 /// Starts the command. From the moment that `started` is there, it may have run.
 fn begin(dir: &Path, key: &str, spec: &Spec) -> Result<(Running, Contain), Refusal> {
     let prepared = child::prepare(spec)?;
-    files::reserve(dir, files::STATUS).map_err(|error| disk(&error))?;
     let contain = Contain::cgroup(&format!("{key}-{}", std::process::id()));
     let first = contain.unwrap_or_else(Contain::without_cgroup);
     match attempt(dir, &prepared, &first) {
