@@ -271,7 +271,10 @@ fn is_whole(run: &Run, live: &Live, filter: &LogFilter) -> bool {
             let unwanted = filter.stream.is_some_and(|only| only != stream);
             unwanted || (reached.bytes >= bytes && reached.dropped >= dropped)
         };
-        all(Stream::Stdout, task.stdout_bytes, task.stdout_dropped_bytes)
+        // Who was lost never said how much it wrote: then only the stream itself knows its end.
+        let known = task.started_at.is_none() || task.stdout_sha256.is_some();
+        known
+            && all(Stream::Stdout, task.stdout_bytes, task.stdout_dropped_bytes)
             && all(Stream::Stderr, task.stderr_bytes, task.stderr_dropped_bytes)
     })
 }

@@ -340,6 +340,18 @@ pub enum Reported {
     Unknown(#[n(0)] String),
 }
 
+impl Reported {
+    /// Cuts texts for people to [`MAX_TEXT`] bytes.
+    pub fn cut(&mut self) {
+        let text = match self {
+            Self::Refused(refusal) => &mut refusal.message,
+            Self::Unknown(why) => why,
+            Self::NotKnown | Self::Queued | Self::Started(_) | Self::Ended(_) => return,
+        };
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+    }
+}
+
 /// How a task's main process ended.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Ended {

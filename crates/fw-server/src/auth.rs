@@ -237,7 +237,7 @@ pub(crate) fn client(config: &Config, peer: &Peer, headers: &HeaderMap) -> IpAdd
 }
 
 /// An IPv6 customer has a whole /64 (RFC 6177), so that is what is limited.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),

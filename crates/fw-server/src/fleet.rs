@@ -57,7 +57,10 @@ pub(crate) fn view(row: HostRow, online: &BTreeSet<HostId>) -> api::Host {
     };
     let offline_since = match state {
         HostState::Online => None,
-        HostState::Offline | HostState::Revoked | HostState::Duplicate => row.offline_since,
+        // After a crash of the server nobody noted the end of the link.
+        HostState::Offline | HostState::Revoked | HostState::Duplicate => {
+            row.offline_since.or(row.last_seen)
+        }
     };
     let policy = row.policy.map(|mode| match mode {
         PolicyMode::Observe => "observe".to_owned(),

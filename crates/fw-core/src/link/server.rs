@@ -230,7 +230,14 @@ impl Link {
 
     /// An end counts only when all the output before it is durable; the host tells it again.
     fn counts(&mut self, report: &Report) -> bool {
-        let Reported::Ended(ended) = &report.state else { return true };
+        let ended = match &report.state {
+            Reported::Ended(ended) => ended,
+            Reported::Refused(_) | Reported::Unknown(_) => {
+                self.durable.remove(&report.key);
+                return true;
+            }
+            Reported::NotKnown | Reported::Queued | Reported::Started(_) => return true,
+        };
         let durable = self.durable.get(&report.key).copied().unwrap_or_default();
         let whole = durable.total() >= ended.output.total();
         if whole {

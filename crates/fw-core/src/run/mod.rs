@@ -13,7 +13,7 @@ mod step;
 pub use event::{Actor, Event, Kind, Ruling};
 pub use state::{Run, Task};
 pub(crate) use step::late_text;
-pub use step::{Effect, NotPlanned};
+pub use step::{Effect, News, NotPlanned};
 
 #[cfg(test)]
 mod tests;

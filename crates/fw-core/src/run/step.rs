@@ -28,6 +28,19 @@ pub enum Effect {
     Ended(RunState),
 }
 
+/// What a report would change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// Nothing.
+    None,
+    /// Nothing, but the host is to be told that its last word is recorded.
+    Again,
+    /// The host does not know the task.
+    NeverStarted,
+    /// The run.
+    Event,
+}
+
 /// A history that does not begin with [`Kind::Planned`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a run's first event must be its plan")]
@@ -115,6 +128,33 @@ impl Run {
         let turns = self.plan.limits.takes_turns() && self.plan.incarnation == incarnation;
         let from = if turns { now.max(self.created_at) } else { self.created_at };
         from + self.plan.limits.start_within
+    }
+
+    /// What a host's report would change.
+    #[must_use]
+    pub fn news(&self, host: HostId, said: &Reported) -> News {
+        let Some(task) = self.tasks.get(&host) else { return News::None };
+        let confirmed = task.confirmed_at.is_some();
+        match said {
+            Reported::NotKnown if task.state.is_final() => News::None,
+            Reported::NotKnown if !confirmed => News::NeverStarted,
+            Reported::Queued if confirmed || task.state.is_final() || self.waits(host, task) => {
+                News::None
+            }
+            Reported::Started(_) if confirmed || task.state.is_final() => News::None,
+            Reported::Ended(_) | Reported::Refused(_) | Reported::Unknown(_)
+                if task.heard_out() =>
+            {
+                News::Again
+            }
+            Reported::NotKnown | Reported::Queued | Reported::Started(_) => News::Event,
+            Reported::Ended(_) | Reported::Refused(_) | Reported::Unknown(_) => News::Event,
+        }
+    }
+
+    /// Whether a host is known to hold the task back until it has a slot.
+    fn waits(&self, host: HostId, task: &Task) -> bool {
+        task.state == TaskState::Queued && !self.undispatched.contains(&(task.place, host))
     }
 
     fn dispatched(&mut self, host: HostId, not_after: Timestamp, at: Timestamp) -> Option<Effect> {
@@ -317,11 +357,19 @@ impl Task {
         state
     }
 
+    /// Whether the verdict is what the host said: its report may come again, and is not late then.
+    fn told(&self) -> bool {
+        self.finished_at.is_some() || self.message.is_some()
+    }
+
+    /// Whether a last word of the host would say nothing new.
+    fn heard_out(&self) -> bool {
+        self.state.is_final() && (self.told() || self.late.is_some())
+    }
+
     /// Notes what a host says after the verdict; whether it is to be told that this is recorded.
     fn hear_late(&mut self, said: &Reported) -> bool {
-        // The report that made the verdict may come again; it is not late then.
-        let verdict_was_the_hosts = self.finished_at.is_some() || self.message.is_some();
-        if !verdict_was_the_hosts {
+        if !self.told() {
             self.late = late_text(said).or_else(|| self.late.take());
         }
         match said {

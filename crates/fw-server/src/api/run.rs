@@ -143,12 +143,11 @@ pub(super) async fn plan_of(app: &App, id: RunId) -> Result<Plan> {
     app.store.plan(id).await?.ok_or_else(|| missing(id))
 }
 
-/// A task's end says how much it wrote; before that, the store knows how much has come.
+/// A task's end says how much it wrote; before that, and for one that never told its end, the
+/// store knows how much has come.
 async fn fill_offsets(app: &App, run: &mut api::Run) -> Result<()> {
-    let open = |task: &api::Task| {
-        matches!(task.state, TaskState::Queued | TaskState::Starting | TaskState::Running)
-    };
-    if !run.tasks.iter().any(open) {
+    let unsaid = |task: &api::Task| task.stdout_sha256.is_none();
+    if !run.tasks.iter().any(unsaid) {
         return Ok(());
     }
     let id = run.summary.id;
@@ -157,7 +156,7 @@ async fn fill_offsets(app: &App, run: &mut api::Run) -> Result<()> {
     let written = app.store.log_hosts(id).await?;
     let written: BTreeMap<_, _> =
         written.into_iter().map(|(host, attempt, durable)| ((host, attempt), durable)).collect();
-    for task in run.tasks.iter_mut().filter(|task| open(task)) {
+    for task in run.tasks.iter_mut().filter(|task| unsaid(task)) {
         let Some(durable) =
             ids.get(&task.host).and_then(|host| written.get(&(*host, task.attempt)))
         else {

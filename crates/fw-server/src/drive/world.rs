@@ -122,7 +122,15 @@ impl World {
             instance: "i".to_owned(),
         };
         let (close, heard) = (CancellationToken::new(), Arc::new(AtomicI64::new(0)));
-        let link = LinkHandle { host, id: 1, outbox, close, hello: Arc::new(hello), heard };
+        let link = LinkHandle {
+            host,
+            id: 1,
+            outbox,
+            close,
+            hello: Arc::new(hello),
+            heard,
+            ponged: Arc::default(),
+        };
         self.hub.linked(link, Vec::new()).await.unwrap();
         let starts = Arc::clone(&self.starts);
         self.tasks.spawn("host", async move {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fw_core::link::PING_EVERY;
@@ -12,14 +13,26 @@ use fw_proto::{HostId, HostName, PublicKey, Span, TaskKey};
 use fw_store::{Enrolled, Enrolment, HostRow, Standing};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::links::denial;
+use super::links::{LinkHandle, denial};
+use crate::auth::network;
 use crate::state::App;
 
 /// Tries to enrol from one address: a person who mistypes is not one of thirty a minute.
 const JOINS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("not zero");
+
+/// A join string that is no good is answered after so long at the latest.
+const LONGEST_HOLD: Duration = Duration::from_secs(10);
+
+/// Hosts that are let in at once. Each asks the store a few questions; when a whole fleet comes
+/// back, the others wait their turn instead of making all of them slow.
+const PLACES: usize = 128;
+
+/// A host that waited so long for its turn is told to come back.
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
 /// An older link that another machine's greeting puts in doubt has so long to answer a ping.
 const PROOF_OF_LIFE: Duration = Duration::from_secs(5);
@@ -31,6 +44,7 @@ type ByAddress = DefaultKeyedRateLimiter<IpAddr>;
 pub(crate) struct Admission {
     greetings: Arc<ByAddress>,
     failed_joins: Arc<ByAddress>,
+    places: Arc<Semaphore>,
 }
 
 impl Admission {
@@ -43,18 +57,28 @@ impl Admission {
         Self {
             greetings: limiter(greetings),
             failed_joins: limiter(Quota::per_minute(JOINS_PER_MINUTE)),
+            places: Arc::new(Semaphore::new(PLACES)),
         }
     }
 
     /// Whether this address may begin another handshake now.
     #[must_use]
     pub(crate) fn may_greet(&self, from: IpAddr) -> bool {
-        self.greetings.check_key(&from).is_ok()
+        self.greetings.check_key(&network(from)).is_ok()
     }
 
-    /// Whether this address may try another join string now.
-    fn may_join(&self, from: IpAddr) -> bool {
-        self.failed_joins.check_key(&from).is_ok()
+    /// Waits until this address may be told once more that its join string is no good.
+    async fn hold_back(&self, from: IpAddr) {
+        let network = network(from);
+        let ready = self.failed_joins.until_key_ready(&network);
+        // Whoever still waits after that has been slowed down enough.
+        drop(tokio::time::timeout(LONGEST_HOLD, ready).await);
+    }
+
+    /// A place among those who are being let in; `None` when it takes too long.
+    pub(crate) async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.places).acquire_owned();
+        tokio::time::timeout(LONGEST_WAIT, place).await.ok()?.ok()
     }
 
     /// Forgets addresses that have not come for a while.
@@ -74,14 +98,6 @@ pub(super) async fn enrol(
     join: &JoinRequest,
     from: IpAddr,
 ) -> Result<HostRow, Denied> {
-    if !app.admission.may_join(from) {
-        let message = "too many tries to join from this address: wait a minute".to_owned();
-        return Err(Denied {
-            reason: DeniedReason::Busy,
-            message,
-            retry_after: Some(Span::from_secs(60)),
-        });
-    }
     let name: HostName = join.name.parse().map_err(|error| {
         let message = format!("{error}; join with --name");
         Denied { reason: DeniedReason::NameInvalid, message, retry_after: None }
@@ -110,6 +126,7 @@ pub(super) async fn enrol(
         }
         Ok(Enrolled::BadInvitation) => {
             warn!(peer.address = %from, "a join string was refused: wrong, used up or expired");
+            app.admission.hold_back(from).await;
             Err(denied(DeniedReason::Invitation))
         }
         Err(error) => Err(unavailable(&error)),
@@ -142,9 +159,11 @@ pub(super) async fn no_clone(app: &App, host: HostId, hello: &Hello) -> Result<(
         Rival::Supersedes => return Ok(()),
         Rival::CloneIfAlive => {}
     }
-    let asked_at = app.clock.now();
-    let alive = older.outbox.try_send(FromServer::Ping(u64::MAX)).is_ok()
-        && answers(&older, asked_at).await;
+    // Only the answer to this very ping proves that the older link lives: what else it brings may
+    // have lain in a buffer.
+    let number = rand::random::<u64>() | 1 << 63;
+    let asked = older.outbox.try_send(FromServer::Ping(number)).is_ok();
+    let alive = asked && answers(&older, number).await;
     if !alive {
         return Ok(());
     }
@@ -154,14 +173,15 @@ pub(super) async fn no_clone(app: &App, host: HostId, hello: &Hello) -> Result<(
     Err(denied(DeniedReason::Duplicate))
 }
 
-async fn answers(link: &super::links::LinkHandle, asked_at: fw_proto::Timestamp) -> bool {
+async fn answers(link: &LinkHandle, number: u64) -> bool {
+    let answered = || link.ponged.load(Ordering::Relaxed) == number;
     let heard = async {
         let mut look = tokio::time::interval(Duration::from_millis(50));
-        while link.heard_at() <= asked_at && !link.outbox.is_closed() {
+        while !answered() && !link.outbox.is_closed() {
             look.tick().await;
         }
     };
-    tokio::time::timeout(PROOF_OF_LIFE, heard).await.is_ok() && !link.outbox.is_closed()
+    tokio::time::timeout(PROOF_OF_LIFE, heard).await.is_ok() && answered()
 }
 
 /// What a host that is let in is told.
@@ -182,6 +202,11 @@ pub(super) async fn welcome(app: &App, row: &HostRow, hello: &Hello) -> Result<W
         ping_every: PING_EVERY,
         resume: resume(&hello.tasks, &keys.into_iter().zip(durable).collect()),
     })
+}
+
+/// The server is letting in as many hosts as it can.
+pub(super) fn busy() -> Denied {
+    Denied { retry_after: Some(Span::from_secs(5)), ..denied(DeniedReason::Busy) }
 }
 
 pub(super) fn denied(reason: DeniedReason) -> Denied {

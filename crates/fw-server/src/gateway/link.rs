@@ -18,7 +18,7 @@ use fw_proto::frame::{
 use fw_proto::record::Offsets;
 use fw_proto::{HostId, PublicKey, RunId};
 use fw_rt::noise::{self, Session};
-use fw_store::{Changed, HostRow, NewChunk};
+use fw_store::{Changed, HostRow, NewChunk, Standing};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -37,6 +37,9 @@ const SEND: Duration = Duration::from_secs(30);
 
 /// How often the link looks at the time.
 const TICK: Duration = Duration::from_secs(5);
+
+/// Runs that a link knows to have a task on its host; more than any host has at once.
+const KNOWN_RUNS: usize = 256;
 
 /// Tells apart the links of one host.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -79,16 +82,17 @@ pub(super) async fn serve(app: App, mut socket: WebSocket, peer: SocketAddr) {
     let close = app.tasks.token().child_token();
     let heard = Arc::new(AtomicI64::new(now.as_millis()));
     let mut agent = Agent {
+        link: Link::new(app.clock.steady()),
         app,
         socket,
         session,
-        link: Link::new(now),
         key,
         peer: peer.ip(),
         id,
         outbox,
         close,
         heard,
+        ponged: Arc::new(AtomicU64::new(0)),
         storing: FuturesOrdered::new(),
         owned: BTreeSet::new(),
         name: None,
@@ -130,6 +134,7 @@ struct Agent {
     outbox: mpsc::Sender<FromServer>,
     close: CancellationToken,
     heard: Arc<AtomicI64>,
+    ponged: Arc<AtomicU64>,
     storing: FuturesOrdered<BoxFuture<'static, Result<Offsets, fw_store::Error>>>,
     /// Runs that are known to have a task on this host.
     owned: BTreeSet<RunId>,
@@ -153,7 +158,7 @@ impl Agent {
                     }
                 }
                 _ = tick.tick() => {
-                    let outputs = self.link.tick(self.app.clock.now());
+                    let outputs = self.link.tick(self.app.clock.steady());
                     self.perform(outputs).await?;
                 }
             }
@@ -174,7 +179,10 @@ impl Agent {
         self.heard.store(now.as_millis(), Ordering::Relaxed);
         match frame::decode::<FromAgent<'_>>(&plain)? {
             Decoded::Frame(frame) => {
-                let outputs = self.link.frame(frame, now);
+                if let FromAgent::Pong(number) = &frame {
+                    self.ponged.store(*number, Ordering::Relaxed);
+                }
+                let outputs = self.link.frame(frame, self.app.clock.steady());
                 self.perform(outputs).await
             }
             Decoded::Unknown => {
@@ -190,8 +198,13 @@ impl Agent {
             match output {
                 Output::Send(frame) => self.send(&frame).await?,
                 Output::Admit(hello) => {
-                    let found = admit::known(&self.app, self.key).await;
+                    let place = self.app.admission.place().await;
+                    let found = match &place {
+                        Some(_) => admit::known(&self.app, self.key).await,
+                        None => Err(admit::busy()),
+                    };
                     todo.extend(self.let_in(found, hello).await?);
+                    drop(place);
                 }
                 Output::Enrol(join) => {
                     let enrolled = admit::enrol(&self.app, self.key, &join, self.peer).await;
@@ -245,11 +258,24 @@ impl Agent {
                     close: self.close.clone(),
                     hello: Arc::new(Hello { tasks: Vec::new(), ..hello }),
                     heard: Arc::clone(&self.heard),
+                    ponged: Arc::clone(&self.ponged),
                 };
                 self.app.hub.linked(handle, digest).await?;
+                self.still_welcome(row.id).await?;
                 Ok(Vec::new())
             }
         }
+    }
+
+    /// Someone may have revoked or removed the host while it was let in, and found no link to close.
+    async fn still_welcome(&mut self, host: HostId) -> Result<(), End> {
+        let why = match self.app.store.host(host).await?.map(|row| row.standing) {
+            Some(Standing::Active) => return Ok(()),
+            Some(Standing::Revoked) => DeniedReason::Revoked,
+            Some(Standing::Duplicate) => DeniedReason::Duplicate,
+            None => DeniedReason::UnknownKey,
+        };
+        Ok(self.app.hub.forget_host(host, why).await?)
     }
 
     async fn check(
@@ -302,6 +328,10 @@ impl Agent {
         let owns =
             self.app.hub.owns(host, run).await? || self.app.store.task(run, host).await?.is_some();
         if owns {
+            // A cache: what was forgotten is asked again.
+            if self.owned.len() >= KNOWN_RUNS {
+                self.owned.clear();
+            }
             self.owned.insert(run);
         }
         Ok(owns)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use fw_proto::frame::{Denied, DeniedReason, FromServer, Hello};
 use fw_proto::{HostId, Timestamp};
@@ -29,6 +29,8 @@ pub(crate) struct LinkHandle {
     pub(crate) hello: Arc<Hello>,
     /// When it was last heard, milliseconds since the epoch.
     pub(crate) heard: Arc<AtomicI64>,
+    /// The number of the last ping that it answered.
+    pub(crate) ponged: Arc<AtomicU64>,
 }
 
 impl LinkHandle {

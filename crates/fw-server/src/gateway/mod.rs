@@ -37,6 +37,11 @@ async fn upgrade(
     headers: HeaderMap,
     ws: WebSocketUpgrade,
 ) -> Response {
+    // Agents send no Origin (RFC 6454); a browser always does, and has no business here.
+    if headers.contains_key(axum::http::header::ORIGIN) {
+        return Failure::from(Problem::new(Code::Forbidden, "this is for agents, not for pages"))
+            .into_response();
+    }
     // Behind a proxy the limits are those of whom it speaks for.
     let from = SocketAddr::new(client(&app.config, &peer, &headers), peer.address.port());
     // Before any key arithmetic: an address that keeps knocking is made to wait.

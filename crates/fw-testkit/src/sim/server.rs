@@ -121,7 +121,7 @@ impl Server {
                 Output::Send(frame) => out.push((host, frame)),
                 Output::Admit(hello) => {
                     todo.extend(link.admit(welcome(store, self.epoch, host, &hello, now)));
-                    self.hub.linked(host, hello.tasks);
+                    self.hub.linked(host, hello.tasks, now);
                 }
                 Output::Store(chunk) => {
                     let durable = store.store(host, &chunk);

@@ -8,14 +8,17 @@
 //! It also holds what is not history: who is linked. A fresh hub knows nobody, and
 //! gives its hosts [`GRACE`] to come back before it rules on any of them.
 
+mod active;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use fw_proto::api::{self, Offline, RunState, TaskState};
+use fw_proto::api::{self, RunState, TaskState};
 use fw_proto::frame::{Report, Reported};
 use fw_proto::{HostId, Incarnation, RunId, Span, TaskKey, Timestamp};
 
-use crate::plan::{ONLY_NODE, Plan};
-use crate::run::{self, Actor, Event, Kind, Ruling, Run};
+use self::active::{Active, Due, Silent};
+use crate::plan::Plan;
+use crate::run::{self, Actor, Event, Kind, News, Ruling, Run};
 
 /// After a start, so long may hosts take to link before any is ruled on for being away:
 /// twice the longest pause between an agent's tries. Tests make it shorter.
@@ -34,37 +37,6 @@ pub struct Hub {
     touched: BTreeSet<RunId>,
     heard: BTreeMap<RunId, Vec<(HostId, Reported)>>,
     pending: Decisions,
-}
-
-/// A run that has not ended, and what is known of its hosts.
-#[derive(Debug)]
-struct Active {
-    run: Run,
-    /// Undispatched hosts that could begin now, by their place in the plan.
-    ready: BTreeSet<(u32, HostId)>,
-    silent: Silent,
-    wake: Option<Timestamp>,
-}
-
-/// Hosts in flight that are not linked, by when they count as lost.
-#[derive(Debug, Default)]
-struct Silent {
-    lost_at: BTreeMap<HostId, Timestamp>,
-    by_time: BTreeSet<(Timestamp, HostId)>,
-}
-
-impl Silent {
-    fn insert(&mut self, host: HostId, lost_at: Timestamp) {
-        self.remove(host);
-        self.lost_at.insert(host, lost_at);
-        self.by_time.insert((lost_at, host));
-    }
-
-    fn remove(&mut self, host: HostId) {
-        if let Some(at) = self.lost_at.remove(&host) {
-            self.by_time.remove(&(at, host));
-        }
-    }
 }
 
 /// What the hub wants done: first the appends, as one transaction, then the effects.
@@ -139,6 +111,21 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// The run that it belongs to.
+    #[must_use]
+    pub const fn run(&self) -> RunId {
+        match self {
+            Self::Start { key, .. }
+            | Self::Cancel { key, .. }
+            | Self::Settle { key, .. }
+            | Self::Query { key, .. } => key.run,
+            Self::Late { report, .. } => report.key.run,
+            Self::Ended { run, .. } => *run,
+        }
+    }
+}
+
 impl Hub {
     /// A hub for this life of the store, which knows nobody yet and gives them `grace` to come.
     #[must_use]
@@ -183,14 +170,20 @@ impl Hub {
     }
 
     /// A host has linked, and says which tasks it has not been told are settled.
-    pub fn linked(&mut self, host: HostId, digest: Vec<Report>) {
+    pub fn linked(&mut self, host: HostId, digest: Vec<Report>, now: Timestamp) {
         self.online.insert(host);
         let known: BTreeSet<TaskKey> = digest.iter().map(|report| report.key).collect();
         digest.into_iter().for_each(|report| self.reported(host, report));
         for id in self.by_host.get(&host).cloned().unwrap_or_default() {
             let Some(active) = self.runs.get_mut(&id) else { continue };
             let restored = active.run.plan.incarnation != self.incarnation;
-            self.pending.effects.extend(active.host_linked(host, &known, restored));
+            match active.host_linked(host, &known, restored) {
+                Due::Nothing => {}
+                Due::Effect(effect) => self.pending.effects.push(effect),
+                Due::Ruling(ruling) => {
+                    self.apply(id, Actor::Server, Kind::Ruled { hosts: vec![host], ruling }, now);
+                }
+            }
             self.touched.insert(id);
         }
     }
@@ -209,7 +202,8 @@ impl Hub {
     }
 
     /// A host said what became of a task.
-    pub fn reported(&mut self, host: HostId, report: Report) {
+    pub fn reported(&mut self, host: HostId, mut report: Report) {
+        report.state.cut();
         let run = report.key.run;
         let active = self.runs.get(&run).and_then(|active| active.run.tasks.get(&host));
         if active.is_some_and(|task| task.attempt == report.key.attempt) {
@@ -235,6 +229,22 @@ impl Hub {
             };
             self.apply(id, Actor::Server, Kind::Ruled { hosts: vec![host], ruling }, now);
         }
+    }
+
+    /// The time of day was set ahead by so much: nobody was silent for that long.
+    pub fn clock_jumped(&mut self, by: Span, now: Timestamp, grace: Span) {
+        self.rules_from = now + grace;
+        for (id, active) in &mut self.runs {
+            active.silent.shift(by);
+            self.touched.insert(*id);
+        }
+    }
+
+    /// Lets go of a run that could not be committed.
+    pub fn abandon(&mut self, id: RunId) {
+        let Some(active) = self.runs.remove(&id) else { return };
+        active.run.tasks.keys().for_each(|host| forget(&mut self.by_host, *host, id));
+        self.wakes.retain(|(_, run)| *run != id);
     }
 
     /// A secret that a dispatched task needs is gone: nothing was sent.
@@ -318,7 +328,9 @@ impl Hub {
         for host in open.map(|(host, _)| *host).collect::<Vec<_>>() {
             self.by_host.entry(host).or_default().insert(id);
             if self.online.contains(&host) {
-                self.pending.effects.extend(active.host_linked(host, &BTreeSet::new(), restored));
+                if let Due::Effect(effect) = active.host_linked(host, &BTreeSet::new(), restored) {
+                    self.pending.effects.push(effect);
+                }
             } else {
                 active.host_unlinked(host, self.started_at);
             }
@@ -327,21 +339,32 @@ impl Hub {
         self.touched.insert(id);
     }
 
-    /// Turns what hosts said about one run into events.
+    /// Turns what hosts said about one run into events. What says nothing new becomes none.
     fn hear(&mut self, id: RunId, reports: Vec<(HostId, Reported)>, now: Timestamp) {
         let Some(active) = self.runs.get(&id) else { return };
-        let unconfirmed = |host: &HostId| {
-            active.run.tasks.get(host).is_some_and(|task| task.confirmed_at.is_none())
-        };
-        let (asked, reports): (Vec<_>, Vec<_>) = reports
-            .into_iter()
-            .partition(|(host, said)| *said == Reported::NotKnown && unconfirmed(host));
-        if !asked.is_empty() && active.run.plan.incarnation != self.incarnation {
-            let hosts = asked.into_iter().map(|(host, _)| host).collect();
-            self.apply(id, Actor::Server, Kind::Asked { hosts }, now);
+        let (mut asked, mut news) = (Vec::new(), Vec::new());
+        for (host, said) in reports {
+            match active.run.news(host, &said) {
+                News::None => {}
+                News::Again => {
+                    self.pending.effects.extend(active.effect(run::Effect::Settle(host)));
+                }
+                News::NeverStarted => asked.push(host),
+                News::Event => news.push((host, said)),
+            }
         }
-        if !reports.is_empty() {
-            self.apply(id, Actor::Server, Kind::Reported { reports }, now);
+        let cancelled = active.run.cancel_requested_at.is_some();
+        if !asked.is_empty() && active.run.plan.incarnation != self.incarnation {
+            let ruling = Ruling::CancelledUnsent;
+            let kind = if cancelled {
+                Kind::Ruled { hosts: asked, ruling }
+            } else {
+                Kind::Asked { hosts: asked }
+            };
+            self.apply(id, Actor::Server, kind, now);
+        }
+        if !news.is_empty() {
+            self.apply(id, Actor::Server, Kind::Reported { reports: news }, now);
         }
     }
 
@@ -392,141 +415,6 @@ fn forget(by_host: &mut BTreeMap<HostId, BTreeSet<RunId>>, host: HostId, run: Ru
         runs.remove(&run);
         if runs.is_empty() {
             by_host.remove(&host);
-        }
-    }
-}
-
-impl Active {
-    fn key(&self, attempt: u16) -> TaskKey {
-        TaskKey { run: self.run.id, node: ONLY_NODE, attempt }
-    }
-
-    /// What is due to a host that has just linked and named the tasks it knows.
-    fn host_linked(
-        &mut self,
-        host: HostId,
-        known: &BTreeSet<TaskKey>,
-        restored: bool,
-    ) -> Vec<Effect> {
-        let Some(task) = self.run.tasks.get(&host).filter(|task| !task.state.is_final()) else {
-            return Vec::new();
-        };
-        let key = self.key(task.attempt);
-        self.silent.remove(host);
-        if known.contains(&key) {
-            let cancel = self.run.cancel_requested_at.map(|_| Effect::Cancel { host, key });
-            return cancel.into_iter().collect();
-        }
-        let must_ask = task.confirmed_at.is_some() || (restored && !task.asked);
-        match task.not_after {
-            _ if must_ask => vec![Effect::Query { host, key }],
-            Some(not_after) => vec![Effect::Start { host, key, not_after }],
-            None => {
-                self.ready.insert((task.place, host));
-                Vec::new()
-            }
-        }
-    }
-
-    fn host_unlinked(&mut self, host: HostId, since: Timestamp) {
-        let Some(task) = self.run.tasks.get(&host).filter(|task| !task.state.is_final()) else {
-            return;
-        };
-        self.ready.remove(&(task.place, host));
-        if task.dispatched_at.is_some() || task.confirmed_at.is_some() {
-            self.silent.insert(host, self.run.lost_at(task, since));
-        }
-    }
-
-    /// Keeps `ready` and `silent` true after a host's task has changed.
-    fn follow(
-        &mut self,
-        host: HostId,
-        online: &BTreeSet<HostId>,
-        incarnation: Incarnation,
-        now: Timestamp,
-    ) {
-        let Some(task) = self.run.tasks.get(&host) else { return };
-        let place = (task.place, host);
-        let may_begin = task.asked || self.run.plan.incarnation == incarnation;
-        let waits = self.run.undispatched.contains(&place);
-        if waits && may_begin && online.contains(&host) {
-            self.ready.insert(place);
-        } else {
-            self.ready.remove(&place);
-        }
-        if task.state.is_final() {
-            self.silent.remove(host);
-        } else if !waits && !online.contains(&host) && !self.silent.lost_at.contains_key(&host) {
-            self.silent.insert(host, self.run.lost_at(task, now));
-        }
-    }
-
-    /// Hosts that will not begin because the failures are used up.
-    fn overspent(&self) -> Option<Kind> {
-        let hosts: Vec<_> = self.run.undispatched.iter().map(|(_, host)| *host).collect();
-        (self.run.budget_spent() && !hosts.is_empty())
-            .then_some(Kind::Ruled { hosts, ruling: Ruling::BudgetSpent })
-    }
-
-    /// Hosts in flight that have been silent for too long.
-    fn lost(&self, now: Timestamp) -> Option<Kind> {
-        let hosts: Vec<_> = self
-            .silent
-            .by_time
-            .iter()
-            .take_while(|(at, _)| *at <= now)
-            .map(|(_, host)| *host)
-            .collect();
-        (!hosts.is_empty()).then_some(Kind::Ruled { hosts, ruling: Ruling::Lost })
-    }
-
-    /// Hosts whose turn has come and that are away, for as long as they are waited for.
-    fn away(&self, now: Timestamp, rules_from: Timestamp) -> Option<Kind> {
-        let room = self.run.room() as usize;
-        let due = now >= self.run.offline_until().max(rules_from);
-        if !due || room == 0 || self.run.undispatched.len() == self.ready.len() {
-            return None;
-        }
-        let ruling = match self.run.plan.limits.offline {
-            Offline::Wait(_) | Offline::Fail => Ruling::OfflineFailed,
-            Offline::Skip => Ruling::OfflineSkipped,
-        };
-        let hosts = self
-            .run
-            .undispatched
-            .difference(&self.ready)
-            .take(room)
-            .map(|(_, host)| *host)
-            .collect();
-        Some(Kind::Ruled { hosts, ruling })
-    }
-
-    /// Hosts that begin now: never more in flight than `parallel`, nor than failures left.
-    fn dispatch(&self, now: Timestamp, incarnation: Incarnation) -> Option<Kind> {
-        let room = self.run.room() as usize;
-        let hosts: Vec<_> = self.ready.iter().take(room).map(|(_, host)| *host).collect();
-        (!hosts.is_empty())
-            .then(|| Kind::Dispatched { hosts, not_after: self.run.not_after(now, incarnation) })
-    }
-
-    fn wakes_at(&self, rules_from: Timestamp) -> Option<Timestamp> {
-        let away = self.run.undispatched.len() > self.ready.len() && self.run.room() > 0;
-        let offline = away.then(|| self.run.offline_until().max(rules_from));
-        let lost = self.silent.by_time.first().map(|(at, _)| *at);
-        offline.into_iter().chain(lost).min()
-    }
-
-    fn effect(&self, effect: run::Effect) -> Option<Effect> {
-        let key = |host| self.run.tasks.get(&host).map(|task| self.key(task.attempt));
-        match effect {
-            run::Effect::Start(host) => {
-                let not_after = self.run.tasks.get(&host)?.not_after?;
-                Some(Effect::Start { host, key: key(host)?, not_after })
-            }
-            run::Effect::Cancel(host) => Some(Effect::Cancel { host, key: key(host)? }),
-            run::Effect::Settle(host) => Some(Effect::Settle { host, key: key(host)? }),
-            run::Effect::Ended(state) => Some(Effect::Ended { run: self.run.id, state }),
         }
     }
 }

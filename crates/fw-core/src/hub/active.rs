@@ -1,0 +1,197 @@
+//! A run that has not ended, and what is known of its hosts: which could begin, which are silent.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fw_proto::api::Offline;
+use fw_proto::{HostId, Incarnation, Span, TaskKey, Timestamp};
+
+use super::Effect;
+use crate::plan::ONLY_NODE;
+use crate::run::{self, Kind, Ruling, Run};
+
+/// A run that has not ended, and what is known of its hosts.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub(super) run: Run,
+    /// Undispatched hosts that could begin now, by their place in the plan.
+    pub(super) ready: BTreeSet<(u32, HostId)>,
+    pub(super) silent: Silent,
+    pub(super) wake: Option<Timestamp>,
+}
+
+/// What a host's link makes due in a run.
+pub(super) enum Due {
+    Nothing,
+    Effect(Effect),
+    Ruling(Ruling),
+}
+
+/// Hosts in flight that are not linked, by when they count as lost.
+#[derive(Debug, Default)]
+pub(super) struct Silent {
+    pub(super) lost_at: BTreeMap<HostId, Timestamp>,
+    pub(super) by_time: BTreeSet<(Timestamp, HostId)>,
+}
+
+impl Silent {
+    pub(super) fn insert(&mut self, host: HostId, lost_at: Timestamp) {
+        self.remove(host);
+        self.lost_at.insert(host, lost_at);
+        self.by_time.insert((lost_at, host));
+    }
+
+    pub(super) fn shift(&mut self, by: Span) {
+        self.lost_at.values_mut().for_each(|at| *at = *at + by);
+        self.by_time = self.lost_at.iter().map(|(host, at)| (*at, *host)).collect();
+    }
+
+    pub(super) fn remove(&mut self, host: HostId) {
+        if let Some(at) = self.lost_at.remove(&host) {
+            self.by_time.remove(&(at, host));
+        }
+    }
+}
+
+impl Active {
+    pub(super) fn key(&self, attempt: u16) -> TaskKey {
+        TaskKey { run: self.run.id, node: ONLY_NODE, attempt }
+    }
+
+    /// What is due to a host that has just linked and named the tasks it knows.
+    pub(super) fn host_linked(
+        &mut self,
+        host: HostId,
+        known: &BTreeSet<TaskKey>,
+        restored: bool,
+    ) -> Due {
+        let Some(task) = self.run.tasks.get(&host).filter(|task| !task.state.is_final()) else {
+            return Due::Nothing;
+        };
+        let key = self.key(task.attempt);
+        self.silent.remove(host);
+        let cancelled = self.run.cancel_requested_at.is_some();
+        if known.contains(&key) {
+            return if cancelled {
+                Due::Effect(Effect::Cancel { host, key })
+            } else {
+                Due::Nothing
+            };
+        }
+        if task.confirmed_at.is_some() || (restored && !task.asked) {
+            return Due::Effect(Effect::Query { host, key });
+        }
+        match task.not_after {
+            // It was sent the start, and does not know it: so it never started, and will not.
+            _ if cancelled => Due::Ruling(Ruling::CancelledUnsent),
+            Some(not_after) => Due::Effect(Effect::Start { host, key, not_after }),
+            None => {
+                self.ready.insert((task.place, host));
+                Due::Nothing
+            }
+        }
+    }
+
+    pub(super) fn host_unlinked(&mut self, host: HostId, since: Timestamp) {
+        let Some(task) = self.run.tasks.get(&host).filter(|task| !task.state.is_final()) else {
+            return;
+        };
+        self.ready.remove(&(task.place, host));
+        if task.dispatched_at.is_some() || task.confirmed_at.is_some() {
+            self.silent.insert(host, self.run.lost_at(task, since));
+        }
+    }
+
+    /// Keeps `ready` and `silent` true after a host's task has changed.
+    pub(super) fn follow(
+        &mut self,
+        host: HostId,
+        online: &BTreeSet<HostId>,
+        incarnation: Incarnation,
+        now: Timestamp,
+    ) {
+        let Some(task) = self.run.tasks.get(&host) else { return };
+        let place = (task.place, host);
+        let may_begin = task.asked || self.run.plan.incarnation == incarnation;
+        let waits = self.run.undispatched.contains(&place);
+        if waits && may_begin && online.contains(&host) {
+            self.ready.insert(place);
+        } else {
+            self.ready.remove(&place);
+        }
+        if task.state.is_final() {
+            self.silent.remove(host);
+        } else if !waits && !online.contains(&host) && !self.silent.lost_at.contains_key(&host) {
+            self.silent.insert(host, self.run.lost_at(task, now));
+        }
+    }
+
+    /// Hosts that will not begin because the failures are used up.
+    pub(super) fn overspent(&self) -> Option<Kind> {
+        if !self.run.budget_spent() || self.run.undispatched.is_empty() {
+            return None;
+        }
+        let hosts = self.run.undispatched.iter().map(|(_, host)| *host).collect();
+        Some(Kind::Ruled { hosts, ruling: Ruling::BudgetSpent })
+    }
+
+    /// Hosts in flight that have been silent for too long.
+    pub(super) fn lost(&self, now: Timestamp) -> Option<Kind> {
+        let hosts: Vec<_> = self
+            .silent
+            .by_time
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .map(|(_, host)| *host)
+            .collect();
+        (!hosts.is_empty()).then_some(Kind::Ruled { hosts, ruling: Ruling::Lost })
+    }
+
+    /// Hosts whose turn has come and that are away, for as long as they are waited for.
+    pub(super) fn away(&self, now: Timestamp, rules_from: Timestamp) -> Option<Kind> {
+        let room = self.run.room() as usize;
+        let due = now >= self.run.offline_until().max(rules_from);
+        if !due || room == 0 || self.run.undispatched.len() == self.ready.len() {
+            return None;
+        }
+        let ruling = match self.run.plan.limits.offline {
+            Offline::Wait(_) | Offline::Fail => Ruling::OfflineFailed,
+            Offline::Skip => Ruling::OfflineSkipped,
+        };
+        let hosts = self
+            .run
+            .undispatched
+            .difference(&self.ready)
+            .take(room)
+            .map(|(_, host)| *host)
+            .collect();
+        Some(Kind::Ruled { hosts, ruling })
+    }
+
+    /// Hosts that begin now: never more in flight than `parallel`, nor than failures left.
+    pub(super) fn dispatch(&self, now: Timestamp, incarnation: Incarnation) -> Option<Kind> {
+        let room = self.run.room() as usize;
+        let hosts: Vec<_> = self.ready.iter().take(room).map(|(_, host)| *host).collect();
+        (!hosts.is_empty())
+            .then(|| Kind::Dispatched { hosts, not_after: self.run.not_after(now, incarnation) })
+    }
+
+    pub(super) fn wakes_at(&self, rules_from: Timestamp) -> Option<Timestamp> {
+        let away = self.run.undispatched.len() > self.ready.len() && self.run.room() > 0;
+        let offline = away.then(|| self.run.offline_until().max(rules_from));
+        let lost = self.silent.by_time.first().map(|(at, _)| *at);
+        offline.into_iter().chain(lost).min()
+    }
+
+    pub(super) fn effect(&self, effect: run::Effect) -> Option<Effect> {
+        let key = |host| self.run.tasks.get(&host).map(|task| self.key(task.attempt));
+        match effect {
+            run::Effect::Start(host) => {
+                let not_after = self.run.tasks.get(&host)?.not_after?;
+                Some(Effect::Start { host, key: key(host)?, not_after })
+            }
+            run::Effect::Cancel(host) => Some(Effect::Cancel { host, key: key(host)? }),
+            run::Effect::Settle(host) => Some(Effect::Settle { host, key: key(host)? }),
+            run::Effect::Ended(state) => Some(Effect::Ended { run: self.run.id, state }),
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! The loop that owns the hub: take, decide, commit, perform.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fw_core::hub::{Append, Decisions, Effect, Hub};
+use fw_core::run::Run;
+use fw_proto::frame::FromServer;
+use fw_proto::{HostId, RunId, Span, Timestamp, api};
+use fw_store::NewFire;
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use super::late::Late;
+use super::{Begin, Error, Message, Parts, answer};
+use crate::gateway::links::Links;
+use crate::live::RunChange;
+use crate::metrics::{COMMITS, task_ended};
+
+/// Messages taken up at once: one commit carries what they amount to.
+const BATCH: usize = 4096;
+
+/// The time of day may be set at any time: look at it at least so often.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A clock that is set ahead by more makes nobody silent for that long (DESIGN: counts as downtime).
+const JUMP: Span = Span::from_secs(5 * 60);
+
+/// After a commit that did not succeed, the store is read anew after this pause.
+const RELOAD_PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) struct Shell {
+    pub(super) parts: Parts,
+    pub(super) hub: Hub,
+    pub(super) links: Links,
+    pub(super) late: Late,
+    /// Effects that could not be performed, and will be tried again.
+    pub(super) postponed: Vec<Effect>,
+    /// Fires of runs that begin with the next commit.
+    fires: BTreeMap<RunId, NewFire>,
+    /// Said after the next commit.
+    answers: Vec<Answer>,
+    /// The time of day and the steady time when they were last looked at.
+    looked: (Timestamp, Timestamp),
+}
+
+/// An answer that waits for the commit.
+struct Answer {
+    run: Option<RunId>,
+    say: Box<dyn FnOnce(Result<(), Error>) + Send + Sync>,
+}
+
+/// What a commit takes, and what is told when it has succeeded.
+struct Batch {
+    rows: Vec<fw_store::Append>,
+    changes: Vec<RunChange>,
+}
+
+impl Shell {
+    pub(super) fn new(parts: Parts, hub: Hub, late: Late) -> Self {
+        let looked = (parts.clock.now(), parts.clock.steady());
+        let (postponed, fires, answers) = (Vec::new(), BTreeMap::new(), Vec::new());
+        Self { parts, hub, links: Links::default(), late, postponed, fires, answers, looked }
+    }
+
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let wake = self.hub.next_wake().map(|at| at.since(self.parts.clock.now()).duration());
+            let pause = wake.unwrap_or(LOOK).min(LOOK);
+            if let Ok(0) = tokio::time::timeout(pause, inbox.recv_many(&mut batch, BATCH)).await {
+                return;
+            }
+            let now = self.parts.clock.now();
+            self.watch_clock(now);
+            batch.drain(..).for_each(|message| self.take(message, now));
+            let decisions = self.hub.decide(now);
+            self.commit(decisions, now).await;
+        }
+    }
+
+    /// Notices when the time of day was set ahead.
+    fn watch_clock(&mut self, now: Timestamp) {
+        let steady = self.parts.clock.steady();
+        let (then, steady_then) = std::mem::replace(&mut self.looked, (now, steady));
+        let ahead = now.since(then + steady.since(steady_then));
+        if ahead > JUMP {
+            warn!(
+                "the clock was set ahead by {ahead}; hosts are given time to link before any is given up"
+            );
+            self.hub.clock_jumped(ahead, now, self.parts.grace);
+        }
+    }
+
+    fn take(&mut self, message: Message, now: Timestamp) {
+        match message {
+            Message::Begin(begin, reply) => {
+                let Begin { run, plan, by, fire } = *begin;
+                self.fires.extend(fire.map(|fire| (run, fire)));
+                self.hub.begin(run, plan, by, now);
+                self.answer_later(Some(run), |outcome| answer(reply, outcome));
+            }
+            Message::Cancel(run, by, reply) => {
+                let known = self.hub.cancel(run, by, now);
+                self.answer_later(None, move |outcome| answer(reply, outcome.map(|()| known)));
+            }
+            Message::Run(id, reply) => {
+                answer(reply, self.hub.run(id).map(|run| self.hub.view(run)));
+            }
+            Message::Summaries(reply) => {
+                answer(reply, self.hub.runs().map(|run| self.hub.summary(run)).collect());
+            }
+            Message::Online(reply) => answer(reply, self.hub.online().clone()),
+            Message::Owns(host, run, reply) => {
+                answer(reply, self.hub.run(run).is_some_and(|run| run.tasks.contains_key(&host)));
+            }
+            Message::LinkOf(host, reply) => answer(reply, self.links.get(host).cloned()),
+            Message::Linked(link, digest) => {
+                let host = link.host;
+                if self.links.insert(*link) {
+                    self.hub.unlinked(host, now);
+                }
+                self.hub.linked(host, digest, now);
+                self.parts.live.host_changed(host);
+            }
+            Message::Unlinked(host, link, reply) => {
+                let counts = self.links.remove(host, link);
+                if counts {
+                    self.hub.unlinked(host, now);
+                    self.parts.live.host_changed(host);
+                }
+                answer(reply, counts);
+            }
+            Message::Heard(reply) => answer(reply, self.links.heard()),
+            Message::Reports(host, reports) => {
+                reports.into_iter().for_each(|report| self.hub.reported(host, report));
+            }
+            Message::Noted(host, key) => self.links.send(host, FromServer::Settled(vec![key])),
+            Message::Forget(host, why, reply) => {
+                self.links.deny(host, why);
+                self.hub.gone(host, now);
+                self.parts.live.host_changed(host);
+                self.answer_later(None, |outcome| answer(reply, outcome));
+            }
+            Message::PinKeys(keys, reply) => {
+                answer(reply, self.links.send_all(&FromServer::ServerKeys(keys)));
+            }
+        }
+    }
+
+    fn answer_later(
+        &mut self,
+        run: Option<RunId>,
+        say: impl FnOnce(Result<(), Error>) + Send + Sync + 'static,
+    ) {
+        self.answers.push(Answer { run, say: Box::new(say) });
+    }
+
+    /// Commits, then performs. Nothing is performed that is not committed.
+    async fn commit(&mut self, decisions: Decisions, now: Timestamp) {
+        let Decisions { appends, mut effects } = decisions;
+        let Batch { rows, mut changes } = self.batch(appends, now);
+        match self.store(rows, &mut effects, &mut changes).await {
+            Ok(()) => {
+                effects.append(&mut self.postponed);
+                self.perform(effects).await;
+                changes.iter().for_each(count);
+                changes.into_iter().for_each(|change| self.parts.live.run_changed(change));
+                self.answers.drain(..).for_each(|answer| (answer.say)(Ok(())));
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                error!(
+                    error = &*error as &dyn std::error::Error,
+                    "decisions were not committed; runs are read anew from the store"
+                );
+                let failed = || Err(Error::Store(Arc::clone(&error)));
+                self.answers.drain(..).for_each(|answer| (answer.say)(failed()));
+                self.reload().await;
+            }
+        }
+    }
+
+    fn batch(&mut self, appends: BTreeMap<RunId, Append>, now: Timestamp) -> Batch {
+        let mut batch = Batch { rows: Vec::with_capacity(appends.len()), changes: Vec::new() };
+        for (id, append) in appends {
+            let finished = append.finished.as_deref();
+            let Some(run) = finished.or_else(|| self.hub.run(id)) else { continue };
+            let summary = self.hub.summary(run);
+            batch.changes.push(change(run, summary.clone(), &append.changed));
+            let lag = |fire: NewFire| NewFire {
+                lag_ms: fire.lag_ms.map(|_| now.since(fire.from).as_millis()),
+                ..fire
+            };
+            batch.rows.push(fw_store::Append {
+                run: id,
+                expected_seq: append.expected_seq,
+                events: append.events,
+                finished: finished.map(|run| Box::new(run.view(Vec::new()))),
+                summary,
+                fire: self.fires.remove(&id).map(lag),
+            });
+        }
+        batch
+    }
+
+    /// Commits the rows. A fire that was decided before takes only its own run out.
+    async fn store(
+        &mut self,
+        mut rows: Vec<fw_store::Append>,
+        effects: &mut Vec<Effect>,
+        changes: &mut Vec<RunChange>,
+    ) -> Result<(), fw_store::Error> {
+        while !rows.is_empty() {
+            let spare = rows.iter().any(|row| row.fire.is_some()).then(|| rows.clone());
+            let error = match self.parts.store.commit(rows).await {
+                Ok(()) => break,
+                Err(error) => error,
+            };
+            let (fw_store::Error::FireTaken { job, nominal }, Some(spare)) = (&error, spare) else {
+                return Err(error);
+            };
+            let taken = |row: &fw_store::Append| {
+                row.fire.as_ref().is_some_and(|fire| fire.job == *job && fire.from == *nominal)
+            };
+            let Some(run) = spare.iter().find(|row| taken(row)).map(|row| row.run) else {
+                return Err(error);
+            };
+            warn!(run.id = %run, job.name = %job, "the fire of {nominal} was decided before");
+            rows = spare.into_iter().filter(|row| row.run != run).collect();
+            effects.retain(|effect| effect.run() != run);
+            changes.retain(|change| change.summary.id != run);
+            self.refuse(run, error);
+        }
+        Ok(())
+    }
+
+    /// Lets go of a run that cannot be, and tells who wanted it.
+    fn refuse(&mut self, run: RunId, error: fw_store::Error) {
+        self.hub.abandon(run);
+        let (refused, rest) = self.answers.drain(..).partition(|answer| answer.run == Some(run));
+        self.answers = rest;
+        let refused: Vec<Answer> = refused;
+        let error = Arc::new(error);
+        refused.into_iter().for_each(|answer| (answer.say)(Err(Error::Store(Arc::clone(&error)))));
+    }
+
+    /// Begins anew from what is committed. The agents link again and say what they know.
+    async fn reload(&mut self) {
+        self.fires.clear();
+        self.postponed.clear();
+        self.links.close_all();
+        loop {
+            tokio::time::sleep(RELOAD_PAUSE).await;
+            match load(&self.parts).await {
+                Ok(hub) => {
+                    self.hub = hub;
+                    return;
+                }
+                Err(error) => {
+                    warn!(
+                        error = &error as &dyn std::error::Error,
+                        "runs cannot be read; trying again"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A hub with the runs of the store that have not ended.
+pub(super) async fn load(parts: &Parts) -> Result<Hub, fw_store::Error> {
+    let runs = parts.store.unfinished().await?;
+    let mut hub = Hub::new(parts.store.incarnation(), parts.clock.now(), parts.grace);
+    if !runs.is_empty() {
+        info!(runs.unfinished = runs.len(), "{} unfinished runs taken up", runs.len());
+    }
+    runs.into_iter().for_each(|run| hub.resume(run));
+    Ok(hub)
+}
+
+fn change(run: &Run, summary: api::RunSummary, changed: &BTreeSet<HostId>) -> RunChange {
+    let tasks = changed.iter().filter_map(|host| run.tasks.get(host));
+    RunChange { summary, tasks: tasks.map(fw_core::run::Task::view).collect(), seq: run.seq }
+}
+
+/// Counts a commit and the tasks that ended with it. What a host says late changes no task's end.
+fn count(change: &RunChange) {
+    metrics::counter!(COMMITS).increment(1);
+    change.tasks.iter().filter(|task| task.late.is_none()).for_each(|task| task_ended(task.state));
+}
