@@ -46,6 +46,12 @@ pub enum Error {
     },
 }
 
+/// The host's private key, in the state directory.
+const KEY: &str = "key";
+
+/// The key that is to follow it.
+const NEXT_KEY: &str = "key.next";
+
 /// The state directory of one agent.
 #[derive(Debug, Clone)]
 pub struct StateDir(PathBuf);
@@ -72,7 +78,11 @@ impl StateDir {
     /// # Errors
     /// The file cannot be read, or is no key.
     pub fn key(&self) -> Result<Option<[u8; 32]>, Error> {
-        let path = self.0.join("key");
+        self.read_key(KEY)
+    }
+
+    fn read_key(&self, name: &str) -> Result<Option<[u8; 32]>, Error> {
+        let path = self.0.join(name);
         let Some(bytes) = read(&path)? else { return Ok(None) };
         let message = "not a private key of 32 bytes; restore it, or remove the state directory and join again";
         bytes.try_into().map(Some).map_err(|_| Error::Invalid { path, message: message.to_owned() })
@@ -83,7 +93,35 @@ impl StateDir {
     /// # Errors
     /// It cannot be written.
     pub fn set_key(&self, key: &[u8; 32]) -> Result<(), Error> {
-        self.write("key", key)
+        self.write(KEY, key)
+    }
+
+    /// The key that the host wants to be known by from now on; `None` when it is content.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no key.
+    pub fn next_key(&self) -> Result<Option<[u8; 32]>, Error> {
+        self.read_key(NEXT_KEY)
+    }
+
+    /// Asks the agent to take up another key. It tells the server on its present link, and uses
+    /// the key once the server has recorded it.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn set_next_key(&self, key: &[u8; 32]) -> Result<(), Error> {
+        self.write(NEXT_KEY, key)
+    }
+
+    /// The next key takes the place of the present one.
+    ///
+    /// # Errors
+    /// The files cannot be changed.
+    pub fn promote_next_key(&self) -> Result<(), Error> {
+        let (from, to) = (self.0.join(NEXT_KEY), self.0.join(KEY));
+        let fail = |source| Error::File { what: "rename", path: from.clone(), source };
+        fs::rename(&from, to).map_err(fail)?;
+        File::open(&self.0).and_then(|dir| dir.sync_all()).map_err(fail)
     }
 
     /// What the host knows of its fleet; `None` before it has joined.

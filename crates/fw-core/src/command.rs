@@ -332,7 +332,8 @@ mod tests {
             refused(|new| new.env = BTreeMap::from([("A=B".to_owned(), value("x"))])),
             refused(|new| new.env = BTreeMap::from([("A".to_owned(), value("\0"))])),
             refused(|new| {
-                new.env = (0..17).map(|n| (format!("A{n}"), EnvValue::Secret("s".into()))).collect()
+                new.env =
+                    (0..17).map(|n| (format!("A{n}"), EnvValue::Secret("s".into()))).collect();
             }),
             refused(|new| new.nice = Some(20)),
             refused(|new| new.umask = Some(0o1000)),

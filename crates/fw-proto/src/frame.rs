@@ -103,6 +103,9 @@ pub struct Hello {
     /// The highest epoch the host has seen.
     #[n(6)]
     pub epoch: Epoch,
+    /// Made up at each start of the agent: tells a copied state directory from a link made anew.
+    #[n(7)]
+    pub instance: String,
 }
 
 /// A request to enrol.

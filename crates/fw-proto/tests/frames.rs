@@ -28,6 +28,7 @@ fn hello() -> Hello {
         tasks: vec![Report { key: key(), state: Reported::Started(at(0)) }],
         policy: PolicyMode::Operate,
         epoch: Epoch(7),
+        instance: "i".into(),
     }
 }
 
@@ -120,7 +121,7 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
         ping_every: Span::from_secs(15),
         resume: vec![ack],
     };
-    let start = Start {
+    let start = || Start {
         key: key(),
         not_after: at(60),
         incarnation: Incarnation(Uuid::from_u128(3)),
@@ -128,7 +129,7 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
         spec: spec(),
     };
     let shell =
-        Start { spec: Spec { command: Command::Shell("a | b".into()), ..spec() }, ..start.clone() };
+        Start { spec: Spec { command: Command::Shell("a | b".into()), ..spec() }, ..start() };
     vec![
         ("welcome", FromServer::Welcome(welcome)),
         (
@@ -139,7 +140,7 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
                 retry_after: None,
             }),
         ),
-        ("start", FromServer::Start(vec![start, shell])),
+        ("start", FromServer::Start(vec![start(), shell])),
         ("cancel", FromServer::Cancel(vec![key()])),
         ("ack", FromServer::Ack(ack)),
         ("settled", FromServer::Settled(vec![key()])),

@@ -50,7 +50,7 @@ impl Tasks {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        tokio::spawn(self.tracker.track_future(task.instrument(tracing::info_span!("task", name))))
+        tokio::spawn(self.tracker.track_future(task.instrument(tracing::debug_span!("task", name))))
     }
 
     /// Tells all tasks to end.

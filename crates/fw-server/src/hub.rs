@@ -21,6 +21,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::gateway::links::{LinkHandle, Links};
 use crate::live::{Live, RunChange};
+use crate::metrics::{COMMITS, task_ended};
 use crate::secrets::Vault;
 
 /// Messages that may wait for the hub; whoever sends more waits.
@@ -31,6 +32,9 @@ const BATCH: usize = 4096;
 
 /// A transaction that does not succeed is tried again, from the store's state, after this pause.
 const RELOAD_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often it is kept when hosts were last heard: a host that is online was heard just now anyway.
+const SEEN_EVERY: Duration = Duration::from_secs(60);
 
 /// Why the hub could not do it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -73,7 +77,8 @@ enum Message {
     Owns(HostId, RunId, Reply<bool>),
     LinkOf(HostId, Reply<Option<LinkHandle>>),
     Linked(Box<LinkHandle>, Vec<Report>),
-    Unlinked(HostId, u64),
+    Unlinked(HostId, u64, Reply<bool>),
+    Heard(Reply<Vec<(HostId, Timestamp)>>),
     Reports(HostId, Vec<Report>),
     Forget(HostId, DeniedReason, Reply<Result<(), Error>>),
     PinKeys(Vec<PublicKey>, Reply<u64>),
@@ -144,10 +149,15 @@ impl Handle {
         self.tell(Message::Linked(Box::new(link), digest)).await
     }
 
-    /// A link has ended.
-    pub(crate) async fn unlinked(&self, host: HostId, link: u64) {
-        // Nobody needs to know once the server is stopping.
-        drop(self.tell(Message::Unlinked(host, link)).await);
+    /// A link has ended; whether it was the one that counts, so that the host is offline now.
+    pub(crate) async fn unlinked(&self, host: HostId, link: u64) -> bool {
+        // When the server is stopping, all hosts are offline.
+        self.ask(|reply| Message::Unlinked(host, link, reply)).await.unwrap_or(true)
+    }
+
+    /// When each linked host was last heard.
+    async fn heard(&self) -> Result<Vec<(HostId, Timestamp)>, Error> {
+        self.ask(Message::Heard).await
     }
 
     /// A host said what became of tasks.
@@ -208,13 +218,30 @@ pub struct Parts {
 /// The store cannot be read.
 pub async fn start(parts: Parts, tasks: &Tasks) -> Result<Handle, fw_store::Error> {
     let (inbox, messages) = mpsc::channel(INBOX);
+    let store = parts.store.clone();
     let hub = load(&parts).await?;
     let links = Links::default();
     let shell = Shell { parts, hub, links, fires: BTreeMap::new(), answers: Vec::new() };
     let token = tasks.token();
     tasks
         .spawn_graceful("hub", async move { token.run_until_cancelled(shell.run(messages)).await });
-    Ok(Handle { inbox })
+    let handle = Handle { inbox };
+    tasks.spawn("hosts-seen", keep_seen(handle.clone(), store));
+    Ok(handle)
+}
+
+/// Keeps in the store when hosts were last heard.
+async fn keep_seen(hub: Handle, store: Store) {
+    loop {
+        tokio::time::sleep(SEEN_EVERY).await;
+        let Ok(heard) = hub.heard().await else { return };
+        if let Err(error) = store.seen(heard).await {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "when hosts were seen could not be kept"
+            );
+        }
+    }
 }
 
 async fn load(parts: &Parts) -> Result<Hub, fw_store::Error> {
@@ -290,12 +317,15 @@ impl Shell {
                 self.hub.linked(host, digest);
                 self.parts.live.host_changed(host);
             }
-            Message::Unlinked(host, link) => {
-                if self.links.remove(host, link) {
+            Message::Unlinked(host, link, reply) => {
+                let counts = self.links.remove(host, link);
+                if counts {
                     self.hub.unlinked(host, now);
                     self.parts.live.host_changed(host);
                 }
+                answer(reply, counts);
             }
+            Message::Heard(reply) => answer(reply, self.links.heard()),
             Message::Reports(host, reports) => {
                 reports.into_iter().for_each(|report| self.hub.reported(host, report));
             }
@@ -316,6 +346,7 @@ impl Shell {
         let Decisions { appends, effects } = decisions;
         let mut changes = Vec::with_capacity(appends.len());
         let mut rows = Vec::with_capacity(appends.len());
+        let now = self.parts.clock.now();
         for (id, append) in appends {
             let finished = append.finished.as_deref();
             let Some(run) = finished.or_else(|| self.hub.run(id)) else { continue };
@@ -327,7 +358,10 @@ impl Shell {
                 events: append.events,
                 finished: finished.map(|run| Box::new(run.view(Vec::new()))),
                 summary,
-                fire: self.fires.remove(&id),
+                fire: self.fires.remove(&id).map(|fire| NewFire {
+                    lag_ms: fire.lag_ms.map(|_| now.since(fire.from).as_millis()),
+                    ..fire
+                }),
             });
         }
         let outcome = if rows.is_empty() { Ok(()) } else { self.parts.store.commit(rows).await };
@@ -335,6 +369,7 @@ impl Shell {
         match outcome {
             Ok(()) => {
                 self.perform(effects).await;
+                changes.iter().for_each(count);
                 changes.into_iter().for_each(|change| self.parts.live.run_changed(change));
                 answers.into_iter().for_each(|answer| answer(Ok(())));
             }
@@ -408,7 +443,7 @@ impl Shell {
                         settled.entry(host).or_default().push(report.key);
                     }
                 }
-                Effect::Ended { run, state } => info!(run.id = %run, "run ended: {state:?}"),
+                Effect::Ended { run, state } => info!(run.id = %run, "run {}", in_words(state)),
             }
         }
         for (host, starts) in starts {
@@ -479,6 +514,16 @@ impl Shell {
     }
 }
 
+/// How a run ended, for a log.
+const fn in_words(state: api::RunState) -> &'static str {
+    match state {
+        api::RunState::Succeeded => "succeeded",
+        api::RunState::Failed => "failed",
+        api::RunState::Cancelled => "cancelled",
+        api::RunState::Planned | api::RunState::Running | api::RunState::Cancelling => "goes on",
+    }
+}
+
 /// Starts for one host in frames of a bounded size.
 fn batches(starts: Vec<Start>) -> Vec<Vec<Start>> {
     let mut batches: Vec<Vec<Start>> = Vec::new();
@@ -504,6 +549,12 @@ fn change(run: &Run, summary: api::RunSummary, changed: &BTreeSet<HostId>) -> Ru
         .map(fw_core::run::Task::view)
         .collect();
     RunChange { summary, tasks, seq: run.seq }
+}
+
+/// Counts a commit and the tasks that ended with it. What a host says late changes no task's end.
+fn count(change: &RunChange) {
+    metrics::counter!(COMMITS).increment(1);
+    change.tasks.iter().filter(|task| task.late.is_none()).for_each(|task| task_ended(task.state));
 }
 
 fn answer<T>(reply: Reply<T>, value: T) {

@@ -16,7 +16,7 @@ pub const HOSTS_ONLINE: &str = "fleetwright_hosts_online";
 pub const RUNS_ACTIVE: &str = "fleetwright_runs_active";
 /// Tasks that have ended, by `result`.
 pub const TASKS: &str = "fleetwright_tasks_total";
-/// Commits of run events.
+/// Changes of runs that were committed.
 pub const COMMITS: &str = "fleetwright_commits_total";
 /// Compressed bytes of output stored.
 pub const CHUNK_BYTES: &str = "fleetwright_chunk_bytes_total";
@@ -76,7 +76,7 @@ fn describe() {
     metrics::describe_gauge!(HOSTS_ONLINE, "Hosts whose agent is linked.");
     metrics::describe_gauge!(RUNS_ACTIVE, "Runs that have not ended.");
     metrics::describe_counter!(TASKS, "Tasks that have ended, by result.");
-    metrics::describe_counter!(COMMITS, "Commits of run events.");
+    metrics::describe_counter!(COMMITS, "Changes of runs that were committed.");
     metrics::describe_counter!(CHUNK_BYTES, "Compressed bytes of output stored.");
     metrics::describe_gauge!(SSE_CLIENTS, "Clients that follow an event stream.");
     metrics::describe_counter!(AUTH_FAILURES, "Requests with a wrong token.");

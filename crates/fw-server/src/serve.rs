@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::FromRequestParts;
 use axum::http::Request;
 use axum::http::request::Parts;
 use fw_rt::Tasks;
@@ -228,7 +228,6 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = routes.map_request(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer.address));
         request.extensions_mut().insert(peer.clone());
         request.map(axum::body::Body::new)
     });

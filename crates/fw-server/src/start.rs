@@ -52,6 +52,12 @@ pub enum Error {
     /// The secrets.
     #[error("open secrets")]
     Secrets(#[from] secrets::Error),
+    /// The jobs.
+    #[error("take up jobs")]
+    Jobs(#[from] drive::jobs::Error),
+    /// The notices.
+    #[error("take up notices")]
+    Notices(#[from] drive::notices::Error),
     /// The first token.
     #[error("make first token")]
     FirstToken(#[from] auth::FirstTokenError),
@@ -102,6 +108,17 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         spool_bytes: config.spool_bytes,
     };
     let hub = hub::start(parts, &driving).await?;
+    let health = Health::default();
+    let parts = drive::jobs::Parts {
+        store: store.clone(),
+        hub: hub.clone(),
+        live: live.clone(),
+        clock: clock.clone(),
+        health: health.clone(),
+        dir: config.jobs.clone(),
+        lost_after: config.lost_after,
+    };
+    let jobs = drive::jobs::start(parts, &driving).await?;
     let (addr, url, handshake_rate) = (config.listen, config.url(), config.handshake_rate);
     let app = App {
         store,
@@ -112,15 +129,23 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         tasks: serving.clone(),
         config: Arc::new(config),
         secrets,
-        jobs: drive::jobs::Handle,
+        jobs,
         keys,
         auth: auth::Guard::default(),
         admission: Admission::new(handshake_rate),
         metrics: metrics.clone(),
-        health: Health::default(),
+        health,
     };
     driving.spawn("tidy", tidy(metrics, app.admission.clone()));
+    let parts = drive::notices::Parts {
+        store: app.store.clone(),
+        live: app.live.clone(),
+        clock: app.clock.clone(),
+        jobs: app.jobs.clone(),
+    };
+    drive::notices::start(parts, &driving).await?;
     bound.serve(api::router(app.clone()), &serving);
+    drive::upkeep::start(drive::upkeep::Parts::of(&app), &driving);
     Ok(Running { addr, url, first_token, app, serving, driving })
 }
 

@@ -2,7 +2,7 @@
 
 use fw_proto::JobName;
 use fw_proto::api::JobSource;
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 use crate::host::Changed;
 use crate::row;
@@ -15,7 +15,7 @@ pub struct StoredJob {
     pub name: JobName,
     /// Where it comes from.
     pub source: JobSource,
-    /// Its YAML, the last good version.
+    /// What it says, the last good version, in the words of whoever keeps jobs.
     pub text: String,
     /// Whether someone has paused it.
     pub paused: bool,
@@ -28,25 +28,15 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn put_job(&self, job: StoredJob) -> Result<(), Error> {
-        self.main()
-            .write(move |db| {
-                let file = match &job.source {
-                    JobSource::File(file) => Some(file),
-                    JobSource::Api => None,
-                };
-                db.prepare_cached(
-                    "INSERT INTO jobs (name, file, text, paused) VALUES (?1, ?2, ?3, ?4)
-                     ON CONFLICT (name) DO UPDATE SET file = excluded.file, text = excluded.text",
-                )?
-                .execute(params![
-                    job.name.as_str(),
-                    file,
-                    job.text,
-                    job.paused
-                ])?;
-                Ok(())
-            })
-            .await
+        self.put_jobs(vec![job]).await
+    }
+
+    /// Likewise for several jobs, all or none.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn put_jobs(&self, jobs: Vec<StoredJob>) -> Result<(), Error> {
+        self.main().write(move |db| jobs.iter().try_for_each(|job| put(db, job))).await
     }
 
     /// Forgets a job; says whether there was one. Its ledger stays until it is swept, but a job
@@ -102,4 +92,17 @@ impl Store {
             })
             .await
     }
+}
+
+fn put(db: &Connection, job: &StoredJob) -> Result<(), Error> {
+    let file = match &job.source {
+        JobSource::File(file) => Some(file),
+        JobSource::Api => None,
+    };
+    db.prepare_cached(
+        "INSERT INTO jobs (name, file, text, paused) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (name) DO UPDATE SET file = excluded.file, text = excluded.text",
+    )?
+    .execute(params![job.name.as_str(), file, job.text, job.paused])?;
+    Ok(())
 }

@@ -155,18 +155,19 @@ impl Store {
             .await
     }
 
-    /// Which hosts, and which attempts of each, have output in a run.
+    /// Which hosts, and which attempts of each, have output in a run, and how much of it is durable.
     ///
     /// # Errors
     /// What the database says.
-    pub async fn log_hosts(&self, run: RunId) -> Result<Vec<(HostId, u16)>, Error> {
+    pub async fn log_hosts(&self, run: RunId) -> Result<Vec<(HostId, u16, Offsets)>, Error> {
         self.logs()
             .read(move |db| {
                 let mut statement = db.prepare_cached(
-                    "SELECT host, attempt FROM streams WHERE run = ?1 ORDER BY host, attempt",
+                    "SELECT stdout, stderr, stdout_dropped, stderr_dropped, host, attempt
+                     FROM streams WHERE run = ?1 ORDER BY host, attempt",
                 )?;
                 let found = statement.query_and_then([blob(&run.0)], |row| {
-                    Ok((row::host(row, "host")?, row.get("attempt")?))
+                    Ok((row::host(row, "host")?, row.get("attempt")?, offsets(row, 0)?))
                 })?;
                 found.collect()
             })

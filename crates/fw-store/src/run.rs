@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fw_core::plan::Plan;
 use fw_core::run::{Event, Kind, Run};
 use fw_proto::api::{self, Page, RunReport, RunState, RunSummary, TaskState};
-use fw_proto::{HostId, HostName, JobName, RunId};
+use fw_proto::{HostId, HostName, JobName, RunId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use crate::fire::{self, NewFire};
@@ -136,6 +136,44 @@ impl Store {
         let Some(plan) = self.plan(id).await? else { return Ok(None) };
         let place = plan.hosts.iter().position(|chosen| chosen.id == host);
         Ok(place.and_then(|place| i64::try_from(place).ok()))
+    }
+
+    /// The latest run of each of these jobs, as of its last event; jobs without a run are left out.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn last_runs(
+        &self,
+        jobs: Vec<JobName>,
+    ) -> Result<BTreeMap<JobName, RunSummary>, Error> {
+        self.main()
+            .read(move |db| {
+                let sql = "SELECT * FROM runs WHERE job = ?1 ORDER BY n DESC LIMIT 1";
+                let mut statement = db.prepare_cached(sql)?;
+                let mut last = BTreeMap::new();
+                for job in jobs {
+                    let found = statement.query_and_then([job.as_str()], read_summary)?.next();
+                    last.extend(found.transpose()?.map(|run| (job, run)));
+                }
+                Ok(last)
+            })
+            .await
+    }
+
+    /// The runs of jobs that ended at `since` or later, in the order in which they ended.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn job_runs_ended(&self, since: Timestamp) -> Result<Vec<RunSummary>, Error> {
+        self.main()
+            .read(move |db| {
+                let mut statement = db.prepare_cached(
+                    "SELECT * FROM runs WHERE finished_at >= ?1 AND job IS NOT NULL
+                     ORDER BY finished_at, n",
+                )?;
+                statement.query_and_then([since.as_millis()], read_summary)?.collect()
+            })
+            .await
     }
 
     /// Notes what a host said about its task after the run had ended. The verdict stands, and so

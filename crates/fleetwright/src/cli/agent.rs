@@ -22,6 +22,8 @@ pub(crate) enum Verb {
     Run(Box<RunArgs>),
     /// Show whether this host has joined, is linked, and what it runs.
     Status(StatusArgs),
+    /// Take up another key: the running agent tells the server, then uses it.
+    RotateKey(RotateKeyArgs),
     /// Write a unit for systemd (or launchd) with these flags, enable and start it; needs root.
     Install(Box<InstallArgs>),
     /// Stop the agent and take its unit away; the state directory stays.
@@ -82,6 +84,15 @@ pub(crate) struct UninstallArgs {
     pub(crate) dry_run: bool,
 }
 
+/// What `agent rotate-key` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RotateKeyArgs {
+    #[command(flatten)]
+    pub(crate) agent: settings::Agent,
+    #[command(flatten)]
+    pub(crate) general: settings::General,
+}
+
 /// What `agent install` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InstallArgs {
@@ -106,6 +117,7 @@ pub(crate) fn run(verb: Verb) -> anyhow::Result<Code> {
         Verb::Join(args) => join(*args),
         Verb::Run(args) => run_agent(*args),
         Verb::Status(args) => status(&args),
+        Verb::RotateKey(args) => rotate_key(&args),
         Verb::Install(args) => install(&args),
         Verb::Uninstall(args) => {
             perform(&Plan::uninstall(fw_agent::install::init(), Service::Agent)?, args.dry_run)
@@ -155,6 +167,13 @@ fn status(args: &StatusArgs) -> anyhow::Result<Code> {
     };
     let text = output::item(&status, status.name.as_str(), args.output, || agent::status(&status))?;
     output::print(&text)?;
+    Ok(Code::Success)
+}
+
+fn rotate_key(args: &RotateKeyArgs) -> anyhow::Result<Code> {
+    let config = load(&args.general, &args.agent, None)?;
+    local::agent::rotate_key(&config)?;
+    output::say("the agent takes the new key up as soon as it is linked; its log says so");
     Ok(Code::Success)
 }
 

@@ -7,6 +7,7 @@ use fw_agent::identity::{Identity, StateDir};
 use fw_agent::status::Status;
 use fw_agent::{Error, Options};
 use fw_proto::{HostName, Join};
+use fw_rt::noise::Keypair;
 use fw_rt::{Backoff, Clock, Tasks};
 use tracing::{info, warn};
 
@@ -55,6 +56,16 @@ pub(crate) fn join(
     runtime()?.block_on(async {
         Ok(fw_agent::join(join, &name_or_own(name)?, &options(config), &Clock::system()).await?)
     })
+}
+
+/// Makes a key for the agent to take up. One that waits already is kept: the server may know it.
+pub(crate) fn rotate_key(config: &AgentConfig) -> anyhow::Result<()> {
+    anyhow::ensure!(identity(config)?.is_some(), "this host has not joined a fleet");
+    let state_dir = StateDir::open(&config.state_dir)?;
+    if state_dir.next_key()?.is_none() {
+        state_dir.set_next_key(&Keypair::generate()?.private)?;
+    }
+    Ok(())
 }
 
 /// What the agent of this configuration last said of itself.

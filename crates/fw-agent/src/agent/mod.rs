@@ -8,7 +8,7 @@ mod ship;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fw_core::link::agent::{Link, Output};
@@ -18,10 +18,12 @@ use fw_proto::frame::{
     Start, Welcome,
 };
 use fw_proto::{PublicKey, Span, TaskKey, Timestamp};
+use fw_rt::noise::Keypair;
 use fw_rt::{Clock, Tasks};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use crate::connect;
 use crate::dial::{self, Dialer, Event, OUTBOX, Redial};
@@ -126,6 +128,8 @@ struct Agent {
     /// Tasks to be ended whose supervisor has not been told yet.
     kills: BTreeSet<TaskKey>,
     own_user: String,
+    /// The key that this link's server was asked to record.
+    rekeying: Option<PublicKey>,
     facts: String,
     status: Status,
     redial: watch::Sender<Redial>,
@@ -157,6 +161,7 @@ impl Agent {
             readers: BTreeMap::new(),
             kills: BTreeSet::new(),
             own_user: own_user(),
+            rekeying: None,
             facts: String::new(),
             status,
             redial: watch::Sender::new(redial),
@@ -245,6 +250,7 @@ impl Agent {
         let hello = hello(&self.state_dir, &self.table, policy.policy.mode);
         let (link, greeting) = Link::open(hello, None, self.clock.now());
         self.readers.clear();
+        self.rekeying = None;
         self.link = Some((link, outbox));
         self.send(&greeting);
     }
@@ -290,7 +296,7 @@ impl Agent {
                 return;
             }
             Output::Pin(keys) => return self.pin(keys),
-            Output::Rekeyed(_) => return,
+            Output::Rekeyed(key) => return self.rekeyed(key),
             Output::Close => return self.drop_link(),
         };
         self.perform(effects).await;
@@ -332,7 +338,12 @@ impl Agent {
             | frame::DeniedReason::Protocol
             | frame::DeniedReason::Malformed => true,
         };
-        self.redial.send_modify(|redial| redial.refused = for_good);
+        // The server may have recorded the next key just before the link was lost.
+        let retry = denied.reason == frame::DeniedReason::UnknownKey && self.next_key().is_some();
+        if retry {
+            self.promote_next_key();
+        }
+        self.redial.send_modify(|redial| redial.refused = for_good && !retry);
     }
 
     fn pin(&mut self, keys: Vec<PublicKey>) {
@@ -343,6 +354,34 @@ impl Agent {
         self.identity.server_keys.clone_from(&keys);
         self.keep_identity();
         self.redial.send_modify(|redial| redial.keys = keys);
+    }
+
+    /// Asks for the next key to be recorded, once a link.
+    fn rekey(&mut self) {
+        let live = self.link.as_ref().is_some_and(|(link, _)| link.is_live());
+        if let (true, None, Some(next)) = (live, self.rekeying, self.next_key()) {
+            self.rekeying = Some(next);
+            self.send(&FromAgent::Rekey(next));
+        }
+    }
+
+    fn next_key(&self) -> Option<PublicKey> {
+        let next = self.state_dir.next_key().inspect_err(|error| warn!("{}", chain(error)));
+        next.ok().flatten().map(|private| Keypair::from_private(private).public)
+    }
+
+    fn rekeyed(&mut self, key: PublicKey) {
+        if self.next_key() == Some(key) {
+            self.promote_next_key();
+            self.drop_link();
+        }
+    }
+
+    fn promote_next_key(&self) {
+        match self.state_dir.promote_next_key() {
+            Ok(()) => info!("this host has a new key"),
+            Err(error) => warn!("the new key could not be taken up: {}", chain(&error)),
+        }
     }
 
     fn keep_identity(&self) {
@@ -357,6 +396,7 @@ impl Agent {
         self.look_at(keys).await;
         self.kill();
         self.spool.reap();
+        self.rekey();
         let effects = self.table.expire(now);
         self.perform(effects).await;
         let Some((link, _)) = &mut self.link else { return };
@@ -468,6 +508,12 @@ fn bounded(mut start: Start, spool_bytes: u64) -> Start {
     start
 }
 
+/// Tells this process from another one that holds the same key.
+fn instance() -> &'static str {
+    static INSTANCE: OnceLock<String> = OnceLock::new();
+    INSTANCE.get_or_init(|| Uuid::now_v7().to_string())
+}
+
 pub(crate) fn hello(state_dir: &StateDir, table: &Table, policy: PolicyMode) -> Hello {
     Hello {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -477,6 +523,7 @@ pub(crate) fn hello(state_dir: &StateDir, table: &Table, policy: PolicyMode) -> 
         tasks: table.digest(),
         policy,
         epoch: table.epoch(),
+        instance: instance().to_owned(),
     }
 }
 

@@ -255,20 +255,20 @@ pub fn choose_protocol((first, last): (u16, u16)) -> Option<u16> {
 /// How two links that use one key relate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rival {
-    /// The same machine in the same boot: the newer link takes over.
+    /// The same agent, linking anew: the newer link takes over.
     Supersedes,
-    /// Another machine, or another boot of it: a clone, if the older link still answers.
+    /// Another machine, another boot, or another agent with a copy of the state directory: a clone,
+    /// if the older link still answers.
     CloneIfAlive,
 }
 
 /// Compares a new greeting with that of the link that a host already has.
 #[must_use]
 pub fn rival(older: &Hello, newer: &Hello) -> Rival {
-    if older.machine_id == newer.machine_id && older.boot_id == newer.boot_id {
-        Rival::Supersedes
-    } else {
-        Rival::CloneIfAlive
-    }
+    let same = older.machine_id == newer.machine_id
+        && older.boot_id == newer.boot_id
+        && older.instance == newer.instance;
+    if same { Rival::Supersedes } else { Rival::CloneIfAlive }
 }
 
 /// What the tasks of a digest may resume from.

@@ -14,3 +14,6 @@ pub use event::{Actor, Event, Kind, Ruling};
 pub use state::{Run, Task};
 pub(crate) use step::late_text;
 pub use step::{Effect, NotPlanned};
+
+#[cfg(test)]
+mod tests;

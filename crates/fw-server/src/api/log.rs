@@ -12,10 +12,10 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use fw_core::plan::{ONLY_NODE, Plan};
+use fw_core::plan::Plan;
 use fw_proto::api::{Code, LogEvent, Problem};
 use fw_proto::record::{self, Body as Content, MAX_CHUNK, Offsets, Stream};
-use fw_proto::{HostId, HostName, RunId, TaskKey};
+use fw_proto::{HostId, HostName, RunId};
 use fw_store::{PlacedChunk, Store, StoredChunk};
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
@@ -324,11 +324,11 @@ pub(super) async fn raw(
 ) -> Result<Response> {
     let plan = run::plan_of(&app, id).await?;
     let host = host_of(&app, &plan, &query.host).await?;
-    let attempts = app.store.log_hosts(id).await?;
-    let attempt = attempts.iter().filter(|(of, _)| *of == host).map(|(_, attempt)| *attempt).max();
-    let attempt = attempt.unwrap_or(1);
-    let key = TaskKey { run: id, node: ONLY_NODE, attempt };
-    let durable = app.store.durable(host, vec![key]).await?.first().copied().unwrap_or_default();
+    let written = app.store.log_hosts(id).await?;
+    let last =
+        written.into_iter().filter(|(of, ..)| *of == host).max_by_key(|(_, attempt, _)| *attempt);
+    let (attempt, durable) =
+        last.map_or_else(|| (1, Offsets::default()), |(_, attempt, durable)| (attempt, durable));
     let source = Source { store: app.store.clone(), run: id, host, attempt, stream: query.stream };
     let dropped = stream_dropped(&durable, query.stream);
     let gaps = if dropped > 0 { source.gaps().await? } else { String::new() };

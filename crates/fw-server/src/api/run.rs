@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use fw_core::plan::{Chosen, ONLY_NODE, Plan};
+use fw_core::plan::{Chosen, Plan};
 use fw_core::{command, plan};
 use fw_proto::api::{
     self, Code, Created, EnvValue, NewRun, Page, Problem, Retry, RunState, RunSummary, TaskState,
 };
-use fw_proto::{HostName, JobName, RunId, TaskKey};
+use fw_proto::{HostName, JobName, RunId};
 use fw_store::{RunQuery, Standing};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -154,15 +154,19 @@ async fn fill_offsets(app: &App, run: &mut api::Run) -> Result<()> {
     let id = run.summary.id;
     let hosts = app.store.plan(id).await?.map(|plan| plan.hosts).unwrap_or_default();
     let ids: BTreeMap<_, _> = hosts.into_iter().map(|host| (host.name, host.id)).collect();
-    for task in run.tasks.iter_mut().filter(|task| open(task) && task.state != TaskState::Queued) {
-        let Some(host) = ids.get(&task.host) else { continue };
-        let key = TaskKey { run: id, node: ONLY_NODE, attempt: task.attempt };
-        if let Some(durable) = app.store.durable(*host, vec![key]).await?.first() {
-            task.stdout_bytes = durable.stdout;
-            task.stderr_bytes = durable.stderr;
-            task.stdout_dropped_bytes = durable.stdout_dropped;
-            task.stderr_dropped_bytes = durable.stderr_dropped;
-        }
+    let written = app.store.log_hosts(id).await?;
+    let written: BTreeMap<_, _> =
+        written.into_iter().map(|(host, attempt, durable)| ((host, attempt), durable)).collect();
+    for task in run.tasks.iter_mut().filter(|task| open(task)) {
+        let Some(durable) =
+            ids.get(&task.host).and_then(|host| written.get(&(*host, task.attempt)))
+        else {
+            continue;
+        };
+        task.stdout_bytes = durable.stdout;
+        task.stderr_bytes = durable.stderr;
+        task.stdout_dropped_bytes = durable.stdout_dropped;
+        task.stderr_dropped_bytes = durable.stderr_dropped;
     }
     Ok(())
 }

@@ -1,3 +1,7 @@
 //! What the server does by itself: one file for each thing it drives.
 
 pub mod jobs;
+pub mod notices;
+pub mod upkeep;
+#[cfg(test)]
+mod world;

@@ -157,11 +157,11 @@ pub(super) async fn no_clone(app: &App, host: HostId, hello: &Hello) -> Result<(
 async fn answers(link: &super::links::LinkHandle, asked_at: fw_proto::Timestamp) -> bool {
     let heard = async {
         let mut look = tokio::time::interval(Duration::from_millis(50));
-        while link.heard_at() <= asked_at {
+        while link.heard_at() <= asked_at && !link.outbox.is_closed() {
             look.tick().await;
         }
     };
-    tokio::time::timeout(PROOF_OF_LIFE, heard).await.is_ok()
+    tokio::time::timeout(PROOF_OF_LIFE, heard).await.is_ok() && !link.outbox.is_closed()
 }
 
 /// What a host that is let in is told.

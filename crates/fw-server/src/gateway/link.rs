@@ -18,7 +18,7 @@ use fw_proto::frame::{
 use fw_proto::record::Offsets;
 use fw_proto::{HostId, PublicKey, RunId};
 use fw_rt::noise::{self, Session};
-use fw_store::{HostRow, NewChunk};
+use fw_store::{Changed, HostRow, NewChunk};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -26,6 +26,7 @@ use tracing::{debug, info, warn};
 use super::admit;
 use super::links::{LinkHandle, OUTBOX};
 use crate::live::LogChange;
+use crate::metrics::CHUNK_BYTES;
 use crate::state::App;
 
 /// The handshake's first message must be here by then.
@@ -283,7 +284,11 @@ impl Agent {
         let (store, live) = (self.app.store.clone(), self.app.live.clone());
         let grew = LogChange { run: chunk.key.run, host, attempt: chunk.key.attempt };
         self.storing.push_back(Box::pin(async move {
+            let bytes = new.data.len() as u64;
             let durable = store.append_chunk(new).await;
+            if durable.is_ok() {
+                metrics::counter!(CHUNK_BYTES).increment(bytes);
+            }
             live.log_grew(grew);
             durable
         }));
@@ -327,7 +332,14 @@ impl Agent {
 
     async fn rekey(&mut self, key: PublicKey) -> Result<(), End> {
         let Some(host) = self.link.host() else { return Ok(()) };
-        self.app.store.rekey_host(host, key).await?;
+        match self.app.store.rekey_host(host, key).await? {
+            Changed::Done => {}
+            Changed::Taken | Changed::Unknown => {
+                let outputs =
+                    self.link.refuse(DeniedReason::Malformed, "this key cannot be the host's");
+                return Box::pin(self.perform(outputs)).await;
+            }
+        }
         info!(host.id = %host, "host has a new key");
         self.send(&FromServer::Rekeyed(key)).await
     }
@@ -358,9 +370,10 @@ impl Agent {
                 info!(host.id = %host, host.name = name, "link ended: {end}");
             }
         }
-        self.app.hub.unlinked(host, self.id).await;
-        let now = self.app.clock.now();
-        if let Err(error) = self.app.store.gone(vec![(host, now)]).await {
+        // Another link may have taken over: then the host is not offline.
+        if self.app.hub.unlinked(host, self.id).await
+            && let Err(error) = self.app.store.gone(vec![(host, self.app.clock.now())]).await
+        {
             debug!(host.id = %host, error = &error as &dyn std::error::Error, "the end of the link was not noted");
         }
         // The socket may be gone already.

@@ -50,6 +50,11 @@ impl Links {
         self.by_host.get(&host)
     }
 
+    /// When each host was last heard.
+    pub(crate) fn heard(&self) -> Vec<(HostId, Timestamp)> {
+        self.by_host.values().map(|link| (link.host, link.heard_at())).collect()
+    }
+
     /// Puts a newer link in the place of an older one; whether there was one.
     pub(crate) fn insert(&mut self, link: LinkHandle) -> bool {
         let older = self.by_host.insert(link.host, link);

@@ -8,13 +8,16 @@ pub(crate) mod spec;
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, State, WebSocketUpgrade};
+use axum::extract::{State, WebSocketUpgrade};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use fw_proto::api::{Code, Problem};
 use fw_rt::noise::MAX_MESSAGE;
 
+use crate::auth::client;
 use crate::problem::Failure;
+use crate::serve::Peer;
 use crate::state::App;
 
 /// Where agents link.
@@ -30,11 +33,14 @@ pub fn router() -> Router<App> {
 
 async fn upgrade(
     State(app): State<App>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    peer: Peer,
+    headers: HeaderMap,
     ws: WebSocketUpgrade,
 ) -> Response {
+    // Behind a proxy the limits are those of whom it speaks for.
+    let from = SocketAddr::new(client(&app.config, &peer, &headers), peer.address.port());
     // Before any key arithmetic: an address that keeps knocking is made to wait.
-    if !app.admission.may_greet(peer.ip()) {
+    if !app.admission.may_greet(from.ip()) {
         return Failure::from(Problem::new(Code::RateLimited, "too many links from this address"))
             .into_response();
     }
@@ -42,5 +48,9 @@ async fn upgrade(
         .write_buffer_size(0)
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)
-        .on_upgrade(move |socket| link::serve(app, socket, peer))
+        .on_upgrade(move |socket| async move {
+            link::serve(app, socket, from).await;
+            // Until here the link takes one of the places that the server has for connections.
+            drop(peer);
+        })
 }

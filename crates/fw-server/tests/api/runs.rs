@@ -26,6 +26,9 @@ async fn a_run_is_begun_shown_listed_and_cancelled() {
     assert_eq!(server.get("/runs?host=db1").await.1["items"], json!([]));
     assert_eq!(server.post(&format!("/runs/{run}/cancel"), json!({})).await, (202, Value::Null));
     server.until(run, "cancelled").await;
+    let metrics = server.request("GET", "/metrics").send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains(r#"fleetwright_tasks_total{result="cancelled"}"#), "{metrics}");
+    assert!(metrics.contains("fleetwright_commits_total"), "{metrics}");
     let again = server.post(&format!("/runs/{run}/cancel"), json!({})).await;
     assert_eq!((again.0, &again.1["code"]), (409, &json!("conflict")));
 }

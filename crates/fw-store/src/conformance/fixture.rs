@@ -85,7 +85,7 @@ impl Story {
     #[must_use]
     pub fn begin(n: u128, hosts: u32, of: Option<&str>, now: Timestamp) -> Self {
         let by = of.map_or_else(|| Actor::Token("admin".to_owned()), |name| Actor::Job(job(name)));
-        let event = Event { at: now, by, kind: Kind::Planned(plan(hosts, of)) };
+        let event = Event { at: now, by, kind: Kind::Planned(Box::new(plan(hosts, of))) };
         let run = Run::begin(run_id(n), &event).expect("the first event is the plan");
         Self { run, appended: 0, events: vec![event] }
     }

@@ -91,18 +91,30 @@ pub(super) async fn labels_and_facts_are_kept_apart(store: Store) {
     let mut facts = serde_json::Map::new();
     for cpus in [2, 4] {
         facts.insert("cpus".to_owned(), cpus.into());
-        let version = format!("0.1.{cpus}");
-        let set = store.set_facts(host.id, facts.clone(), version, PolicyMode::Observe).await;
+        let set = store.set_facts(host.id, facts.clone()).await;
         assert_eq!(set.expect("set"), Changed::Done);
     }
-    let set = store.set_facts(host_id(9), facts.clone(), "0".to_owned(), PolicyMode::Operate).await;
+    let set = store.set_facts(host_id(9), facts.clone()).await;
     assert_eq!(set.expect("an answer"), Changed::Unknown);
 
     let now = store.host(host.id).await.expect("read").expect("it is there");
     assert_eq!(now.labels, [("role".to_owned(), "web".to_owned())].into());
     assert_eq!(now.facts, facts);
-    assert_eq!(now.agent_version.as_deref(), Some("0.1.4"));
-    assert_eq!(now.policy, Some(PolicyMode::Observe));
+    assert_eq!((now.agent_version, now.policy), (None, None));
+}
+
+pub(super) async fn a_greeting_says_which_build_and_policy_is_online(store: Store) {
+    let host = enrolled(&store, 1, "a").await;
+    store.gone(vec![(host.id, at(10))]).await.expect("set");
+    for (version, policy) in [("0.1.0", PolicyMode::Operate), ("0.2.0", PolicyMode::Observe)] {
+        let greeted = store.greeted(host.id, version.to_owned(), policy, at(20)).await;
+        assert_eq!(greeted.expect("set"), Changed::Done);
+        let now = store.host(host.id).await.expect("read").expect("it is there");
+        assert_eq!((now.agent_version.as_deref(), now.policy), (Some(version), Some(policy)));
+        assert_eq!((now.last_seen, now.offline_since), (Some(at(20)), None));
+    }
+    let greeted = store.greeted(host_id(9), "0".to_owned(), PolicyMode::Operate, at(20)).await;
+    assert_eq!(greeted.expect("an answer"), Changed::Unknown);
 }
 
 pub(super) async fn hosts_are_seen_and_gone(store: Store) {
@@ -123,7 +135,7 @@ pub(super) async fn hosts_are_seen_and_gone(store: Store) {
 pub(super) async fn a_removed_host_is_gone(store: Store) {
     let host = enrolled(&store, 1, "a").await;
     let facts = serde_json::Map::new();
-    store.set_facts(host.id, facts, "0.1.0".to_owned(), PolicyMode::Operate).await.expect("set");
+    store.set_facts(host.id, facts).await.expect("set");
     assert_eq!(store.remove_host(host.id).await.expect("remove"), Changed::Done);
     assert_eq!(store.remove_host(host.id).await.expect("remove"), Changed::Unknown);
     assert_eq!(store.host(host.id).await.expect("read"), None);

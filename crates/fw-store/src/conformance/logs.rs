@@ -83,8 +83,43 @@ pub(super) async fn tasks_do_not_share_output(store: Store) {
         store.append_chunk(part).await.expect("first of its task");
     }
     let hosts = store.log_hosts(run_id(1)).await.expect("read");
-    assert_eq!(hosts, [(host_id(0), 1), (host_id(0), 2), (host_id(1), 1)]);
+    assert_eq!(
+        hosts,
+        [(host_id(0), 1, stdout(3)), (host_id(0), 2, stdout(3)), (host_id(1), 1, stdout(9))]
+    );
     let durable = store.durable(host_id(1), vec![task(1), second]).await.expect("read");
     assert_eq!(durable, [stdout(9), stdout(0)]);
     assert_eq!(store.log_hosts(run_id(2)).await.expect("read"), []);
+}
+
+pub(super) async fn all_output_of_a_run_has_one_order(store: Store) {
+    let elsewhere =
+        |from, bytes: &[u8]| NewChunk { host: host_id(1), ..chunk(task(1), from, bytes) };
+    let parts = [
+        chunk(task(1), 0, b"one"),
+        elsewhere(0, b"two"),
+        chunk(task(2), 0, b"another run's"),
+        chunk(task(1), 3, b"three"),
+        elsewhere(3, b"four"),
+    ];
+    for part in &parts {
+        store.append_chunk(part.clone()).await.expect("it follows");
+    }
+    let places = store.log_places(run_id(1), None, 0, 10).await.expect("read");
+    let mut kept = Vec::new();
+    for place in &places {
+        kept.push(store.log_chunk_at(*place).await.expect("read").expect("it is there"));
+    }
+    let sent: Vec<_> = parts.iter().filter(|part| part.key.run == run_id(1)).collect();
+    let told = |host, attempt, data: &Vec<u8>| (host, attempt, data.clone());
+    assert_eq!(
+        kept.iter().map(|k| told(k.host, k.attempt, &k.chunk.data)).collect::<Vec<_>>(),
+        sent.iter().map(|s| told(s.host, s.key.attempt, &s.data)).collect::<Vec<_>>(),
+    );
+    // From anywhere, in parts, and of one host only.
+    let rest = store.log_places(run_id(1), None, places[1], 1).await.expect("read");
+    assert_eq!(rest, places[2..3]);
+    let only = store.log_places(run_id(1), Some(host_id(1)), 0, 10).await.expect("read");
+    assert_eq!(only, [places[1], places[3]]);
+    assert_eq!(store.log_chunk_at(u64::from(u32::MAX)).await.expect("read"), None);
 }

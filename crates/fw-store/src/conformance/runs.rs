@@ -118,6 +118,10 @@ pub(super) async fn late_words_are_noted_once_and_change_no_verdict(store: Store
     }
     assert!(!store.note_late(run_id(1), host_id(9), "who?".to_owned()).await.expect("note"));
     assert!(!store.note_late(run_id(9), host_id(1), "which?".to_owned()).await.expect("note"));
+    let one = store.task(run_id(1), host_id(1)).await.expect("read").expect("it is there");
+    assert_eq!(one.late.as_deref(), Some("ended by itself"));
+    assert_eq!(store.task(run_id(1), host_id(9)).await.expect("read"), None);
+    assert_eq!(store.task(run_id(9), host_id(1)).await.expect("read"), None);
     let kept = store.run(run_id(1)).await.expect("read").expect("it is there");
     let late: Vec<_> = kept.tasks.iter().map(|task| (task.late.as_deref(), task.state)).collect();
     assert_eq!(late, [(None, TaskState::Failed), (Some("ended by itself"), TaskState::Failed)]);

@@ -162,7 +162,7 @@ fn event() -> impl Strategy<Value = Event> {
         "no_secret",
     ]);
     let kind = prop_oneof![
-        plan().prop_map(Kind::Planned),
+        plan().prop_map(|plan| Kind::Planned(Box::new(plan))),
         (hosts(), at()).prop_map(|(hosts, not_after)| Kind::Dispatched { hosts, not_after }),
         hosts().prop_map(|hosts| Kind::Asked { hosts }),
         prop::collection::vec((host(), reported()), 0..20)

@@ -103,6 +103,7 @@ impl Host {
             tasks: agent.table.digest(),
             policy: PolicyMode::Operate,
             epoch: agent.table.epoch(),
+            instance: "sim".into(),
         };
         let (link, greeting) = Link::open(hello, None, now);
         agent.link = Some(link);
@@ -209,7 +210,7 @@ impl Host {
         if let Some(link) = &mut agent.link {
             link.tick(now);
         }
-        self.perform(effects, now).into_iter().for_each(|frame| send(frame));
+        self.perform(effects, now).into_iter().for_each(&mut *send);
         self.ship(send);
     }
 
@@ -252,7 +253,7 @@ impl Disk {
         let process = Process {
             started_at: now,
             steps_left: seed % 40,
-            exit_code: i32::from(seed % 7 == 0),
+            exit_code: i32::from(seed.is_multiple_of(7)),
             killed: false,
             ended: None,
             spool: Vec::new(),

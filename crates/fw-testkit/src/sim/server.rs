@@ -128,7 +128,7 @@ impl Server {
                     todo.extend(link.stored(durable));
                 }
                 Output::Reports(reports) => {
-                    reports.into_iter().for_each(|report| self.hub.reported(host, report))
+                    reports.into_iter().for_each(|report| self.hub.reported(host, report));
                 }
                 Output::Enrol(_) | Output::Facts(_) | Output::Rekey(_) => {}
                 Output::Close => self.cut(host, now),

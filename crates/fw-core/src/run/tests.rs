@@ -1,0 +1,215 @@
+//! Rules of a run under hostile histories.
+
+use std::collections::BTreeMap;
+
+use fw_proto::api::{Command, Offline, OnFull, RunState, TaskState};
+use fw_proto::frame::{Cause, Ended, Refusal, RefusalReason, Reported};
+use fw_proto::record::Offsets;
+use fw_proto::{HostId, Incarnation, RunId, Span, Timestamp};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::{Actor, Effect, Event, Kind, Ruling, Run};
+use crate::plan::{Chosen, Exec, Limits, Origin, Plan};
+
+const HOSTS: u128 = 5;
+
+fn host(n: u128) -> HostId {
+    HostId(Uuid::from_u128(n))
+}
+
+fn at(secs: i64) -> Timestamp {
+    Timestamp::from_millis(1_800_000_000_000 + secs * 1000)
+}
+
+fn plan() -> Plan {
+    Plan {
+        exec: Exec {
+            command: Command::Shell("true".into()),
+            user: None,
+            cwd: None,
+            env: BTreeMap::new(),
+            timeout: Some(Span::from_secs(60)),
+            kill_after: Span::from_secs(10),
+            on_full: OnFull::Block,
+            nice: None,
+            umask: None,
+        },
+        selector: "*".into(),
+        hosts: (0..HOSTS)
+            .map(|n| Chosen { id: host(n), name: format!("h{n}").parse().expect("a name") })
+            .collect(),
+        limits: Limits {
+            start_within: Span::from_secs(60),
+            offline: Offline::Wait(Span::from_secs(60)),
+            parallel: Some(2),
+            max_failures: Some(2),
+            lost_after: Span::from_secs(600),
+        },
+        origin: Origin::default(),
+        incarnation: Incarnation(Uuid::from_u128(1)),
+    }
+}
+
+fn event(kind: Kind, secs: i64) -> Event {
+    Event { at: at(secs), by: Actor::Server, kind }
+}
+
+fn ended(code: i32) -> Reported {
+    Reported::Ended(Ended {
+        cause: Cause::Exited,
+        exit_code: Some(code),
+        signal: None,
+        started_at: at(0),
+        finished_at: at(1),
+        output: Offsets::default(),
+        stdout_sha256: None,
+        stderr_sha256: None,
+        left_behind: 0,
+    })
+}
+
+fn reported() -> impl Strategy<Value = Reported> {
+    prop_oneof![
+        Just(Reported::NotKnown),
+        Just(Reported::Queued),
+        Just(Reported::Started(at(0))),
+        (0..2).prop_map(ended),
+        Just(Reported::Refused(Refusal { reason: RefusalReason::Expired, message: "late".into() })),
+        Just(Reported::Unknown("power cut".into())),
+    ]
+}
+
+/// Any event at all, in any order, also about hosts that the run does not have.
+fn kind() -> impl Strategy<Value = Kind> {
+    let hosts = prop::collection::vec((0..HOSTS + 1).prop_map(host), 0..4);
+    let ruling = prop_oneof![
+        Just(Ruling::OfflineFailed),
+        Just(Ruling::BudgetSpent),
+        Just(Ruling::Lost),
+        Just(Ruling::NoSecret)
+    ];
+    prop_oneof![
+        hosts.clone().prop_map(|hosts| Kind::Dispatched { hosts, not_after: at(60) }),
+        hosts.clone().prop_map(|hosts| Kind::Asked { hosts }),
+        prop::collection::vec(((0..HOSTS + 1).prop_map(host), reported()), 0..4)
+            .prop_map(|reports| Kind::Reported { reports }),
+        (hosts, ruling).prop_map(|(hosts, ruling)| Kind::Ruled { hosts, ruling }),
+        Just(Kind::CancelRequested),
+        Just(Kind::Planned(Box::new(plan()))),
+    ]
+}
+
+/// What the kept-up figures must equal at any time.
+fn check_figures(run: &Run) {
+    let mut counts: BTreeMap<TaskState, u32> = BTreeMap::new();
+    for task in run.tasks.values() {
+        *counts.entry(task.state).or_default() += 1;
+    }
+    assert_eq!(run.counts, counts);
+    let open = run.tasks.values().filter(|task| !task.state.is_final()).count();
+    assert_eq!(run.open as usize, open);
+    assert_eq!(run.in_flight as usize, open - run.undispatched.len());
+    assert_eq!(
+        run.failures as usize,
+        run.tasks.values().filter(|task| task.state.is_failure()).count()
+    );
+    assert_eq!(run.finished_at.is_some(), open == 0);
+    assert_eq!(run.state().is_final(), open == 0);
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_figures_are_true_verdicts_stay_and_the_end_comes_once(kinds in prop::collection::vec(kind(), 0..60)) {
+        let mut run = Run::begin(RunId(Uuid::from_u128(9)), &event(Kind::Planned(Box::new(plan())), 0)).expect("planned");
+        let mut history = vec![event(Kind::Planned(Box::new(plan())), 0)];
+        let mut starts: BTreeMap<HostId, u32> = BTreeMap::new();
+        let mut ends = 0;
+        for (secs, kind) in (1..).zip(kinds) {
+            let before = run.clone();
+            let next = event(kind, secs);
+            for effect in run.step(&next) {
+                match effect {
+                    Effect::Start(host) => *starts.entry(host).or_default() += 1,
+                    Effect::Ended(_) => ends += 1,
+                    Effect::Cancel(_) | Effect::Settle(_) => {}
+                }
+            }
+            check_figures(&run);
+            for (host, task) in &before.tasks {
+                if task.state.is_final() {
+                    prop_assert_eq!(run.tasks[host].state, task.state);
+                }
+            }
+            history.push(next);
+        }
+        prop_assert!(ends <= 1);
+        prop_assert_eq!(ends == 1, run.finished_at.is_some());
+        // A host is sent a start again only after it said that it does not know the task.
+        for (host, count) in starts {
+            let asked = history.iter().filter(|event| matches!(&event.kind, Kind::Asked { hosts } if hosts.contains(&host))).count();
+            prop_assert!(count as usize <= 1 + asked);
+        }
+        prop_assert_eq!(Run::fold(run.id, &history).expect("planned"), run);
+    }
+}
+
+#[test]
+fn a_history_begins_with_its_plan() {
+    assert!(Run::begin(RunId(Uuid::nil()), &event(Kind::CancelRequested, 0)).is_err());
+    assert!(Run::fold(RunId(Uuid::nil()), []).is_err());
+}
+
+#[track_caller]
+fn check(kinds: Vec<Kind>, expected: RunState) {
+    let planned = std::iter::once(Kind::Planned(Box::new(plan())));
+    let history: Vec<_> =
+        (0..).zip(planned.chain(kinds)).map(|(secs, kind)| event(kind, secs)).collect();
+    assert_eq!(Run::fold(RunId(Uuid::nil()), &history).expect("planned").state(), expected);
+}
+
+#[test]
+fn a_run_says_where_it_stands() {
+    let all: Vec<_> = (0..HOSTS).map(host).collect();
+    let sent = Kind::Dispatched { hosts: all.clone(), not_after: at(60) };
+    let say = |said: Reported| Kind::Reported {
+        reports: all.iter().map(|host| (*host, said.clone())).collect(),
+    };
+    check(vec![], RunState::Planned);
+    check(vec![sent.clone()], RunState::Running);
+    check(vec![sent.clone(), Kind::CancelRequested], RunState::Cancelling);
+    check(vec![Kind::CancelRequested], RunState::Cancelled);
+    check(vec![sent.clone(), say(ended(0))], RunState::Succeeded);
+    check(vec![sent.clone(), say(ended(1))], RunState::Failed);
+    // It was too late to cancel: nothing was.
+    check(vec![sent.clone(), Kind::CancelRequested, say(ended(0))], RunState::Succeeded);
+    check(
+        vec![sent, Kind::Ruled { hosts: all.clone(), ruling: Ruling::Lost }, say(ended(0))],
+        RunState::Failed,
+    );
+    check(vec![Kind::Ruled { hosts: all, ruling: Ruling::OfflineSkipped }], RunState::Succeeded);
+}
+
+#[test]
+fn a_restored_run_gets_no_new_time() {
+    let run = Run::begin(RunId(Uuid::nil()), &event(Kind::Planned(Box::new(plan())), 0))
+        .expect("planned");
+    let later = at(3600);
+    assert_eq!(run.not_after(later, run.plan.incarnation), later + Span::from_secs(60));
+    assert_eq!(run.not_after(later, Incarnation(Uuid::from_u128(2))), at(60));
+}
+
+#[test]
+fn a_late_word_is_noted_and_changes_nothing() {
+    let lost = Kind::Ruled { hosts: vec![host(0)], ruling: Ruling::Lost };
+    let sent = Kind::Dispatched { hosts: vec![host(0)], not_after: at(60) };
+    let mut run = Run::begin(RunId(Uuid::nil()), &event(Kind::Planned(Box::new(plan())), 0))
+        .expect("planned");
+    run.step(&event(sent, 1));
+    run.step(&event(lost, 2));
+    let effects = run.step(&event(Kind::Reported { reports: vec![(host(0), ended(0))] }, 3));
+    assert_eq!(effects, [Effect::Settle(host(0))]);
+    let task = &run.tasks[&host(0)];
+    assert_eq!(task.state, TaskState::Lost);
+    assert_eq!(task.late.as_deref(), Some("ended at 2027-01-15T08:00:01.000Z with exit code 0"));
+}

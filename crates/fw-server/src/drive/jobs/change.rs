@@ -1,0 +1,269 @@
+//! Changes of jobs: what people ask for over the API, and what follows from the files.
+//!
+//! The store comes first: what is in force survives a restart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use fw_core::job::JobDef;
+use fw_core::run::Actor;
+use fw_proto::api::{Code, FireReason, JobSource, Problem, SourceError};
+use fw_proto::{JobName, Timestamp};
+use fw_store::StoredJob;
+use tracing::{error, info, warn};
+
+use super::owner::{Entry, FileErrors, Owner, scheduled};
+use super::perform::{Due, Manual, new_run_id};
+use super::reconcile::{Outcome, reconcile};
+use super::{Change, text};
+use crate::problem::{Chain, Failure};
+
+/// A job to be set, and where it comes from.
+type Wanted = (JobSource, JobDef);
+
+impl Owner {
+    /// Makes one change and says how it went.
+    pub(super) async fn change(&mut self, change: Change) {
+        // Whoever asked may have gone away.
+        match change {
+            Change::Apply { jobs, dry_run, by, reply } => {
+                drop(reply.send(self.apply(jobs, dry_run, &by).await));
+            }
+            Change::Delete(name, reply) => drop(reply.send(self.delete(&name).await)),
+            Change::Pause(name, paused, reply) => {
+                drop(reply.send(self.pause_job(&name, paused).await));
+            }
+            Change::Run(name, by, reply) => match self.jobs.get(&name) {
+                None => drop(reply.send(Err(missing(&name)))),
+                Some(entry) => {
+                    let now = self.parts.clock.now();
+                    let (run, job) = (new_run_id(now), Arc::clone(&entry.def));
+                    let reason = Some(FireReason::Manual);
+                    let manual = Some(Manual { by, reply });
+                    self.take_manual(Due { run, job, nominal: now, reason, manual });
+                }
+            },
+        }
+    }
+
+    async fn apply(&mut self, jobs: Vec<JobDef>, dry_run: bool, by: &Actor) -> Result<(), Problem> {
+        let owned: Vec<_> =
+            jobs.iter().filter_map(|job| Some((&job.name, self.owner_of(&job.name)?))).collect();
+        if !owned.is_empty() {
+            let lines: Vec<_> =
+                owned.iter().map(|(name, file)| format!("job {name} belongs to {file}")).collect();
+            let detail =
+                format!("{}\nchange the file; the server reads it by itself", lines.join("\n"));
+            return Err(Problem::new(
+                Code::OwnedByFile,
+                "job files own some of these jobs; none was changed",
+            )
+            .detail(detail));
+        }
+        if dry_run {
+            return Ok(());
+        }
+        let wanted = jobs.into_iter().map(|job| (JobSource::Api, job)).collect();
+        let set = self.set(wanted).await.map_err(unavailable)?;
+        info!(%by, "{set} jobs set over the API");
+        Ok(())
+    }
+
+    async fn delete(&mut self, name: &JobName) -> Result<(), Problem> {
+        if !self.jobs.contains_key(name) && !self.unusable.contains_key(name) {
+            return Err(missing(name));
+        }
+        if let Some(file) = self.owner_of(name) {
+            let detail = format!("remove it from {file}; the server reads the file by itself");
+            return Err(Problem::new(Code::OwnedByFile, format!("job {name} belongs to a file"))
+                .detail(detail));
+        }
+        self.remove(name).await.map_err(unavailable)
+    }
+
+    async fn pause_job(&mut self, name: &JobName, paused: bool) -> Result<(), Problem> {
+        if !self.jobs.contains_key(name) {
+            return Err(missing(name));
+        }
+        self.parts.store.set_paused(name, paused).await.map_err(unavailable)?;
+        let now = self.parts.clock.now();
+        let decisions =
+            if paused { self.scheduler.pause(name, now) } else { self.scheduler.resume(name, now) };
+        self.take(decisions);
+        Ok(())
+    }
+
+    /// The file that a job belongs to. Without a directory files own nothing.
+    fn owner_of(&self, name: &JobName) -> Option<&str> {
+        let source = self.source_of(name).filter(|_| self.files.is_some())?;
+        match source {
+            JobSource::File(file) => Some(file),
+            JobSource::Api => None,
+        }
+    }
+
+    fn source_of(&self, name: &JobName) -> Option<&JobSource> {
+        let unusable = || self.unusable.get(name).map(|unusable| &unusable.source);
+        self.jobs.get(name).map(|entry| &entry.source).or_else(unusable)
+    }
+
+    /// Looks at the directory and takes up what changed.
+    pub(super) async fn rescan(&mut self) {
+        let owned = self.count_from_files();
+        let Some(files) = &mut self.files else { return };
+        let dir = files.dir().display().to_string();
+        match files.scan().await {
+            Err(error) => self.report(format!(
+                "job directory {dir} cannot be read: {error}; its {owned} jobs go on as they were"
+            )),
+            Ok(found) if found.is_empty() && owned > 0 => self.report(format!(
+                "job directory {dir} has no job file any more; its {owned} jobs go on as they were. \
+                 To end them, put a file with `jobs: {{}}` there"
+            )),
+            Ok(found) => {
+                let changed = files.take(found);
+                self.trouble_is_over();
+                if changed || self.unsettled {
+                    self.reconcile().await;
+                }
+            }
+        }
+    }
+
+    fn report(&mut self, trouble: String) {
+        if self.trouble.as_ref() != Some(&trouble) {
+            error!("{trouble}");
+            self.parts.health.report("jobs", trouble.as_str());
+            self.trouble = Some(trouble);
+        }
+    }
+
+    fn trouble_is_over(&mut self) {
+        if self.trouble.take().is_some() {
+            info!("job directory is there again");
+            self.parts.health.clear("jobs");
+        }
+    }
+
+    async fn reconcile(&mut self) {
+        let Some(files) = &self.files else { return };
+        let Outcome { jobs, gone, errors } =
+            reconcile(&files.parsed, &self.owned(), &self.by_api());
+        self.note_errors(errors);
+        let wanted =
+            jobs.into_iter().map(|(_, (file, def))| (JobSource::File(file), def)).collect();
+        let outcome = self.take_up(wanted, &gone).await;
+        let known = std::mem::replace(&mut self.unsettled, outcome.is_err());
+        match outcome {
+            Ok(0) if gone.is_empty() => {}
+            Ok(set) => info!("job files changed: {set} jobs set, {} gone", gone.len()),
+            Err(_) if known => {}
+            Err(error) => {
+                error!(error = %Chain(&error), "jobs cannot be stored; the job files are read again");
+            }
+        }
+    }
+
+    async fn take_up(
+        &mut self,
+        wanted: Vec<Wanted>,
+        gone: &[JobName],
+    ) -> Result<usize, fw_store::Error> {
+        let set = self.set(wanted).await?;
+        for name in gone {
+            self.remove(name).await?;
+        }
+        Ok(set)
+    }
+
+    fn owned(&self) -> BTreeMap<JobName, String> {
+        let names = self.jobs.keys().chain(self.unusable.keys());
+        let owned = names.filter_map(|name| match self.source_of(name)? {
+            JobSource::File(file) => Some((name.clone(), file.clone())),
+            JobSource::Api => None,
+        });
+        owned.collect()
+    }
+
+    fn by_api(&self) -> BTreeSet<JobName> {
+        let names = self.jobs.keys().chain(self.unusable.keys());
+        names.filter(|name| self.source_of(name) == Some(&JobSource::Api)).cloned().collect()
+    }
+
+    /// Logs what is newly wrong, once.
+    fn note_errors(&mut self, errors: Vec<SourceError>) {
+        let known: BTreeSet<_> = self.file_errors.all.iter().map(SourceError::to_string).collect();
+        for error in &errors {
+            if !known.contains(&error.to_string()) {
+                let SourceError { file, line, column, message, .. } = error;
+                warn!(file, line, column, "job file: {message}");
+            }
+        }
+        if errors.is_empty() && !self.file_errors.all.is_empty() {
+            info!("all job files are in order again");
+        }
+        self.file_errors = FileErrors::new(errors);
+    }
+
+    /// Sets those of these jobs that are new or differ, all or none; says how many.
+    async fn set(&mut self, wanted: Vec<Wanted>) -> Result<usize, fw_store::Error> {
+        let now = self.parts.clock.now();
+        let mut rows = Vec::new();
+        let mut changes = Vec::new();
+        for (source, def) in wanted {
+            let Some((entry, changed)) = self.changed(source, def, now) else { continue };
+            rows.push(StoredJob {
+                name: entry.def.name.clone(),
+                source: entry.source.clone(),
+                text: text::to_store(&entry.def, entry.set_at),
+                paused: false,
+            });
+            changes.push((entry, changed));
+        }
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        self.parts.store.put_jobs(rows).await?;
+        let set = changes.len();
+        for (entry, changed) in changes {
+            let name = entry.def.name.clone();
+            if changed {
+                // Whatever was due is decided by what the job said before.
+                let decisions = self.scheduler.set(&name, scheduled(&entry.def), now);
+                self.take(decisions);
+            }
+            self.unusable.remove(&name);
+            self.jobs.insert(name, entry);
+        }
+        Ok(set)
+    }
+
+    /// The job as it is to be, and whether it says something new; `None` when all is as it was.
+    fn changed(&self, source: JobSource, def: JobDef, now: Timestamp) -> Option<(Entry, bool)> {
+        match self.jobs.get(&def.name) {
+            Some(entry) if entry.def.spec == def.spec && entry.source == source => None,
+            Some(entry) if entry.def.spec == def.spec => {
+                Some((Entry { source, ..entry.clone() }, false))
+            }
+            Some(_) | None => Some((Entry { def: Arc::new(def), source, set_at: now }, true)),
+        }
+    }
+
+    async fn remove(&mut self, name: &JobName) -> Result<(), fw_store::Error> {
+        self.parts.store.remove_job(name).await?;
+        let decisions = self.scheduler.remove(name, self.parts.clock.now());
+        self.take(decisions);
+        self.jobs.remove(name);
+        self.unusable.remove(name);
+        Ok(())
+    }
+}
+
+fn missing(name: &JobName) -> Problem {
+    Problem::new(Code::NotFound, format!("no job {name}"))
+        .detail("`fleetwright jobs list` shows those that there are")
+}
+
+fn unavailable(error: fw_store::Error) -> Problem {
+    Failure::from(error).into_problem()
+}

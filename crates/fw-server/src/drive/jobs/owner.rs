@@ -1,0 +1,426 @@
+//! The task that owns the jobs: it waits, asks the scheduler, and hands on what was decided.
+//!
+//! What was decided is performed in one piece at a time (`perform`), in the order of the decisions,
+//! since the ledger wants a job's fires in order. Meanwhile nothing else is decided: a store that
+//! cannot write holds the schedule up, and what that makes late counts as missed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fw_core::fires::{self, Decision, Known, Scheduler};
+use fw_core::job::JobDef;
+use fw_proto::api::{self, FireReason, JobSource, SourceError, Verdict};
+use fw_proto::{JobName, RunId, Span, Timestamp};
+use fw_store::{NewFire, StoredJob};
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+
+use super::files::Files;
+use super::perform::{Due, Performer, Work};
+use super::{Change, Error, Parts, Query, text};
+use crate::live::RunChange;
+
+/// The clock may be set at any time: look at it at least so often.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// The directory is read so often, hint or not.
+const RESCAN: Duration = Duration::from_secs(5);
+
+/// Runs that count as going on are compared with those that do so often, hint or not.
+const RECONCILE: Duration = Duration::from_secs(30);
+
+/// Jobs whose missed fires are counted at a time: a few milliseconds.
+const ACCOUNT: usize = 200;
+
+/// A clock that is a little slewed back is nothing to report.
+const BEHIND: Span = Span::from_secs(1);
+
+/// A job as it is in force.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) def: Arc<JobDef>,
+    pub(super) source: JobSource,
+    pub(super) set_at: Timestamp,
+}
+
+/// A stored job that this build cannot use; it does not fire.
+#[derive(Debug)]
+pub(super) struct Unusable {
+    pub(super) source: JobSource,
+    error: SourceError,
+}
+
+/// What is wrong in the job files.
+#[derive(Debug, Default)]
+pub(super) struct FileErrors {
+    pub(super) all: Vec<SourceError>,
+    /// Of `all` the first about each job, and the first about each whole file.
+    by_job: BTreeMap<String, usize>,
+    by_file: BTreeMap<String, usize>,
+}
+
+impl FileErrors {
+    pub(super) fn new(all: Vec<SourceError>) -> Self {
+        let mut errors = Self::default();
+        for (place, error) in all.iter().enumerate() {
+            let (index, key) = match &error.job {
+                Some(job) => (&mut errors.by_job, job),
+                None => (&mut errors.by_file, &error.file),
+            };
+            index.entry(key.clone()).or_insert(place);
+        }
+        Self { all, ..errors }
+    }
+
+    /// What is wrong with a job of a file, else with the whole file.
+    fn of(&self, name: &JobName, source: &JobSource) -> Option<&SourceError> {
+        let JobSource::File(file) = source else { return None };
+        let place = self.by_job.get(name.as_str()).or_else(|| self.by_file.get(file))?;
+        self.all.get(*place)
+    }
+}
+
+/// Everything about jobs.
+pub(super) struct Owner {
+    pub(super) parts: Parts,
+    pub(super) scheduler: Scheduler,
+    pub(super) jobs: BTreeMap<JobName, Entry>,
+    pub(super) unusable: BTreeMap<JobName, Unusable>,
+    pub(super) files: Option<Files>,
+    /// What the files follow from was not taken up whole: look again, changed or not.
+    pub(super) unsettled: bool,
+    /// What is wrong in the files.
+    pub(super) file_errors: FileErrors,
+    /// What is wrong with the directory.
+    pub(super) trouble: Option<String>,
+    /// Runs that the scheduler counts as going on.
+    active: BTreeMap<RunId, JobName>,
+    /// Those of them that are over, which it is still to be told.
+    over: Vec<RunId>,
+    /// Decided, to be performed.
+    work: Vec<Work>,
+    /// Ends of runs may have gone unheard.
+    deaf: bool,
+}
+
+/// Where the owner is reached.
+pub(super) struct Inlets {
+    pub(super) queries: mpsc::Receiver<Query>,
+    pub(super) changes: mpsc::Receiver<Change>,
+    pub(super) runs: broadcast::Receiver<Arc<RunChange>>,
+}
+
+/// Gives the runs that never came to be.
+type Performing = Pin<Box<dyn Future<Output = Vec<RunId>> + Send>>;
+
+impl Owner {
+    /// Takes over what is stored.
+    pub(super) async fn load(parts: Parts) -> Result<Self, Error> {
+        let (stored, mut last) = (parts.store.jobs().await?, parts.store.last_fires().await?);
+        let pending = parts.store.pending_fires().await?;
+        let mut pending: BTreeMap<_, _> =
+            pending.into_iter().map(|fire| (fire.job, fire.from)).collect();
+        let summaries = parts.hub.summaries().await?;
+        let active = summaries.into_iter().filter_map(|run| Some((run.id, run.job?))).collect();
+        let mut owner = Self {
+            scheduler: Scheduler::new(parts.clock.now()),
+            jobs: BTreeMap::new(),
+            unusable: BTreeMap::new(),
+            files: parts.dir.clone().map(Files::new),
+            unsettled: false,
+            file_errors: FileErrors::default(),
+            trouble: None,
+            active,
+            over: Vec::new(),
+            work: Vec::new(),
+            deaf: false,
+            parts,
+        };
+        for job in stored {
+            let (last, queued) = (last.remove(&job.name), pending.get(&job.name).copied());
+            owner.restore(job, last, queued);
+        }
+        pending.retain(|name, _| !owner.jobs.contains_key(name));
+        owner
+            .work
+            .extend(pending.into_iter().map(|(job, from)| Work::Verdict(changed_away(job, from))));
+        owner.count_strays();
+        if owner.files.is_none() && owner.count_from_files() > 0 {
+            warn!(
+                "{} jobs come from files, but no directory of job files is set; they go on as stored, and `jobs apply` and `jobs delete` may change them",
+                owner.count_from_files()
+            );
+        }
+        Ok(owner)
+    }
+
+    fn restore(&mut self, stored: StoredJob, last: Option<Timestamp>, queued: Option<Timestamp>) {
+        let StoredJob { name, source, text, paused } = stored;
+        match text::from_store(&name, &text) {
+            Ok((def, set_at)) => {
+                let active = self.active.values().filter(|job| **job == name).count();
+                let active = u32::try_from(active).unwrap_or(u32::MAX);
+                let decided_to = last.map_or(set_at, |last| last.max(set_at));
+                let known = Known { decided_to, paused, active, queued };
+                let decisions = self.scheduler.restore(&name, scheduled(&def), &known);
+                self.jobs.insert(name, Entry { def: Arc::new(def), source, set_at });
+                self.take(decisions);
+            }
+            Err(why) => {
+                error!(job = %name, "stored job cannot be used and does not fire: {why}; set it again");
+                let file = match &source {
+                    JobSource::File(file) => file.as_str(),
+                    JobSource::Api => "jobs",
+                };
+                let why = format!("job {name} as it is stored cannot be used: {why}; set it again");
+                let error = SourceError { job: Some(name.to_string()), ..text::whole(file, why) };
+                self.unusable.insert(name, Unusable { source, error });
+            }
+        }
+    }
+
+    /// Runs of jobs that are gone count should the job come back.
+    fn count_strays(&mut self) {
+        let jobs = &self.jobs;
+        for name in self.active.values().filter(|name| !jobs.contains_key(*name)) {
+            self.scheduler.begun(name);
+        }
+    }
+
+    /// Runs until it is dropped.
+    pub(super) async fn run(mut self, mut inlets: Inlets) {
+        let mut rescan = interval(RESCAN);
+        rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reconcile = interval(RECONCILE);
+        reconcile.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut performing: Option<Performing> = None;
+        loop {
+            self.hear_all(&mut inlets.runs);
+            if performing.is_none() {
+                self.decide();
+                performing = self.perform();
+            }
+            let idle = performing.is_none();
+            let pause = self.pause();
+            tokio::select! {
+                biased;
+                over = finished(&mut performing), if !idle => {
+                    performing = None;
+                    self.over.extend(over);
+                }
+                change = inlets.runs.recv() => self.heard(change),
+                Some(query) = inlets.queries.recv() => self.answer(query),
+                Some(change) = inlets.changes.recv(), if idle => self.change(change).await,
+                _ = rescan.tick(), if idle => self.rescan().await,
+                _ = reconcile.tick(), if idle => self.deaf = true,
+                () = hint(&mut self.files) => {}
+                () = tokio::time::sleep(pause), if idle => self.wake().await,
+            }
+        }
+    }
+
+    /// Decides what is due; only while nothing is being performed.
+    fn decide(&mut self) {
+        let now = self.parts.clock.now();
+        for run in std::mem::take(&mut self.over) {
+            if let Some(job) = self.active.remove(&run) {
+                let decisions = self.scheduler.ended(&job, now);
+                self.take(decisions);
+            }
+        }
+        let decisions = self.scheduler.tick(now);
+        self.take(decisions);
+        if self.work.is_empty() && self.scheduler.owes() {
+            let decisions = self.scheduler.account(ACCOUNT);
+            self.take(decisions);
+        }
+        self.watch_clock(now);
+    }
+
+    /// What came late by looking: the directory after a hint, runs whose end went unheard.
+    async fn wake(&mut self) {
+        let look_at = self.files.as_ref().and_then(Files::look_at);
+        if look_at.is_some_and(|at| at <= Instant::now()) {
+            self.rescan().await;
+        }
+        if std::mem::take(&mut self.deaf) {
+            self.compare_runs().await;
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        let now = self.parts.clock.now();
+        let due = self.scheduler.next_due().map_or(LOOK, |at| at.since(now).duration());
+        let look_at = self.files.as_ref().and_then(Files::look_at);
+        let look = look_at.map_or(LOOK, |at| at.saturating_duration_since(Instant::now()));
+        if self.deaf { Duration::ZERO } else { due.min(look).min(LOOK) }
+    }
+
+    fn perform(&mut self) -> Option<Performing> {
+        let work = std::mem::take(&mut self.work);
+        let performer = Performer::of(&self.parts);
+        (!work.is_empty())
+            .then(|| Box::pin(async move { performer.perform(work).await }) as Performing)
+    }
+
+    /// Notes what was decided, with the jobs as they are now: a change that follows does not change it.
+    pub(super) fn take(&mut self, decisions: Vec<Decision>) {
+        for decision in decisions {
+            let work = match decision.run().zip(self.jobs.get(&decision.job)) {
+                Some((run, entry)) => {
+                    self.active.insert(run, decision.job);
+                    let (job, nominal, reason) =
+                        (Arc::clone(&entry.def), decision.from, decision.reason);
+                    Work::Begin(Due { run, job, nominal, reason, manual: None })
+                }
+                None => Work::Verdict(verdict(decision)),
+            };
+            self.work.push(work);
+        }
+    }
+
+    /// A run that someone wants now.
+    pub(super) fn take_manual(&mut self, due: Due) {
+        let name = &due.job.name;
+        self.scheduler.begun(name);
+        self.active.insert(due.run, name.clone());
+        self.work.push(Work::Begin(due));
+    }
+
+    /// A fire that is due now comes after the ends of runs that are known now.
+    fn hear_all(&mut self, runs: &mut broadcast::Receiver<Arc<RunChange>>) {
+        loop {
+            let change = match runs.try_recv() {
+                Ok(change) => Ok(change),
+                Err(TryRecvError::Lagged(missed)) => Err(RecvError::Lagged(missed)),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            };
+            self.heard(change);
+        }
+    }
+
+    fn heard(&mut self, change: Result<Arc<RunChange>, RecvError>) {
+        match change {
+            Ok(change) => {
+                let run = change.summary.id;
+                if change.summary.state.is_final() && self.active.contains_key(&run) {
+                    self.over.push(run);
+                }
+            }
+            // Closed it never is: `parts` holds the other end.
+            Err(RecvError::Lagged(_) | RecvError::Closed) => {
+                self.deaf = true;
+            }
+        }
+    }
+
+    /// Whatever is not going on has ended. All that were decided have been begun by now.
+    async fn compare_runs(&mut self) {
+        match self.parts.hub.summaries().await {
+            Ok(runs) => {
+                let going_on: BTreeSet<_> = runs.into_iter().map(|run| run.id).collect();
+                let ended = self.active.keys().filter(|run| !going_on.contains(run));
+                self.over.extend(ended.copied());
+            }
+            Err(error) => info!(%error, "runs cannot be compared"),
+        }
+    }
+
+    fn watch_clock(&self, now: Timestamp) {
+        match self.scheduler.clock_behind(now).filter(|behind| *behind >= BEHIND) {
+            Some(behind) => {
+                let shown = Span::from_secs(behind.as_millis() / 1000);
+                let until = now + behind;
+                let reason = format!("clock went back {shown}; nothing fires again until {until}");
+                self.parts.health.report("clock", reason);
+            }
+            None => self.parts.health.clear("clock"),
+        }
+    }
+
+    fn answer(&self, query: Query) {
+        // Whoever asked may have gone away.
+        match query {
+            Query::List(reply) => drop(reply.send(self.views())),
+            Query::Show(name, reply) => drop(reply.send(self.view(&name))),
+            Query::Def(name, reply) => {
+                let entry = self.jobs.get(&name);
+                drop(reply.send(entry.map(|entry| Arc::clone(&entry.def))));
+            }
+            Query::Errors(reply) => drop(reply.send(self.errors())),
+        }
+    }
+
+    fn views(&self) -> Vec<api::Job> {
+        self.jobs.keys().filter_map(|name| self.view(name)).collect()
+    }
+
+    fn view(&self, name: &JobName) -> Option<api::Job> {
+        let entry = self.jobs.get(name)?;
+        let state = self.scheduler.state(name)?;
+        Some(api::Job {
+            name: name.clone(),
+            spec: entry.def.spec.clone(),
+            source: entry.source.clone(),
+            paused: state.paused,
+            next_fire: state.next,
+            last_run: None,
+            last_failed: None,
+            error: self.file_errors.of(name, &entry.source).cloned(),
+        })
+    }
+
+    fn errors(&self) -> Vec<SourceError> {
+        let dir = self.files.as_ref().map(|files| files.dir().display().to_string());
+        let trouble = dir.zip(self.trouble.as_ref()).map(|(dir, why)| text::whole(&dir, why));
+        let unusable = self.unusable.values().map(|unusable| unusable.error.clone());
+        trouble.into_iter().chain(unusable).chain(self.file_errors.all.iter().cloned()).collect()
+    }
+
+    /// How many jobs come from files.
+    pub(super) fn count_from_files(&self) -> usize {
+        self.jobs.values().filter(|entry| matches!(entry.source, JobSource::File(_))).count()
+    }
+}
+
+/// What the scheduler needs to know.
+pub(super) fn scheduled(def: &JobDef) -> fires::Job {
+    fires::Job {
+        schedule: def.schedule.clone(),
+        overlap: def.spec.overlap,
+        enabled: def.spec.enabled,
+    }
+}
+
+/// The ledger row of a decision without a run.
+fn verdict(decision: Decision) -> NewFire {
+    if decision.run().is_some() {
+        return changed_away(decision.job, decision.from);
+    }
+    let Decision { job, verdict, reason, from, to, count } = decision;
+    NewFire { job, verdict, reason, from, to, count, run: None, lag_ms: None }
+}
+
+/// The verdict of a fire whose job was gone before its run could begin.
+fn changed_away(job: JobName, at: Timestamp) -> NewFire {
+    let (verdict, reason) = (Verdict::Skipped, Some(FireReason::Changed));
+    NewFire { job, verdict, reason, from: at, to: at, count: 1, run: None, lag_ms: None }
+}
+
+async fn finished(performing: &mut Option<Performing>) -> Vec<RunId> {
+    match performing {
+        Some(performing) => performing.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn hint(files: &mut Option<Files>) {
+    match files {
+        Some(files) => files.hint().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,366 @@
+//! Brings what was decided into the ledger and to the hub.
+//!
+//! A job's fires are recorded in the order of their instants. Those of different jobs have no order,
+//! so thousands of runs that are due at once begin together and share the hub's commits. What the
+//! store cannot write now is tried again until it can: no verdict is lost while the server lives.
+//!
+//! `start_within` counts from the begin of the run, as for any run: a fire that waited for the job's
+//! earlier run would otherwise be too late before its turn came.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use fw_core::host::Host;
+use fw_core::job::JobDef;
+use fw_core::plan::Chosen;
+use fw_core::run::Actor;
+use fw_core::select;
+use fw_proto::api::{Code, EnvValue, FireReason, Problem, Verdict};
+use fw_proto::{JobName, RunId, Span, Timestamp};
+use fw_rt::Clock;
+use fw_store::{NewFire, Standing, Store};
+use tokio::sync::oneshot;
+use tracing::{debug, error, warn};
+use uuid::Uuid;
+
+use super::{Parts, text};
+use crate::hub;
+use crate::problem::Chain;
+use crate::state::Health;
+
+/// The store is tried again after this pause.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Something that was decided.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// A verdict without a run.
+    Verdict(NewFire),
+    /// A run is to begin.
+    Begin(Due),
+}
+
+/// A run that is due.
+#[derive(Debug)]
+pub(super) struct Due {
+    pub(super) run: RunId,
+    /// The job as it was when it became due.
+    pub(super) job: Arc<JobDef>,
+    pub(super) nominal: Timestamp,
+    pub(super) reason: Option<FireReason>,
+    /// Someone asked for it, beside the schedule.
+    pub(super) manual: Option<Manual>,
+}
+
+/// Who asked for a run, and waits to hear of it.
+#[derive(Debug)]
+pub(super) struct Manual {
+    pub(super) by: Actor,
+    pub(super) reply: oneshot::Sender<Result<RunId, Problem>>,
+}
+
+/// What is needed to perform.
+#[derive(Debug, Clone)]
+pub(super) struct Performer {
+    store: Store,
+    hub: hub::Handle,
+    clock: Clock,
+    health: Health,
+    lost_after: Span,
+}
+
+/// What there is to choose from.
+#[derive(Debug, Default)]
+struct Fleet {
+    hosts: Vec<Host>,
+    secrets: BTreeSet<String>,
+}
+
+/// What is done in one go: first the rows, then all runs at once.
+#[derive(Debug, Default)]
+struct Step {
+    rows: Vec<NewFire>,
+    begins: Vec<Ready>,
+}
+
+/// A run that can begin.
+#[derive(Debug)]
+struct Ready {
+    due: Due,
+    hosts: Arc<[Chosen]>,
+}
+
+/// What became of a run that was to begin.
+enum Begun {
+    Yes,
+    /// It did not, and this is the fire's verdict, where it has none.
+    No(Option<NewFire>),
+    /// The server is stopping; what is not recorded counts as missed.
+    Stopped,
+}
+
+impl Performer {
+    pub(super) fn of(parts: &Parts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            hub: parts.hub.clone(),
+            clock: parts.clock.clone(),
+            health: parts.health.clone(),
+            lost_after: parts.lost_after,
+        }
+    }
+
+    /// Performs all of it; gives the runs that did not begin.
+    pub(super) async fn perform(self, work: Vec<Work>) -> Vec<RunId> {
+        let runs = work.iter().any(|work| matches!(work, Work::Begin(_)));
+        let fleet = if runs { self.fleet().await } else { Fleet::default() };
+        // Thousands of jobs over thousands of hosts are too much for an async thread.
+        let prepared = tokio::task::spawn_blocking(move || prepare(work, &fleet)).await;
+        let (steps, mut over) = prepared.unwrap_or_else(|error| {
+            error!(%error, "what was due could not be prepared; please report this");
+            Default::default()
+        });
+        for step in steps {
+            self.record(step.rows).await;
+            let begun = join_all(step.begins.into_iter().map(|ready| self.begin(ready))).await;
+            let mut late = Vec::new();
+            for (run, begun) in begun {
+                match begun {
+                    Begun::Yes => {}
+                    Begun::No(row) => {
+                        over.push(run);
+                        late.extend(row);
+                    }
+                    Begun::Stopped => return over,
+                }
+            }
+            self.record(late).await;
+        }
+        over
+    }
+
+    async fn fleet(&self) -> Fleet {
+        loop {
+            match self.read_fleet().await {
+                Ok(fleet) => return fleet,
+                Err(error) => self.wait(&error).await,
+            }
+        }
+    }
+
+    async fn read_fleet(&self) -> Result<Fleet, fw_store::Error> {
+        let rows = self.store.hosts().await?;
+        let active = rows.into_iter().filter(|row| row.standing == Standing::Active);
+        let hosts = active
+            .map(|row| Host { id: row.id, name: row.name, labels: row.labels, facts: row.facts })
+            .collect();
+        let secrets = self.store.secrets().await?.into_iter().map(|secret| secret.name).collect();
+        Ok(Fleet { hosts, secrets })
+    }
+
+    /// Records verdicts, whatever it takes.
+    async fn record(&self, mut rows: Vec<NewFire>) {
+        while !rows.is_empty() {
+            match self.store.record_fires(rows.clone()).await {
+                Ok(()) => break,
+                Err(fw_store::Error::FireTaken { job, nominal }) => {
+                    warn!(%job, %nominal, "a fire has its verdict already; it stands");
+                    let before = rows.len();
+                    rows.retain(|row| (&row.job, row.from) != (&job, nominal));
+                    if rows.len() == before {
+                        error!(%job, %nominal, "verdicts of fires are not recorded; please report this");
+                        return;
+                    }
+                }
+                Err(error) => self.wait(&error).await,
+            }
+        }
+        self.health.clear("ledger");
+    }
+
+    async fn wait(&self, error: &fw_store::Error) {
+        warn!(error = %Chain(error), "fires cannot be recorded; trying again");
+        self.health.report("ledger", format!("fires cannot be recorded: {}", Chain(error)));
+        tokio::time::sleep(RETRY).await;
+    }
+
+    async fn begin(&self, ready: Ready) -> (RunId, Begun) {
+        let run = ready.due.run;
+        let begun = loop {
+            match self.try_begin(&ready).await {
+                Ok(begun) => break begun,
+                Err(error) => {
+                    let late = self.clock.now().since(ready.due.nominal);
+                    if ready.due.manual.is_some() || late > ready.due.job.spec.start_within {
+                        break self.too_late(&ready.due, &error);
+                    }
+                    self.wait(&error).await;
+                }
+            }
+        };
+        if let Some(manual) = ready.due.manual {
+            let outcome = match &begun {
+                Begun::Yes => Ok(run),
+                Begun::No(_) | Begun::Stopped => Err(self.refusal()),
+            };
+            // Whoever asked may have gone away.
+            drop(manual.reply.send(outcome));
+        }
+        (run, begun)
+    }
+
+    fn refusal(&self) -> Problem {
+        Problem::new(Code::Unavailable, "the run could not be recorded and was not begun")
+            .detail("see /readyz and the server's log, then try again")
+    }
+
+    fn too_late(&self, due: &Due, error: &fw_store::Error) -> Begun {
+        error!(job = %due.job.name, error = %Chain(error), "run could not be recorded in time and is not begun");
+        self.health.report("ledger", format!("runs cannot be recorded: {}", Chain(error)));
+        let missed = row(due, Verdict::Missed, Some(FireReason::Downtime));
+        Begun::No(Some(missed).filter(|_| due.manual.is_none()))
+    }
+
+    /// One try; an error when the store could not.
+    async fn try_begin(&self, ready: &Ready) -> Result<Begun, fw_store::Error> {
+        let Ready { due, hosts } = ready;
+        let name = &due.job.name;
+        let incarnation = self.store.incarnation();
+        let plan = match text::plan(&due.job, hosts.to_vec(), incarnation, self.lost_after) {
+            Ok(plan) => plan,
+            Err(invalid) => {
+                error!(job = %name, "job cannot run: {invalid}; please report this");
+                return Ok(Begun::No(Some(row(due, Verdict::Skipped, Some(FireReason::Changed)))));
+            }
+        };
+        let by = due
+            .manual
+            .as_ref()
+            .map_or_else(|| Actor::Job(name.clone()), |manual| manual.by.clone());
+        let lag_ms = Some(self.clock.now().since(due.nominal).as_millis());
+        let fire = NewFire { run: Some(due.run), lag_ms, ..row(due, Verdict::Ran, due.reason) };
+        match self.hub.begin(hub::Begin { run: due.run, plan, by, fire: Some(fire) }).await {
+            Ok(()) => Ok(Begun::Yes),
+            Err(hub::Error::Stopped) => Ok(Begun::Stopped),
+            Err(hub::Error::Store(error)) => refused(due, &error),
+        }
+    }
+}
+
+/// What it means that the store would not take a run.
+fn refused(due: &Due, error: &fw_store::Error) -> Result<Begun, fw_store::Error> {
+    if let fw_store::Error::FireTaken { job, nominal } = error
+        && (job, *nominal) == (&due.job.name, due.nominal)
+    {
+        warn!(%job, %nominal, "fire has its verdict already; no run is begun");
+        return Ok(Begun::No(None));
+    }
+    // A try that seemed to fail may have succeeded.
+    let there = matches!(error, fw_store::Error::Conflict { run } if *run == due.run);
+    if there { Ok(Begun::Yes) } else { Err(error.clone()) }
+}
+
+/// Finds out which runs can begin, and puts all of it in order.
+fn prepare(work: Vec<Work>, fleet: &Fleet) -> (Vec<Step>, Vec<RunId>) {
+    let mut steps = Steps::default();
+    let mut over = Vec::new();
+    let mut chosen: BTreeMap<String, Arc<[Chosen]>> = BTreeMap::new();
+    for work in work {
+        let due = match work {
+            Work::Verdict(row) => {
+                steps.row(row);
+                continue;
+            }
+            Work::Begin(due) => due,
+        };
+        let hosts =
+            chosen.entry(due.job.spec.hosts.clone()).or_insert_with(|| choose(&due.job, fleet));
+        let obstacle = obstacle(&due.job, hosts, fleet);
+        match obstacle {
+            None => steps.begin(Ready { due, hosts: Arc::clone(hosts) }),
+            Some((reason, problem)) => {
+                over.push(due.run);
+                debug!(job = %due.job.name, ?reason, "nothing to run");
+                match due.manual {
+                    // Whoever asked may have gone away.
+                    Some(manual) => drop(manual.reply.send(Err(problem))),
+                    None => steps.row(row(&due, Verdict::Skipped, Some(reason))),
+                }
+            }
+        }
+    }
+    (steps.steps, over)
+}
+
+fn choose(job: &JobDef, fleet: &Fleet) -> Arc<[Chosen]> {
+    let chosen = select::select(&job.selector, &fleet.hosts).into_iter();
+    chosen.map(|host| Chosen { id: host.id, name: host.name.clone() }).collect()
+}
+
+/// Why a job that is due cannot run.
+fn obstacle(job: &JobDef, hosts: &[Chosen], fleet: &Fleet) -> Option<(FireReason, Problem)> {
+    if hosts.is_empty() {
+        let detail = format!(
+            "`fleetwright hosts select '{}'` shows what its selector picks",
+            job.spec.hosts
+        );
+        let problem = Problem::new(
+            Code::NoHosts,
+            format!("the selector of job {} matched no host", job.name),
+        );
+        return Some((FireReason::NoHosts, problem.detail(detail)));
+    }
+    let secrets = job.spec.env.values().filter_map(|value| match value {
+        EnvValue::Secret(name) => Some(name),
+        EnvValue::Value(_) => None,
+    });
+    let missing = secrets.into_iter().find(|name| !fleet.secrets.contains(*name))?;
+    let shown: String = missing.chars().take(80).collect();
+    let problem = Problem::new(Code::NoSecret, format!("there is no secret {shown:?}"));
+    Some((FireReason::NoSecret, problem.detail("set it with `fleetwright secrets set`")))
+}
+
+/// Steps in which no row of a job comes before a run of it that was due earlier.
+#[derive(Default)]
+struct Steps {
+    steps: Vec<Step>,
+    /// Where each job has come to, and whether it begins a run there.
+    at: BTreeMap<JobName, (usize, bool)>,
+}
+
+impl Steps {
+    fn row(&mut self, row: NewFire) {
+        let (at, begins) = self.at.get(&row.job).copied().unwrap_or_default();
+        let at = if begins { at + 1 } else { at };
+        self.at.insert(row.job.clone(), (at, false));
+        self.step(at).rows.push(row);
+    }
+
+    fn begin(&mut self, ready: Ready) {
+        let name = &ready.due.job.name;
+        let (at, _) = self.at.get(name).copied().unwrap_or_default();
+        self.at.insert(name.clone(), (at, true));
+        self.step(at).begins.push(ready);
+    }
+
+    fn step(&mut self, at: usize) -> &mut Step {
+        if self.steps.len() <= at {
+            self.steps.resize_with(at + 1, Step::default);
+        }
+        self.steps.get_mut(at).expect("grown above")
+    }
+}
+
+fn row(due: &Due, verdict: Verdict, reason: Option<FireReason>) -> NewFire {
+    let (job, from, to) = (due.job.name.clone(), due.nominal, due.nominal);
+    NewFire { job, verdict, reason, from, to, count: 1, run: None, lag_ms: None }
+}
+
+/// A new id that sorts by time (RFC 9562, version 7).
+pub(super) fn new_run_id(now: Timestamp) -> RunId {
+    let ms = u64::try_from(now.as_millis()).unwrap_or(0);
+    let (seconds, nanoseconds) = (ms / 1000, u32::try_from(ms % 1000).unwrap_or(0) * 1_000_000);
+    RunId(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanoseconds)))
+}

@@ -1,0 +1,291 @@
+//! Jobs on a real store and a real hub; time moves when a test says so.
+
+use fw_core::run::Actor;
+use fw_proto::Span;
+use fw_proto::api::{Code, JobSource, JobsText};
+
+use crate::drive::world::{MINUTE, World, eventually, name};
+
+/// A job file with these jobs, each due every minute.
+fn jobs(names: &[&str]) -> String {
+    let job =
+        |name: &&str| format!("  {name}: {{schedule: '@every 60s', hosts: '*', run: 'true'}}\n");
+    format!("jobs:\n{}", names.iter().map(job).collect::<String>())
+}
+
+fn one(name: &str, rest: &str) -> String {
+    format!("jobs:\n  {name}: {{schedule: '@every 60s', hosts: '*', run: 'true', {rest}}}\n")
+}
+
+#[tokio::test]
+async fn files_are_reloaded_and_a_bad_one_harms_nothing() {
+    let world = World::with(&[("a.yaml", &jobs(&["a", "b"])), ("notes.txt", "none of ours")]).await;
+    world.jobs_are(&["a", "b"]).await;
+    world.write("c.yml", &jobs(&["c"]));
+    world.jobs_are(&["a", "b", "c"]).await;
+    world.write("a.yaml", "jobs:\n  a: {schedule: 'often', hosts: '*', run: x}\n  b: {schedule: '@every 5m', hosts: '*', run: x}\n");
+    let errors = eventually("an error", async || {
+        Some(world.jobs.errors().await).filter(|errors| !errors.is_empty())
+    })
+    .await;
+    assert_eq!((errors.len(), errors[0].line, errors[0].job.as_deref()), (1, 2, Some("a")));
+    let listed = world.jobs_are(&["a", "b", "c"]).await;
+    assert_eq!(listed[0].spec.schedule, "@every 60s", "the last good version");
+    assert_eq!(listed[0].error.as_ref(), Some(&errors[0]));
+    assert_eq!((listed[1].spec.schedule.as_str(), &listed[1].error), ("@every 5m", &None));
+    world.write("a.yaml", "jobs: [");
+    eventually("another error", async || (world.jobs.errors().await != errors).then_some(())).await;
+
+    let world = world.stop().await.start().await;
+    let listed = world.jobs_are(&["a", "b", "c"]).await;
+    assert_eq!(listed[1].spec.schedule, "@every 5m");
+    assert!(listed[0].error.is_some() && listed[2].error.is_none());
+    world.write("a.yaml", &jobs(&["b"]));
+    world.jobs_are(&["b", "c"]).await;
+    std::fs::remove_file(world.path("a.yaml")).unwrap();
+    world.jobs_are(&["c"]).await;
+    assert_eq!(world.jobs.errors().await, []);
+}
+
+#[tokio::test]
+async fn a_name_in_two_files_is_an_error_at_both_and_the_earlier_stays() {
+    let world = World::with(&[("b.yaml", &jobs(&["x"]))]).await;
+    world.write("a.yaml", &one("x", "timeout: 1s"));
+    let errors = eventually("two errors", async || {
+        Some(world.jobs.errors().await).filter(|errors| errors.len() == 2)
+    })
+    .await;
+    let places: Vec<_> = errors.iter().map(|error| (error.file.as_str(), error.line)).collect();
+    assert_eq!(places, [("a.yaml", 2), ("b.yaml", 2)]);
+    let job = world.jobs.show(&name("x")).await.unwrap();
+    assert_eq!((job.source, job.spec.timeout), (JobSource::File("b.yaml".to_owned()), None));
+    std::fs::remove_file(world.path("b.yaml")).unwrap();
+    let moved = async || {
+        let job = world.jobs.show(&name("x")).await?;
+        (job.spec.timeout == Some(Span::from_secs(1))).then_some(job.source)
+    };
+    assert_eq!(
+        eventually("the other takes over", moved).await,
+        JobSource::File("a.yaml".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn a_directory_that_is_empty_or_gone_changes_nothing_and_is_reported() {
+    let world = World::with(&[("a.yaml", &jobs(&["a"]))]).await;
+    let reported = async |word: &str| {
+        eventually(word, async || {
+            world.health.reasons().iter().any(|reason| reason.contains(word)).then_some(())
+        })
+        .await;
+    };
+    std::fs::remove_file(world.path("a.yaml")).unwrap();
+    reported("no job file any more").await;
+    world.jobs_are(&["a"]).await;
+    assert_eq!(world.jobs.errors().await.len(), 1);
+    std::fs::remove_dir(world.path("")).unwrap();
+    reported("cannot be read").await;
+    world.jobs_are(&["a"]).await;
+    std::fs::create_dir(world.path("")).unwrap();
+    world.write("b.yaml", "jobs: {}\n");
+    world.jobs_are(&[]).await;
+    assert_eq!(world.health.reasons(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_api_changes_its_own_jobs_only() {
+    let world = World::with(&[("a.yaml", &jobs(&["a"]))]).await;
+    world.apply(&jobs(&["b"])).await.unwrap();
+    world.jobs_are(&["a", "b"]).await;
+    let refused = world.apply(&jobs(&["a", "c"])).await.unwrap_err();
+    assert_eq!(refused.code, Code::OwnedByFile);
+    assert!(refused.detail.unwrap().contains("job a belongs to a.yaml"));
+    let refused = world.apply("jobs:\n  d: {schedule: x, hosts: '*', run: y}\n  c: {schedule: '@every 60s', hosts: '*', run: y}\n").await.unwrap_err();
+    assert_eq!(refused.code, Code::InvalidJob);
+    let dry = JobsText { text: jobs(&["c"]), name: None, dry_run: true };
+    let checked = world.jobs.apply(dry, Actor::Server).await.unwrap();
+    assert!(checked.jobs[0].next_fire.is_some());
+    assert_eq!(world.jobs.delete(&name("a")).await.unwrap_err().code, Code::OwnedByFile);
+    assert_eq!(world.jobs.delete(&name("c")).await.unwrap_err().code, Code::NotFound);
+    world.jobs_are(&["a", "b"]).await;
+    // A file cannot take a job of the API either.
+    world.write("b.yaml", &one("b", "timeout: 1s"));
+    let errors = eventually("an error", async || {
+        Some(world.jobs.errors().await).filter(|errors| !errors.is_empty())
+    })
+    .await;
+    assert!(errors[0].message.contains("jobs apply"), "{}", errors[0].message);
+    assert_eq!(world.jobs.show(&name("b")).await.unwrap().source, JobSource::Api);
+    let world = world.stop().await.start().await;
+    world.jobs_are(&["a", "b"]).await;
+    world.jobs.delete(&name("b")).await.unwrap();
+    world.jobs_are(&["a"]).await;
+}
+
+#[tokio::test]
+async fn a_command_that_no_host_can_start_is_an_error_at_its_job() {
+    let world = World::with(&[("a.yaml", &one("a", "cwd: here"))]).await;
+    let errors = world.jobs.errors().await;
+    insta::assert_snapshot!(errors[0].to_string(), @r#"
+    a.yaml:2:3: cwd: "here" is not an absolute path; begin it with '/'
+      a: {schedule: '@every 60s', hosts: '*', run: 'true', cwd: here}
+      ^
+    "#);
+}
+
+#[tokio::test]
+async fn fires_run_and_overlap_is_skipped() {
+    let world = World::with(&[("a.yaml", &jobs(&["a"]))]).await;
+    let host = world.host("web1").await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Ran 1"]).await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Skipped Overlap 1", "Ran 1"]).await;
+    let run = world.end_next(host, 0).await;
+    assert_eq!(run, world.fires("a").await[1].run_id.unwrap());
+    let job = world.jobs.show(&name("a")).await.unwrap();
+    assert_eq!((job.last_run, job.last_failed), (Some(run), Some(false)));
+    // Four minutes at once, as after a stall: the first runs, the others overlap with it.
+    world.clock.shift(4 * MINUTE);
+    world.ledger_is("a", &["Skipped Overlap 3", "Ran 1", "Skipped Overlap 1", "Ran 1"]).await;
+    assert!(world.fires("a").await[1].lag_ms.unwrap() >= 180_000);
+}
+
+#[tokio::test]
+async fn a_queued_fire_runs_after_the_one_before_even_across_a_restart() {
+    let world = World::with(&[("a.yaml", &one("a", "overlap: queue"))]).await;
+    let host = world.host("web1").await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Ran 1"]).await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Pending Overlap 1", "Ran 1"]).await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Pending Overlap 1", "Coalesced Overlap 1", "Ran 1"]).await;
+    let world = world.stop().await.start().await;
+    world.link(host).await;
+    world.end_next(host, 0).await;
+    world.ledger_is("a", &["Ran 1", "Coalesced Overlap 1", "Ran 1"]).await;
+}
+
+#[tokio::test]
+async fn a_pause_outlives_reload_and_restart() {
+    let world = World::with(&[("a.yaml", &jobs(&["a"]))]).await;
+    world.host("web1").await;
+    assert_eq!(world.jobs.pause(&name("b"), true).await.unwrap_err().code, Code::NotFound);
+    world.jobs.pause(&name("a"), true).await.unwrap();
+    world.write("a.yaml", &one("a", "timeout: 9s"));
+    eventually("a reload", async || {
+        world.jobs.show(&name("a")).await.filter(|job| job.spec.timeout.is_some() && job.paused)
+    })
+    .await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Skipped Paused 1"]).await;
+    let stopped = world.stop().await;
+    stopped.clock.shift(10 * MINUTE);
+    let world = stopped.start().await;
+    world.ledger_is("a", &["Skipped Paused 11"]).await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Skipped Paused 12"]).await;
+    world.jobs.pause(&name("a"), false).await.unwrap();
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Ran 1", "Skipped Paused 12"]).await;
+}
+
+#[tokio::test]
+async fn what_cannot_run_is_skipped_with_the_reason() {
+    let file = "jobs:\n  a: {schedule: '@every 60s', hosts: 'db*', run: 'true'}\n  b: {schedule: '@every 60s', hosts: '*', run: 'true', env: {KEY: {secret: key}}}\n";
+    let world = World::with(&[("a.yaml", file)]).await;
+    world.host("web1").await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Skipped NoHosts 1"]).await;
+    world.ledger_is("b", &["Skipped NoSecret 1"]).await;
+    let run_now = async |job: &str| world.jobs.run_now(&name(job), Actor::Server).await;
+    assert_eq!(run_now("a").await.unwrap_err().code, Code::NoHosts);
+    assert_eq!(run_now("b").await.unwrap_err().code, Code::NoSecret);
+    assert_eq!(run_now("c").await.unwrap_err().code, Code::NotFound);
+    world.store.put_secret("key", vec![1], world.clock.now()).await.unwrap();
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Skipped NoHosts 2"]).await;
+    world.ledger_is("b", &["Ran 1", "Skipped NoSecret 1"]).await;
+}
+
+#[tokio::test]
+async fn a_run_by_hand_stands_beside_the_schedule() {
+    let world = World::with(&[("a.yaml", &one("a", "enabled: false"))]).await;
+    let host = world.host("web1").await;
+    let by = Actor::Token("alice".to_owned());
+    let run = world.jobs.run_now(&name("a"), by).await.unwrap();
+    world.ledger_is("a", &["Ran Manual 1"]).await;
+    let summary = world.hub.run(run).await.unwrap().unwrap().summary;
+    assert_eq!((summary.by.as_str(), summary.job), ("alice", Some(name("a"))));
+    assert_eq!(world.end_next(host, 1).await, run);
+    let job = world.jobs.show(&name("a")).await.unwrap();
+    assert_eq!((job.last_run, job.last_failed, job.next_fire), (Some(run), Some(true), None));
+}
+
+#[tokio::test]
+async fn downtime_is_accounted_for_by_what_the_job_said_then() {
+    let world = World::with(&[("a.yaml", &jobs(&["a", "b"]))]).await;
+    let stopped = world.stop().await;
+    stopped.clock.shift(60 * MINUTE);
+    std::fs::write(stopped.path("a.yaml"), jobs(&["a"]).replace("60s", "1s")).unwrap();
+    let world = stopped.start().await;
+    world.jobs_are(&["a"]).await;
+    eventually("the ledger", async || {
+        let ledger = world.ledger("a").await;
+        // The new version is due each second; there is no host.
+        ledger.last().is_some_and(|row| row == "Missed Downtime 60").then_some(())
+    })
+    .await;
+    world.ledger_is("b", &["Missed Downtime 60"]).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_goes_back_fires_nothing_again_and_says_so() {
+    let world = World::with(&[("a.yaml", &jobs(&["a"]))]).await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Skipped NoHosts 1"]).await;
+    world.clock.shift(-93_000);
+    let reason = eventually("a report", async || world.health.reasons().pop()).await;
+    assert!(reason.starts_with("clock went back 1m 3"), "{reason}");
+    assert!(reason.contains("nothing fires again until"), "{reason}");
+    world.clock.shift(93_000);
+    eventually("it is over", async || world.health.reasons().is_empty().then_some(())).await;
+    world.ledger_is("a", &["Skipped NoHosts 1"]).await;
+    world.clock.shift(10 * MINUTE);
+    world.ledger_is("a", &["Missed ClockJump 10", "Skipped NoHosts 1"]).await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Skipped NoHosts 1", "Missed ClockJump 10", "Skipped NoHosts 1"]).await;
+}
+
+#[tokio::test]
+async fn thousands_of_jobs_are_due_at_once() {
+    let names: Vec<_> = (0..2000).map(|n| format!("j{n:04}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let world = World::with(&[("a.yaml", &jobs(&names))]).await;
+    world.host("web1").await;
+    world.clock.shift(MINUTE);
+    for job in &names {
+        world.ledger_is(job, &["Ran 1"]).await;
+    }
+    assert_eq!(world.hub.summaries().await.unwrap().len(), names.len());
+}
+
+#[tokio::test]
+async fn a_fire_that_waits_for_a_job_that_is_gone_has_its_verdict() {
+    let world =
+        World::with(&[("a.yaml", &one("a", "overlap: queue")), ("b.yaml", "jobs: {}")]).await;
+    world.host("web1").await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Ran 1"]).await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Pending Overlap 1", "Ran 1"]).await;
+    let stopped = world.stop().await;
+    // As if the server had died between forgetting the job and its last verdict.
+    std::fs::remove_file(stopped.path("a.yaml")).unwrap();
+    let store = stopped.store().await;
+    store.remove_job(&name("a")).await.unwrap();
+    store.close().await;
+    let world = stopped.start().await;
+    world.ledger_is("a", &["Skipped Changed 1", "Ran 1"]).await;
+}
