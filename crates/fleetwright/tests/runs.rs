@@ -2,6 +2,7 @@
 
 use fw_testkit::fleet::{Agent, Fleet, Output, PATIENCE, wait_for};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_fleetwright");
 
@@ -190,13 +191,18 @@ async fn a_follower_outlives_the_server() {
     let text = "for n in $(seq 200); do echo line $n; [ $n = 100 ] && while [ ! -e go ]; do sleep 0.05; done; done; true";
     let id = fleet.begin_shell("web1", &[], text).await;
     let args = ["--server", &server, "runs", "logs", "-f", &id];
-    let follower = fleet.cli_spawn(&args);
-    fleet.run_when(&id, "output", |run| run["tasks"][0]["stdout_bytes"].as_u64() > Some(0)).await;
+    let mut follower = fleet.cli_spawn(&args);
+    let mut out = BufReader::new(follower.stdout.take().expect("a pipe"));
+    let mut text = String::new();
+    out.read_line(&mut text).await.expect("it follows before the kill");
     fleet.server.kill9().await;
     fleet.touch("go");
     fleet.start_server().await;
+    let rest = tokio::time::timeout(PATIENCE, out.read_to_string(&mut text)).await;
+    rest.expect("it ends with the run").expect("text");
     let expected: String = (1..=200).map(|n| format!("web1 | line {n}\n")).collect();
-    assert_eq!(fleet.finish(follower, &args, b"").await.ok().text(), expected);
+    assert_eq!(text, expected);
+    drop(fleet.finish(follower, &args, b"").await.ok());
 }
 
 /// Scripts rely on these forms: names, kinds and absence of every value.
