@@ -1,5 +1,7 @@
 //! The link between agent and server goes away and comes back.
 
+#![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
+
 use std::time::Duration;
 
 use fw_testkit::fleet::{Agent, Fleet, PATIENCE, wait_for};

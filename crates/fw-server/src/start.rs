@@ -174,22 +174,29 @@ fn open_keys(config: &Config) -> Result<(keys::ServerKeys, secrets::Vault), Erro
 }
 
 impl Running {
-    /// A join string for an agent on this machine, good for one use within ten minutes. The link is encrypted by
-    /// itself, so over loopback it needs no TLS; a server with TLS is named by its certificate, so by its public URL.
+    /// Where an agent on this machine reaches the server. The link is encrypted by itself, so over loopback it needs no
+    /// TLS; a server with TLS is named by its certificate, so by its public URL.
+    #[must_use]
+    pub fn local_url(&self) -> String {
+        let port = self.addr.port();
+        match (self.app.config.tls.is_some(), self.addr.ip()) {
+            (true, _) => self.url.clone(),
+            (false, IpAddr::V4(ip)) if ip.is_unspecified() => {
+                format!("http://{}", SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+            }
+            (false, IpAddr::V6(ip)) if ip.is_unspecified() => {
+                format!("http://{}", SocketAddr::from((Ipv6Addr::LOCALHOST, port)))
+            }
+            (false, _) => format!("http://{}", self.addr),
+        }
+    }
+
+    /// A join string for an agent on this machine, good for one use within ten minutes.
     ///
     /// # Errors
     /// It cannot be recorded.
     pub async fn invite_local(&self) -> Result<String, fw_proto::api::Problem> {
-        let url = match (self.app.config.tls.is_some(), self.addr.ip()) {
-            (true, _) => self.url.clone(),
-            (false, IpAddr::V4(ip)) if ip.is_unspecified() => {
-                format!("http://{}", SocketAddr::from((Ipv4Addr::LOCALHOST, self.addr.port())))
-            }
-            (false, IpAddr::V6(ip)) if ip.is_unspecified() => {
-                format!("http://{}", SocketAddr::from((Ipv6Addr::LOCALHOST, self.addr.port())))
-            }
-            (false, _) => format!("http://{}", self.addr),
-        };
+        let url = self.local_url();
         let labels = std::collections::BTreeMap::new();
         let made = invite::make(&self.app, url, 1, LOCAL_TTL, labels, "server").await;
         made.map(|invitation| invitation.join).map_err(crate::problem::Failure::into_problem)

@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
+use fw_agent::Options;
+use fw_agent::identity::{Identity, StateDir};
 use fw_core::job::EXAMPLE;
 use fw_proto::{HostName, Join};
 use fw_rt::{Clock, Tasks};
@@ -37,12 +39,9 @@ async fn run(loaded: &Loaded, name: Option<HostName>) -> anyhow::Result<()> {
     let config = &loaded.config;
     let running = server::start(&config.server).await?;
     let options = agent::options(&config.agent);
-    if agent::identity(&config.agent)?.is_none() {
-        let join: Join = running.invite_local().await?.parse()?;
-        let name = agent::name_or_own(name)?;
-        fw_agent::join(&join, &name, &options, &Clock::system())
-            .await
-            .context("enrol this machine")?;
+    match agent::identity(&config.agent)? {
+        None => enrol(&running, name, &options).await?,
+        Some(identity) => find_again(&running, identity, &config.agent.state_dir)?,
     }
     welcome(&running, &config.server.data_dir, config.server.jobs.as_deref())?;
     let tasks = Tasks::new();
@@ -53,6 +52,25 @@ async fn run(loaded: &Loaded, name: Option<HostName>) -> anyhow::Result<()> {
     tasks.shutdown(std::time::Duration::from_secs(2)).await;
     running.stop().await;
     ended
+}
+
+/// Enrols this machine.
+async fn enrol(running: &Running, name: Option<HostName>, options: &Options) -> anyhow::Result<()> {
+    let join: Join = running.invite_local().await?.parse()?;
+    let joined = fw_agent::join(&join, &agent::name_or_own(name)?, options, &Clock::system()).await;
+    joined.map(drop).context("enrol this machine")
+}
+
+/// Tells our agent where the server listens this time: `--listen` may have changed. An agent
+/// that knows none of our keys belongs to another fleet and stays there.
+fn find_again(running: &Running, mut identity: Identity, state_dir: &Path) -> anyhow::Result<()> {
+    let keys = running.app.keys.public();
+    let url = running.local_url();
+    if identity.server != url && identity.server_keys.iter().any(|key| keys.contains(key)) {
+        identity.server = url;
+        StateDir::open(state_dir)?.set_identity(&identity)?;
+    }
+    Ok(())
 }
 
 /// What a person needs to know in the first minute.

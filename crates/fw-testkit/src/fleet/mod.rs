@@ -139,15 +139,29 @@ impl Fleet {
     /// # Panics
     /// It does not start.
     pub async fn start_with(binary: &str, args: &[&str]) -> Self {
+        Self::launch(binary, "serve", args).await
+    }
+
+    /// Starts server and agent in one process (`up`), with more arguments for it.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub async fn up(binary: &str, args: &[&str]) -> Self {
+        Self::launch(binary, "up", args).await
+    }
+
+    async fn launch(binary: &str, verb: &str, args: &[&str]) -> Self {
         let dir = TempDir::with_prefix("fleetwright-test-").expect("a temporary directory");
         for inner in ["home", "facts", "scratch"] {
             fs::create_dir(dir.path().join(inner)).expect("a new directory");
         }
         let proxy = Proxy::start().await.expect("a free port");
-        let mut command: Vec<OsString> = vec![binary.into(), "serve".into()];
+        let mut command: Vec<OsString> = vec![binary.into(), verb.into()];
         command.extend(["--listen", "127.0.0.1:0", "--data-dir"].map(OsString::from));
         command.push(dir.path().join("data").into());
-        command.extend(["--public-url".into(), format!("http://{}", proxy.addr()).into()]);
+        if verb == "serve" {
+            command.extend(["--public-url".into(), format!("http://{}", proxy.addr()).into()]);
+        }
         command.extend(args.iter().map(OsString::from));
         let server = Process::new(command, dir.path().join("server.log"), dir.path().join("home"));
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build();
@@ -170,7 +184,9 @@ impl Fleet {
         let addr = wait_for("the server's address in its log", PATIENCE, async || {
             assert!(server.ended().is_none(), "the server has ended:\n{}", server.log());
             let log = server.log();
-            let (_, rest) = log.get(before..)?.split_once("server.addr=")?;
+            let log = log.get(before..)?;
+            let mut marks = ["server.addr=", "Fleetwright listens on http://"].into_iter();
+            let (_, rest) = marks.find_map(|mark| log.split_once(mark))?;
             // The line may still be on its way.
             let (addr, _) = rest.split_once(char::is_whitespace)?;
             addr.parse::<SocketAddr>().ok()
