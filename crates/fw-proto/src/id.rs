@@ -134,7 +134,7 @@ impl InvalidName {
 }
 
 macro_rules! name_newtype {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $reserved:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String))]
@@ -155,7 +155,7 @@ macro_rules! name_newtype {
         impl FromStr for $name {
             type Err = InvalidName;
             fn from_str(text: &str) -> Result<Self, InvalidName> {
-                check_name(text).map(|()| Self(text.to_owned()))
+                check_name(text, &$reserved).map(|()| Self(text.to_owned()))
             }
         }
         serde_as_text!($name);
@@ -177,12 +177,13 @@ macro_rules! name_newtype {
 }
 
 name_newtype! {
-    /// The name of a host: set when it joins, unique in the fleet.
-    HostName
+    /// The name of a host: set when it joins, unique in the fleet. Where a host is named, its id
+    /// stands too, so a name is no id.
+    HostName, ["events", "select", "invite"]
 }
 name_newtype! {
     /// The name of a job.
-    JobName
+    JobName, ["errors", "check", "apply"]
 }
 
 /// Longest name. A host name of DNS has at most 253 characters (RFC 1035 §2.3.4).
@@ -190,7 +191,9 @@ const LONGEST_NAME: usize = 253;
 
 /// Names are shown, typed in selectors and used in file names: letters, digits and `._-` in
 /// any script of ASCII, beginning with a letter or digit.
-fn check_name(text: &str) -> Result<(), InvalidName> {
+///
+/// `reserved` are the words that stand beside names in paths of the API.
+fn check_name(text: &str, reserved: &[&str]) -> Result<(), InvalidName> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let refuse = |why| Err(InvalidName::new(text, why));
     if text.is_empty() {
@@ -207,6 +210,12 @@ fn check_name(text: &str) -> Result<(), InvalidName> {
     }
     if text.contains("..") {
         return refuse("it contains '..'");
+    }
+    if reserved.contains(&text) {
+        return refuse("it is a word of the API");
+    }
+    if Uuid::try_parse(text).is_ok() {
+        return refuse("it looks like an id");
     }
     if matches!(text, "and" | "or" | "not") {
         return refuse("it is a word of the selector language");
@@ -236,6 +245,10 @@ mod tests {
         ] {
             assert!(bad.parse::<HostName>().is_err(), "{bad:?}");
         }
+        for taken in ["events", "01a1f9fa-319b-7773-afe6-b0cf6ef02269"] {
+            assert!(taken.parse::<HostName>().is_err(), "{taken:?}");
+        }
+        assert!("apply".parse::<JobName>().is_err() && "apply".parse::<HostName>().is_ok());
         for good in ["web1", "db-3.example.com", "10.0.0.1", "A_b"] {
             assert_eq!(good.parse::<HostName>().unwrap().as_str(), good);
         }

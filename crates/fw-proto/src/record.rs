@@ -80,10 +80,10 @@ impl Offsets {
     #[must_use]
     pub fn after(mut self, record: &Record<'_>) -> Self {
         match (record.stream, record.body) {
-            (Stream::Stdout, Body::Bytes(bytes)) => self.stdout += bytes.len() as u64,
-            (Stream::Stderr, Body::Bytes(bytes)) => self.stderr += bytes.len() as u64,
-            (Stream::Stdout, Body::Gap(length)) => self.stdout_dropped += length,
-            (Stream::Stderr, Body::Gap(length)) => self.stderr_dropped += length,
+            (Stream::Stdout, Body::Bytes(bytes)) => grow(&mut self.stdout, bytes.len() as u64),
+            (Stream::Stderr, Body::Bytes(bytes)) => grow(&mut self.stderr, bytes.len() as u64),
+            (Stream::Stdout, Body::Gap(length)) => grow(&mut self.stdout_dropped, length),
+            (Stream::Stderr, Body::Gap(length)) => grow(&mut self.stderr_dropped, length),
         }
         self
     }
@@ -92,8 +92,23 @@ impl Offsets {
     /// so it orders any two positions in one task's output.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.stdout + self.stderr + self.stdout_dropped + self.stderr_dropped
+        [self.stderr, self.stdout_dropped, self.stderr_dropped]
+            .iter()
+            .fold(self.stdout, |sum, part| sum.saturating_add(*part))
     }
+
+    /// Whether a command could have written so much: hosts are hostile, and sums must not overflow.
+    #[must_use]
+    pub fn is_plausible(&self) -> bool {
+        self.total() <= LARGEST
+    }
+}
+
+/// The most output of a task: 9 petabytes, and every number up to it is exact in any language.
+pub const LARGEST: u64 = 1 << 53;
+
+fn grow(offset: &mut u64, by: u64) {
+    *offset = offset.saturating_add(by);
 }
 
 /// Bytes that are no records.

@@ -82,13 +82,10 @@ pub(crate) fn view(row: HostRow, online: &BTreeSet<HostId>) -> api::Host {
 
 /// Finds a host by its name or id.
 pub(crate) async fn find(app: &App, name_or_id: &str) -> Result<HostRow> {
-    let named = match name_or_id.parse::<HostName>() {
-        Ok(name) => app.store.host_named(&name).await?,
-        Err(_) => None,
-    };
-    let found = match (named, name_or_id.parse::<HostId>()) {
-        (None, Ok(id)) => app.store.host(id).await?,
-        (named, _) => named,
+    let found = match (name_or_id.parse::<HostId>(), name_or_id.parse::<HostName>()) {
+        (Ok(id), _) => app.store.host(id).await?,
+        (Err(_), Ok(name)) => app.store.host_named(&name).await?,
+        (Err(_), Err(_)) => None,
     };
     let shown: String = name_or_id.chars().take(80).collect();
     found.ok_or_else(|| {

@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use fw_proto::frame::{
-    Ack, Chunk, Denied, DeniedReason, FromAgent, FromServer, Hello, JoinRequest, Report, Reported,
-    Welcome,
+    Ack, Chunk, Denied, DeniedReason, FromAgent, FromServer, Hello, JoinRequest, MAX_TEXT, Report,
+    Reported, Welcome,
 };
 use fw_proto::record::Offsets;
 use fw_proto::{HostId, PublicKey, TaskKey, Timestamp};
@@ -109,11 +109,25 @@ impl Link {
         self.heard_at = now;
         match (self.state, frame) {
             (State::Closed, _) => Vec::new(),
+            (State::Greeting, FromAgent::Hello(hello)) if !fits(&hello) => {
+                self.refuse(DeniedReason::Malformed, "a greeting with too long a text")
+            }
+            (State::Greeting, FromAgent::Join(join)) if !fits(&join.hello) => {
+                self.refuse(DeniedReason::Malformed, "a greeting with too long a text")
+            }
             (State::Greeting, FromAgent::Hello(hello)) => {
                 self.greet(hello.protocol, Output::Admit(hello))
             }
             (State::Greeting, FromAgent::Join(join)) => {
                 self.greet(join.hello.protocol, Output::Enrol(join))
+            }
+            (State::Live(_), FromAgent::Reports(reports)) if !reports.iter().all(plausible) => {
+                self.refuse(DeniedReason::Malformed, "an end with more output than there can be")
+            }
+            (State::Live(_), FromAgent::Chunk(chunk))
+                if !(chunk.from.is_plausible() && chunk.to.is_plausible()) =>
+            {
+                self.refuse(DeniedReason::Malformed, "more output than there can be")
             }
             (State::Live(_), FromAgent::Reports(reports)) => {
                 self.waiting.push_back(Waiting::Reports(reports));
@@ -249,6 +263,24 @@ impl Link {
     fn close<'a>(&mut self) -> Vec<Output<'a>> {
         self.state = State::Closed;
         vec![Output::Close]
+    }
+}
+
+/// Whether the texts of a greeting are as short as they should be.
+fn fits(hello: &Hello) -> bool {
+    let texts = [&hello.agent_version, &hello.machine_id, &hello.boot_id, &hello.instance];
+    texts.iter().all(|text| text.len() <= MAX_TEXT)
+}
+
+/// Whether a report could be true.
+fn plausible(report: &Report) -> bool {
+    match &report.state {
+        Reported::Ended(ended) => ended.output.is_plausible(),
+        Reported::NotKnown
+        | Reported::Queued
+        | Reported::Started(_)
+        | Reported::Refused(_)
+        | Reported::Unknown(_) => true,
     }
 }
 

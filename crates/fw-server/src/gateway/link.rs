@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use fw_core::link::prologue;
 use fw_core::link::server::{Link, Output};
 use fw_proto::frame::{
@@ -21,7 +22,7 @@ use fw_rt::noise::{self, Session};
 use fw_store::{Changed, HostRow, NewChunk, Standing};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::admit;
 use super::links::{LinkHandle, OUTBOX};
@@ -55,6 +56,8 @@ enum End {
     Malformed(#[from] frame::Malformed),
     #[error("closed by the agent")]
     ByAgent,
+    #[error("a fault of this server; its log says more")]
+    Panicked,
     #[error("closed")]
     Closed,
     #[error("no handshake in time")]
@@ -96,8 +99,11 @@ pub(super) async fn serve(app: App, mut socket: WebSocket, peer: SocketAddr) {
         storing: FuturesOrdered::new(),
         owned: BTreeSet::new(),
         name: None,
+        admitted: None,
     };
-    let end = agent.run(frames).await.err().unwrap_or(End::Closed);
+    // Whatever happens to a link, the hub must learn that it is gone.
+    let ran = AssertUnwindSafe(agent.run(frames)).catch_unwind().await;
+    let end = ran.map_or(End::Panicked, |ran| ran.err().unwrap_or(End::Closed));
     agent.finish(&end).await;
 }
 
@@ -139,6 +145,8 @@ struct Agent {
     /// Runs that are known to have a task on this host.
     owned: BTreeSet<RunId>,
     name: Option<String>,
+    /// The host that the hub was told of. The link itself forgets it when it closes.
+    admitted: Option<HostId>,
 }
 
 impl Agent {
@@ -260,6 +268,7 @@ impl Agent {
                     heard: Arc::clone(&self.heard),
                     ponged: Arc::clone(&self.ponged),
                 };
+                self.admitted = Some(row.id);
                 self.app.hub.linked(handle, digest).await?;
                 self.still_welcome(row.id).await?;
                 Ok(Vec::new())
@@ -292,7 +301,7 @@ impl Agent {
     /// Hands a piece of output to the store. One of a run that this store does not know, as after
     /// a restore, is taken off the host and dropped.
     async fn store(&mut self, chunk: &Chunk<'_>) -> Result<(), End> {
-        let Some(host) = self.link.host() else { return Ok(()) };
+        let Some(host) = self.admitted else { return Ok(()) };
         if !self.owns(host, chunk.key.run).await? {
             debug!(run.id = %chunk.key.run, "output of an unknown run was dropped");
             let to = chunk.to;
@@ -362,6 +371,11 @@ impl Agent {
 
     async fn rekey(&mut self, key: PublicKey) -> Result<(), End> {
         let Some(host) = self.link.host() else { return Ok(()) };
+        if key.0 == [0; 32] || self.app.keys.public().contains(&key) {
+            let outputs =
+                self.link.refuse(DeniedReason::Malformed, "this key cannot be the host's");
+            return Box::pin(self.perform(outputs)).await;
+        }
         match self.app.store.rekey_host(host, key).await? {
             Changed::Done => {}
             Changed::Taken | Changed::Unknown => {
@@ -388,6 +402,7 @@ impl Agent {
         };
         let name = self.name.as_deref().unwrap_or_default();
         match end {
+            End::Panicked => error!(host.id = %host, host.name = name, "link ended: {end}"),
             End::Store(_) | End::Malformed(_) | End::Noise(_) => {
                 warn!(host.id = %host, host.name = name, "link ended: {end}");
             }
