@@ -294,3 +294,23 @@ fn holds(dir: &std::path::Path, bytes: &[u8]) -> bool {
         text.windows(bytes.len()).any(|part| part == bytes)
     })
 }
+
+/// Two agents with one key, as after cloning a disk: neither is believed, and both are told what to do.
+#[tokio::test]
+async fn a_copied_state_directory_is_refused_as_a_duplicate() {
+    let fleet = Fleet::start(BINARY).await;
+    let web1 = fleet.agent("web1").await;
+    let (from, to) = (fleet.state_dir("web1"), fleet.state_dir("copy"));
+    let copied = std::process::Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.expect("cp runs").success());
+    let mut copy = fleet.agent_of("copy", &[], &[]);
+    copy.start();
+    fleet.host_is("web1", "duplicate").await;
+    for agent in [&web1, &copy] {
+        wait_for("the agent to be told", PATIENCE, async || {
+            agent.process.log().contains("two machines use this host's key").then_some(())
+        })
+        .await;
+    }
+    drop(fleet.cli(&["run", "web1", "--", "true"]).await.exits(9));
+}

@@ -196,3 +196,21 @@ fn size_of(dir: &std::path::Path) -> u64 {
         })
         .sum()
 }
+
+/// A peer that says nothing any more, and closes nothing, as when its machine hangs: the server gives it
+/// up after three missed pings, a run does not wait for it, and it comes back by itself.
+#[tokio::test]
+async fn a_host_that_falls_silent_is_offline_within_a_minute() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let (fleet, web1) = fleet(&[]).await;
+    let pid = web1.process.pid().and_then(|pid| Pid::from_raw(pid.cast_signed())).expect("it runs");
+    kill_process(pid, Signal::STOP).expect("it can be stopped");
+    wait_for("the silent host to be offline", Duration::from_secs(70), async || {
+        (fleet.get("/hosts/web1").await?["state"] == "offline").then_some(())
+    })
+    .await;
+    drop(fleet.cli(&["run", "web1", "--offline", "skip", "--wait", "--", "true"]).await);
+    kill_process(pid, Signal::CONT).expect("it can go on");
+    fleet.online("web1").await;
+    drop(fleet.cli(&["run", "web1", "--wait", "--", "true"]).await.ok());
+}

@@ -301,7 +301,7 @@ impl Agent {
     /// Hands a piece of output to the store. One of a run that this store does not know, as after
     /// a restore, is taken off the host and dropped.
     async fn store(&mut self, chunk: &Chunk<'_>) -> Result<(), End> {
-        let Some(host) = self.admitted else { return Ok(()) };
+        let Some(host) = self.link.host() else { return Ok(()) };
         if !self.owns(host, chunk.key.run).await? {
             debug!(run.id = %chunk.key.run, "output of an unknown run was dropped");
             let to = chunk.to;
@@ -397,7 +397,7 @@ impl Agent {
     }
 
     async fn finish(mut self, end: &End) {
-        let Some(host) = self.link.host() else {
+        let Some(host) = self.admitted else {
             return debug!(peer.address = %self.peer, "link ended before its greeting: {end}");
         };
         let name = self.name.as_deref().unwrap_or_default();
