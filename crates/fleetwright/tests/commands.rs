@@ -154,11 +154,16 @@ async fn a_command_gets_what_was_asked_and_nothing_else() {
     }
 }
 
-/// Run as another user: that user, and nothing of ours.
+/// Run as another user: that user, and nothing of ours. An agent that is not root says that it cannot.
 #[tokio::test]
 async fn a_command_runs_as_another_user() {
-    assert!(rustix::process::getuid().is_root(), "this test needs root: run the suite as root");
     let (fleet, web1) = fleet().await;
+    if !is_root() {
+        let args = ["run", "web1", "--wait", "-o", "json", "--user", "nobody", "--", "true"];
+        let task = &fleet.cli(&args).await.exits(100).json()["tasks"][0];
+        assert_eq!((&task["state"], &task["reason"]), (&"refused".into(), &"user".into()));
+        return;
+    }
     let spool = web1.state.join("spool").display().to_string();
     let spool =
         format!("id -un; id -Gn; ls {spool} 2>&1 >/dev/null && echo seen; echo $HOME $USER");
@@ -173,16 +178,22 @@ async fn a_command_runs_as_another_user() {
     assert_eq!((&task["state"], &task["reason"]), (&"refused".into(), &"user".into()));
 }
 
+fn is_root() -> bool {
+    rustix::process::getuid().is_root()
+}
+
 /// A host whose state directory is a disk of its own, of 4 MB. The disk exists for the agent and
 /// its commands only, in a mount namespace that ends with them.
 async fn fleet_with_a_small_disk() -> (Fleet, Agent) {
-    assert!(rustix::process::getuid().is_root(), "this test needs root: it mounts a small disk");
     let fleet = Fleet::start(BINARY).await;
     drop(fleet.join("web1", &[]).await);
     let small = "state=$5; mount -t tmpfs -o size=4m tmpfs \"$state.disk\" \
         && cp -a \"$state/.\" \"$state.disk\" && mount --bind \"$state.disk\" \"$state\" && exec \"$@\"";
     std::fs::create_dir(fleet.state_dir("web1").with_extension("disk")).expect("a new directory");
-    let wrap = ["unshare", "--mount", "--propagation", "private", "sh", "-c", small, "sh"];
+    // Who is not root may mount in a user namespace of its own (user_namespaces(7)).
+    let user: &[&str] = if is_root() { &[] } else { &["--user", "--map-root-user"] };
+    let wrap = ["--mount", "--propagation", "private", "sh", "-c", small, "sh"];
+    let wrap = [&["unshare"], user, &wrap].concat();
     let mut web1 = fleet.agent_of("web1", &wrap, &[]);
     web1.start();
     fleet.online("web1").await;
