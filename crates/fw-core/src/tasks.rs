@@ -306,7 +306,13 @@ impl Table {
     /// Drops ids that no start could name any more, and refuses queued starts whose time is over.
     pub fn expire(&mut self, now: Timestamp) -> Vec<Effect> {
         self.remembered.retain(|_, not_after| *not_after + REMEMBER > now);
-        self.fill(now)
+        let late = |key: &TaskKey| self.tasks.get(key).is_some_and(|entry| entry.not_after < now);
+        let late: Vec<TaskKey> = self.queue.iter().copied().filter(late).collect();
+        // Also while no slot is free: whoever asked waits for an answer by then.
+        let mut effects: Vec<Effect> =
+            late.into_iter().filter_map(|key| self.refuse_late(key)).collect();
+        effects.extend(self.fill(now));
+        effects
     }
 
     /// The highest epoch seen.
@@ -363,9 +369,7 @@ impl Table {
             let Some(entry) = self.tasks.get_mut(&key) else { continue };
             let not_after = entry.not_after;
             if not_after < now {
-                let message = format!("it waited for a slot on the host until {not_after}");
-                entry.state = State::Refused(Refusal { reason: RefusalReason::Expired, message });
-                effects.extend(self.report(key));
+                effects.extend(self.refuse_late(key));
                 continue;
             }
             let waiting = std::mem::replace(&mut entry.state, State::Starting);
@@ -378,6 +382,15 @@ impl Table {
             }
         }
         effects
+    }
+
+    /// Refuses a queued task whose time is over.
+    fn refuse_late(&mut self, key: TaskKey) -> Option<Effect> {
+        self.queue.retain(|queued| *queued != key);
+        let entry = self.tasks.get_mut(&key)?;
+        let message = format!("it waited for a slot on the host until {}", entry.not_after);
+        entry.state = State::Refused(Refusal { reason: RefusalReason::Expired, message });
+        self.report(key)
     }
 
     fn leave_slot(&mut self, key: TaskKey, to: State, now: Timestamp) -> Vec<Effect> {
@@ -414,5 +427,72 @@ impl State {
 
     const fn is_final(&self) -> bool {
         matches!(self, Self::Ended(_) | Self::Refused(_) | Self::Unknown(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use fw_proto::frame::{Command, OnFull};
+    use fw_proto::{Incarnation, NodeId, RunId};
+
+    use super::*;
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_millis(secs * 1000)
+    }
+
+    fn key(number: u128) -> TaskKey {
+        TaskKey { run: RunId(uuid::Uuid::from_u128(number)), node: NodeId(0), attempt: 1 }
+    }
+
+    fn start(number: u128, not_after: Timestamp) -> Start {
+        let spec = Spec {
+            command: Command::Shell("true".to_owned()),
+            user: None,
+            cwd: None,
+            env: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            timeout: None,
+            kill_after: Span::from_secs(5),
+            on_full: OnFull::Block,
+            spool_bytes: 1,
+            nice: None,
+            umask: None,
+        };
+        let incarnation = Incarnation(uuid::Uuid::nil());
+        Start { key: key(number), not_after, incarnation, epoch: Epoch(1), spec }
+    }
+
+    fn reported(effects: &[Effect]) -> Vec<(TaskKey, Reported)> {
+        let report = |effect: &Effect| match effect {
+            Effect::Report(report) => Some((report.key, report.state.clone())),
+            Effect::Journal { .. }
+            | Effect::Epoch(_)
+            | Effect::Spawn { .. }
+            | Effect::Kill(_)
+            | Effect::Ship(_)
+            | Effect::Forget(_) => None,
+        };
+        effects.iter().filter_map(report).collect()
+    }
+
+    #[test]
+    fn a_queued_start_is_refused_in_time_while_all_slots_are_busy() {
+        let mut table = Table::new(1, Epoch(1));
+        table.start(start(1, at(100)), at(0));
+        table.journaled(key(1));
+        table.started(key(1), at(0));
+        table.start(start(2, at(10)), at(0));
+        table.start(start(3, at(20)), at(0));
+        assert_eq!(table.expire(at(10)), []);
+        let told = reported(&table.expire(at(11)));
+        assert!(
+            matches!(&told[..], [(late, Reported::Refused(refusal))]
+                if *late == key(2) && refusal.reason == RefusalReason::Expired),
+            "{told:?}"
+        );
+        assert_eq!(table.load(), (1, 1));
     }
 }
