@@ -248,6 +248,16 @@ impl Journal {
         self.tasks.retain(|_, memory| !memory.settled || memory.not_after + REMEMBERED >= now);
     }
 
+    /// From now on the disk takes nothing, until the directory that this gives is removed.
+    #[cfg(test)]
+    pub(crate) fn fill_disk(&mut self) -> PathBuf {
+        // Takes no byte and cannot be cut off (full(4)); nor can it be written anew.
+        self.file = File::options().append(true).open("/dev/full").unwrap();
+        let place = self.dir.join(format!(".journal.{}.tmp", std::process::id()));
+        std::fs::create_dir(&place).unwrap();
+        place
+    }
+
     /// What is remembered of a task. Nothing, for one accepted before [`Journal::began`] or whose
     /// `not_after` passed more than [`REMEMBERED`] ago, is no proof that it never ran.
     #[must_use]
@@ -462,9 +472,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(dir.path(), at(0)).unwrap();
         journal.append(&[accepted(1, at(1))], at(0)).unwrap();
-        // Takes no byte and cannot be cut off (full(4)).
-        journal.file = File::options().append(true).open("/dev/full").unwrap();
-        let full = Full::new(dir.path());
+        let full = Full(journal.fill_disk());
         journal.append(&[accepted(2, at(1))], at(0)).unwrap_err();
         journal.append(&[accepted(3, at(1))], at(0)).unwrap_err();
         drop(full);
