@@ -16,7 +16,7 @@ use std::time::Duration;
 use fw_core::link::agent::Link;
 use fw_core::tasks::{Effect, Found, Table};
 use fw_proto::frame::{self, Refusal, RefusalReason, Spec};
-use fw_proto::{PublicKey, TaskKey, Timestamp};
+use fw_proto::{PublicKey, Span, TaskKey, Timestamp};
 use fw_rt::{Clock, Tasks};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -84,6 +84,12 @@ pub enum Error {
     /// The server refuses.
     #[error("the server refuses this host: {0}")]
     Denied(String),
+    /// The server has no time for this host now; later it may.
+    #[error("the server is busy: try again in {retry_after}")]
+    Busy {
+        /// Not to be asked sooner.
+        retry_after: Span,
+    },
     /// The server speaks differently.
     #[error("the server broke the protocol: {0}")]
     Malformed(#[from] frame::Malformed),

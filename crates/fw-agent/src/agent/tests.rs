@@ -5,7 +5,7 @@ use fw_proto::frame::{
     Welcome,
 };
 use fw_proto::record::{Body, Offsets, Record as Output, Stream};
-use fw_proto::{Epoch, HostId, Incarnation, NodeId, RunId, Span};
+use fw_proto::{Epoch, HostId, Incarnation, NodeId, RunId};
 use uuid::Uuid;
 
 use super::*;
