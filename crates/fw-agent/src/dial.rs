@@ -6,7 +6,7 @@ use std::time::Duration;
 use fw_proto::PublicKey;
 use fw_rt::Backoff;
 use fw_rt::noise::Keypair;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
 
 use crate::agent::chain;
@@ -23,17 +23,14 @@ const FACTS_EVERY: Duration = Duration::from_secs(600);
 /// Longest pause between tries to link: all of a fleet is back half a minute after its server.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
-/// A host that was refused for good asks again this often, should someone have let it in again.
-const REFUSED_PAUSE: Duration = Duration::from_secs(60);
-
 /// What comes to the agent from outside.
 pub(crate) enum Event {
     /// A connection stands: greet on it.
     Up(mpsc::Sender<Vec<u8>>),
     /// A frame came in.
     Frame(Vec<u8>),
-    /// The connection is gone, and why.
-    Down(String),
+    /// The connection is gone, and why. To be answered with the least pause before the next.
+    Down(String, oneshot::Sender<Duration>),
     /// Facts were gathered: a JSON object.
     Facts(String),
 }
@@ -43,8 +40,6 @@ pub(crate) enum Event {
 pub(crate) struct Redial {
     /// The server's keys, tried in turn.
     pub(crate) keys: Vec<PublicKey>,
-    /// The server refuses this host: no hurry.
-    pub(crate) refused: bool,
     /// Counts the times that the agent has given a connection up.
     pub(crate) dropped: u64,
 }
@@ -79,14 +74,17 @@ impl Dialer {
                     (chain(&error), Duration::ZERO)
                 }
             };
-            if events.send(Event::Down(why)).await.is_err() {
+            let (answer, least) = oneshot::channel();
+            if events.send(Event::Down(why, answer)).await.is_err() {
                 return;
             }
+            // By then the agent has read what the server said last.
+            let Ok(least) = least.await else { return };
             if lasted > LONGEST_PAUSE {
                 backoff.reset();
             }
-            let refused = self.redial.borrow().refused;
-            tokio::time::sleep(if refused { REFUSED_PAUSE } else { backoff.next_wait() }).await;
+            // On top of it, so that hosts that were sent away together do not come back so.
+            tokio::time::sleep(least + backoff.next_wait()).await;
         }
     }
 

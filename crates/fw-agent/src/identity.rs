@@ -175,16 +175,45 @@ impl StateDir {
 
 /// Writes `dir/name` by way of a temporary file of its own.
 pub(crate) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    put(dir, name, bytes)?;
+    sync_dir(dir)
+}
+
+/// Puts a file in the place of another, whole or not at all, and gives it back open for appending.
+/// It outlives a power cut only after [`sync_dir`]; before, the former one may come back.
+pub(crate) fn put(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<File> {
     let temporary = dir.join(format!(".{name}.{}.tmp", std::process::id()));
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    file.write_all(bytes)?;
-    file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    file.sync_all()?;
-    fs::rename(&temporary, dir.join(name))?;
+    let mut file = File::options().append(true).create_new(true).mode(0o600).open(&temporary)?;
+    let written = file
+        .write_all(bytes)
+        .and_then(|()| file.set_permissions(fs::Permissions::from_mode(0o600)))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&temporary, dir.join(name)));
+    if written.is_err() {
+        // What a full disk took may be what another file needs.
+        drop(fs::remove_file(&temporary));
+    }
+    written.map(|()| file)
+}
+
+/// Removes what processes that were killed left of [`put`].
+pub(crate) fn sweep(dir: &Path, name: &str) {
+    let begin = format!(".{name}.");
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let file = entry.file_name();
+        let file = file.to_string_lossy();
+        if file.starts_with(&begin) && file.ends_with(".tmp") {
+            drop(fs::remove_file(entry.path()));
+        }
+    }
+}
+
+/// Takes the names in a directory through a power cut.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
@@ -236,6 +265,15 @@ mod tests {
         }
         assert_eq!(state.machine_id().unwrap(), state.machine_id().unwrap());
         assert_eq!(state.machine_id().unwrap().len(), 64);
+    }
+
+    #[test]
+    fn what_could_not_be_written_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        // In the place of the file, so that the last step fails.
+        fs::create_dir_all(dir.path().join("key/in")).unwrap();
+        assert!(StateDir::open(dir.path()).unwrap().set_key(&[1; 32]).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

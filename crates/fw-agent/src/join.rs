@@ -2,8 +2,8 @@
 
 use fw_core::link::agent::{Link, Output};
 use fw_core::tasks::Table;
-use fw_proto::frame::{self, Decoded, FromServer, Welcome};
-use fw_proto::{Epoch, HostName, Join};
+use fw_proto::frame::{self, Decoded, DeniedReason, FromServer, Welcome};
+use fw_proto::{Epoch, HostName, Join, Span};
 use fw_rt::Clock;
 use fw_rt::noise::Keypair;
 
@@ -11,11 +11,15 @@ use crate::agent::{self, Error, Options};
 use crate::identity::{Identity, StateDir};
 use crate::{connect, policy};
 
+/// When a server that is busy does not say until when.
+const BUSY: Span = Span::from_secs(5);
+
 /// Enrols this host and keeps what it learns in the state directory. Doing it again with the same
 /// server gives the same host: a lost answer harms nothing.
 ///
 /// # Errors
-/// The server cannot be reached or refuses, or the state directory cannot be written.
+/// The server cannot be reached or refuses ([`Error::Busy`] when only for now), or the state
+/// directory cannot be written.
 pub async fn join(
     join: &Join,
     name: &HostName,
@@ -62,6 +66,9 @@ pub async fn join(
 fn answered(outputs: Vec<Output>) -> Option<Result<Welcome, Error>> {
     outputs.into_iter().find_map(|output| match output {
         Output::Welcomed(welcome) => Some(Ok(welcome)),
+        Output::Denied(denied) if denied.reason == DeniedReason::Busy => {
+            Some(Err(Error::Busy { retry_after: denied.retry_after.unwrap_or(BUSY) }))
+        }
         Output::Denied(denied) => Some(Err(Error::Denied(denied.message))),
         Output::Send(_)
         | Output::Start(_)
@@ -73,4 +80,29 @@ fn answered(outputs: Vec<Output>) -> Option<Result<Welcome, Error>> {
         | Output::Rekeyed(_)
         | Output::Close => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use fw_proto::frame::Denied;
+
+    use super::*;
+
+    #[test]
+    fn a_busy_server_is_told_apart_from_one_that_refuses() {
+        let check = |reason, retry_after| {
+            let denied = Denied { reason, message: "no".to_owned(), retry_after };
+            let answer = answered(vec![Output::Denied(denied), Output::Close]);
+            answer.expect("an answer").expect_err("a refusal").to_string()
+        };
+        insta::assert_snapshot!([
+            check(DeniedReason::Busy, Some(Span::from_secs(7))),
+            check(DeniedReason::Busy, None),
+            check(DeniedReason::Revoked, None),
+        ].join("\n"), @r"
+        the server is busy: try again in 7s
+        the server is busy: try again in 5s
+        the server refuses this host: no
+        ");
+    }
 }

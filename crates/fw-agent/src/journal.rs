@@ -15,6 +15,9 @@ use std::sync::Arc;
 
 use fw_proto::{Epoch, Span, TaskKey, Timestamp};
 use minicbor::{Decode, Encode};
+use tracing::warn;
+
+use crate::identity;
 
 /// What is remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -98,9 +101,6 @@ pub enum Error {
         /// Where.
         at: usize,
     },
-    /// An earlier write went wrong in a way that could not be undone.
-    #[error("{} is not written to any more since an earlier error; start the agent again", .0.display())]
-    Poisoned(PathBuf),
 }
 
 /// The right to use a state directory, for as long as it is held (or the process lives).
@@ -133,8 +133,12 @@ pub struct Journal {
     path: PathBuf,
     file: File,
     len: u64,
+    /// An earlier write went wrong in a way that could not be undone: the file must be written
+    /// anew before anything is appended.
     poisoned: bool,
     records: usize,
+    /// At so many records the file is written anew.
+    compact_at: usize,
     tasks: BTreeMap<TaskKey, Memory>,
     epoch: Epoch,
     began: Timestamp,
@@ -142,7 +146,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal of a state directory and forgets what may be forgotten at `now`.
+    /// Opens the journal of a state directory and forgets what may be forgotten at `now`. A disk
+    /// that takes no write is no reason not to: what the journal says holds all the same.
     ///
     /// # Errors
     /// Another agent uses the directory, or the file is damaged or cannot be used.
@@ -160,6 +165,7 @@ impl Journal {
         file.read_to_end(&mut bytes).map_err(fail("read"))?;
         let (records, whole) =
             replay(&bytes).map_err(|at| Error::Damaged { path: path.clone(), at })?;
+        let size = bytes.len() as u64;
         drop(bytes);
         let mut journal = Self {
             dir: state_dir.to_owned(),
@@ -168,6 +174,7 @@ impl Journal {
             len: whole as u64,
             poisoned: false,
             records: 0,
+            compact_at: COMPACT_AFTER,
             tasks: BTreeMap::new(),
             epoch: Epoch(0),
             began: now,
@@ -176,8 +183,23 @@ impl Journal {
         for record in &records {
             journal.remember(record);
         }
-        journal.compact(now)?;
+        journal.tidy(size, now);
         Ok(journal)
+    }
+
+    /// Cuts a torn entry off, begins an empty file, and writes a large one anew.
+    fn tidy(&mut self, size: u64, now: Timestamp) {
+        identity::sweep(&self.dir, "journal");
+        if size > self.len {
+            self.cut_off();
+        }
+        if self.len == 0
+            && let Err(error) = self.append(&[Record::Began(now), Record::Epoch(self.epoch)], now)
+        {
+            warn!("journal cannot be begun: {}", crate::agent::chain(&error));
+        }
+        self.compact_if_due(now);
+        self.forget(now);
     }
 
     /// Makes records durable, then remembers them. When it returns, they outlive a power cut.
@@ -189,25 +211,51 @@ impl Journal {
             return Ok(());
         }
         if self.poisoned {
-            return Err(Error::Poisoned(self.path.clone()));
+            self.compact(now)?;
         }
         let entry = entry(records);
         let written = self.file.write_all(&entry).and_then(|()| self.file.sync_data());
         if let Err(source) = written {
             // What is there of it must not be found at the next open. After a failed sync the
             // state of the file is unknown for good (fsync(2), "Errors").
-            self.poisoned =
-                self.file.set_len(self.len).and_then(|()| self.file.sync_data()).is_err();
+            self.cut_off();
             return Err(Error::File { what: "write", path: self.path.clone(), source });
         }
         self.len += entry.len() as u64;
         for record in records {
             self.remember(record);
         }
-        if self.records >= COMPACT_AFTER {
-            self.compact(now)?;
-        }
+        self.compact_if_due(now);
         Ok(())
+    }
+
+    /// Takes back what is behind the last entry that counts.
+    fn cut_off(&mut self) {
+        self.poisoned = self.file.set_len(self.len).and_then(|()| self.file.sync_data()).is_err();
+    }
+
+    /// Where the disk has no room for another file, the old one does for a while longer.
+    fn compact_if_due(&mut self, now: Timestamp) {
+        if self.records >= self.compact_at
+            && let Err(error) = self.compact(now)
+        {
+            warn!("journal cannot be compacted: {}", crate::agent::chain(&error));
+            self.compact_at = self.records + COMPACT_AFTER / 8;
+        }
+    }
+
+    fn forget(&mut self, now: Timestamp) {
+        self.tasks.retain(|_, memory| !memory.settled || memory.not_after + REMEMBERED >= now);
+    }
+
+    /// From now on the disk takes nothing, until the directory that this gives is removed.
+    #[cfg(test)]
+    pub(crate) fn fill_disk(&mut self) -> PathBuf {
+        // Takes no byte and cannot be cut off (full(4)); nor can it be written anew.
+        self.file = File::options().append(true).open("/dev/full").unwrap();
+        let place = self.dir.join(format!(".journal.{}.tmp", std::process::id()));
+        std::fs::create_dir(&place).unwrap();
+        place
     }
 
     /// What is remembered of a task. Nothing, for one accepted before [`Journal::began`] or whose
@@ -265,7 +313,7 @@ impl Journal {
 
     /// Writes the file anew without what may be forgotten at `now`.
     fn compact(&mut self, now: Timestamp) -> Result<(), Error> {
-        self.tasks.retain(|_, memory| !memory.settled || memory.not_after + REMEMBERED >= now);
+        self.forget(now);
         let mut records = vec![Record::Began(self.began), Record::Epoch(self.epoch)];
         for (key, memory) in &self.tasks {
             let (not_after, boot_id) = (memory.not_after, memory.boot_id.to_string());
@@ -275,10 +323,13 @@ impl Journal {
         // In several entries, each within the bound.
         let bytes: Vec<u8> = records.chunks(1024).flat_map(entry).collect();
         let fail = |source| Error::File { what: "write", path: self.path.clone(), source };
-        crate::identity::write_whole(&self.dir, "journal", &bytes).map_err(fail)?;
-        self.file = File::options().append(true).open(&self.path).map_err(fail)?;
-        (self.len, self.records, self.poisoned) = (bytes.len() as u64, 0, false);
-        Ok(())
+        self.file = identity::put(&self.dir, "journal", &bytes).map_err(fail)?;
+        (self.len, self.records, self.compact_at) = (bytes.len() as u64, 0, COMPACT_AFTER);
+        // Until the directory is synced a power cut brings the former file back, without what
+        // is appended to this one.
+        let synced = identity::sync_dir(&self.dir);
+        self.poisoned = synced.is_err();
+        synced.map_err(fail)
     }
 }
 
@@ -370,6 +421,66 @@ mod tests {
         assert!(refused.to_string().contains("--state-dir"), "{refused}");
         drop(journal);
         Journal::open(dir.path(), at(0)).unwrap();
+    }
+
+    /// A directory in which no file can be written anew, as on a full disk, until it is dropped.
+    struct Full(PathBuf);
+
+    impl Full {
+        fn new(dir: &Path) -> Self {
+            let place = dir.join(format!(".journal.{}.tmp", std::process::id()));
+            std::fs::create_dir(&place).unwrap();
+            Self(place)
+        }
+    }
+
+    impl Drop for Full {
+        fn drop(&mut self) {
+            std::fs::remove_dir(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_disk_without_room_for_another_file_does_not_stop_the_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path(), at(0)).unwrap();
+        journal.append(&[accepted(1, at(1))], at(0)).unwrap();
+        drop(journal);
+        let torn = std::fs::read(dir.path().join("journal")).unwrap();
+        let whole = torn.len();
+        std::fs::write(dir.path().join("journal"), [torn, b"torn".to_vec()].concat()).unwrap();
+        let full = Full::new(dir.path());
+        let mut journal = Journal::open(dir.path(), at(0)).unwrap();
+        assert_eq!(std::fs::metadata(dir.path().join("journal")).unwrap().len(), whole as u64);
+        for size in [1, COMPACT_AFTER as u128, 2] {
+            let first = 10 + journal.records as u128;
+            let many: Vec<Record> =
+                (first..first + size).map(|number| accepted(number, at(1))).collect();
+            journal.append(&many, at(0)).unwrap();
+        }
+        drop(journal);
+        let known = Journal::open(dir.path(), at(0)).unwrap().tasks().count();
+        assert_eq!(known, 1 + 1 + COMPACT_AFTER + 2);
+        drop(full);
+        assert_eq!(Journal::open(dir.path(), at(0)).unwrap().tasks().count(), known);
+        assert_eq!(Journal::open(dir.path(), at(0)).unwrap().records, 0, "compacted");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_write_that_failed_does_not_count_and_the_next_one_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path(), at(0)).unwrap();
+        journal.append(&[accepted(1, at(1))], at(0)).unwrap();
+        let full = Full(journal.fill_disk());
+        journal.append(&[accepted(2, at(1))], at(0)).unwrap_err();
+        journal.append(&[accepted(3, at(1))], at(0)).unwrap_err();
+        drop(full);
+        journal.append(&[accepted(4, at(1))], at(0)).unwrap();
+        drop(journal);
+        let journal = Journal::open(dir.path(), at(0)).unwrap();
+        let known: Vec<_> = journal.tasks().map(|(key, _)| key).collect();
+        assert_eq!(known, [key(1), key(4)]);
     }
 
     #[test]

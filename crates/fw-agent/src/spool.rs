@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -16,8 +16,9 @@ use std::sync::Mutex;
 use fw_proto::frame::{Ended, Refusal, RefusalReason, Spec};
 use fw_proto::record::{self, Body, Offsets, Record, Stream};
 use fw_proto::{TaskKey, Timestamp};
+use tracing::warn;
 
-use crate::supervise::files::{self, Segment, Started, Status};
+use crate::supervise::files::{self, Kept, Segment, Started, Status};
 use crate::supervise::{self, contain, os};
 
 /// The tasks' directories of one agent.
@@ -47,10 +48,10 @@ pub enum Found {
     Ended(Ended),
     /// Its supervisor could not start it.
     Refused(Refusal),
-    /// It was started, but its supervisor is gone without a last word (killed, or the host went
-    /// down): how it ended is not known, and parts of it may still run.
+    /// It was started, but its supervisor is gone without a last word that can be read (killed, or
+    /// the host went down): how it ended is not known, and parts of it may still run.
     Dead {
-        /// When it was started.
+        /// When it was started, as far as that is known.
         started_at: Timestamp,
     },
 }
@@ -112,14 +113,18 @@ impl Spool {
         let dir = dir.canonicalize()?;
         for entry in fs::read_dir(&dir)? {
             let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(PASSING) {
-                fs::remove_dir_all(entry.path())?;
+            if entry.file_name().to_string_lossy().starts_with(PASSING)
+                && let Err(error) = fs::remove_dir_all(entry.path())
+            {
+                warn!("{} could not be removed: {error}", entry.path().display());
             }
         }
         contain::sweep_cgroups();
         let wake = dir.join(files::WAKE);
-        if !wake.exists() {
-            os::mkfifo(&wake)?;
+        if !wake.exists()
+            && let Err(error) = os::mkfifo(&wake)
+        {
+            warn!("supervisors cannot ring: make {}: {error}", wake.display());
         }
         let supervisor = if cfg!(target_os = "linux") {
             // Still this build after an upgrade has replaced the file.
@@ -213,36 +218,61 @@ impl Spool {
         supervisors.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
 
-    /// What is known of a task.
+    /// What is known of a task. Files that are damaged tell that it was begun, and no more.
     ///
     /// # Errors
-    /// Its files cannot be read, or are not what a supervisor writes.
+    /// Its files cannot be read now.
     pub fn state(&self, key: TaskKey) -> io::Result<Found> {
         let dir = self.task_dir(key);
-        if let Some(last) = last_word(&dir)? {
+        if let Kept::Whole(last) = last_word(&dir)? {
             return Ok(last);
         }
         let alive = match open_control(&dir) {
             Ok(_) => true,
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => false,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() => {
-                return Ok(Found::Missing);
+            // A power cut may leave the directory and take what was in it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if !dir.try_exists()? {
+                    return Ok(Found::Missing);
+                }
+                false
             }
             Err(error) => return Err(error),
         };
-        if !alive && let Some(last) = last_word(&dir)? {
-            // It was written between the first look and the supervisor's end.
-            return Ok(last);
-        }
         let started = files::read_json::<Started>(&dir, files::STARTED)?;
-        Ok(match (started, alive) {
-            (Some(started), false) => Found::Dead { started_at: started.at },
-            (None, false) => Found::NotStarted,
-            (Some(started), true) if dir.join(files::PID).exists() => {
-                Found::Running { started_at: started.at }
+        if alive {
+            return Ok(match started {
+                Kept::Whole(Started { at, .. }) if dir.join(files::PID).exists() => {
+                    Found::Running { started_at: at }
+                }
+                Kept::Whole(_) | Kept::Missing | Kept::Damaged => Found::Starting,
+            });
+        }
+        // The last word may have been said between the first look and the supervisor's end.
+        Ok(match (last_word(&dir)?, started) {
+            (Kept::Whole(last), _) => last,
+            (Kept::Missing | Kept::Damaged, Kept::Whole(started)) => {
+                Found::Dead { started_at: started.at }
             }
-            (_, true) => Found::Starting,
+            (Kept::Missing, Kept::Missing) => Found::NotStarted,
+            (Kept::Damaged, Kept::Missing) | (_, Kept::Damaged) => {
+                Found::Dead { started_at: changed_at(&dir) }
+            }
         })
+    }
+
+    /// Ends what is left of a task whose supervisor is gone, as far as that can be found.
+    pub fn end_rest(&self, key: TaskKey) {
+        if let Some(cgroup) = self.cgroup(key) {
+            contain::end_rest(&cgroup, &key.to_string());
+        }
+    }
+
+    fn cgroup(&self, key: TaskKey) -> Option<PathBuf> {
+        match files::read_json::<Started>(&self.task_dir(key), files::STARTED) {
+            Ok(Kept::Whole(started)) => started.cgroup,
+            Ok(Kept::Missing | Kept::Damaged) | Err(_) => None,
+        }
     }
 
     /// The tasks that have a directory.
@@ -319,9 +349,7 @@ impl Spool {
             | Err(_) => {}
         }
         let (dir, passing) = (self.task_dir(key), self.dir.join(format!("{PASSING}old-{key}")));
-        if let Ok(Some(Started { cgroup: Some(cgroup), .. })) =
-            files::read_json(&dir, files::STARTED)
-        {
+        if let Some(cgroup) = self.cgroup(key) {
             contain::remove_cgroup(&cgroup);
         }
         fs::rename(&dir, &passing)?;
@@ -343,11 +371,19 @@ impl Spool {
 }
 
 /// The last word on a task, when it was said.
-fn last_word(dir: &Path) -> io::Result<Option<Found>> {
-    Ok(files::read_json(dir, files::STATUS)?.map(|status| match status {
-        Status::Ended(ended) => Found::Ended(ended.into()),
-        Status::Refused(refused) => Found::Refused(refused.into()),
-    }))
+fn last_word(dir: &Path) -> io::Result<Kept<Found>> {
+    Ok(match files::read_json(dir, files::STATUS)? {
+        Kept::Whole(Status::Ended(ended)) => Kept::Whole(Found::Ended(ended.into())),
+        Kept::Whole(Status::Refused(refused)) => Kept::Whole(Found::Refused(refused.into())),
+        Kept::Missing => Kept::Missing,
+        Kept::Damaged => Kept::Damaged,
+    })
+}
+
+/// When something in the directory was last made: about when the task was begun.
+fn changed_at(dir: &Path) -> Timestamp {
+    let secs = fs::metadata(dir).map_or(0, |about| about.mtime());
+    Timestamp::from_millis(secs.saturating_mul(1000))
 }
 
 /// Opens a supervisor's ear; `ENXIO` says that there is no supervisor (`fifo(7)`).
@@ -486,7 +522,12 @@ impl Reader {
         raw.truncate(taken);
         let before = open.byte;
         for record in record::records(&raw) {
-            let record = record.map_err(|malformed| damaged(&malformed.to_string()))?;
+            let record = match record {
+                Ok(record) => record,
+                // What stands before it is whole; the next call says that this is not.
+                Err(_) if open.byte > before => break,
+                Err(malformed) => return Err(damaged(&malformed.to_string())),
+            };
             open.byte += size(&record);
             self.push(open.place, &record, buf);
             open.place = open.place.after(&record);
@@ -535,6 +576,12 @@ fn size(record: &Record<'_>) -> u64 {
         Body::Gap(_) => 8,
     };
     (record::HEADER + payload) as u64
+}
+
+/// Whether a [`Reader`]'s error is for good: what it should read is not there any more.
+#[must_use]
+pub fn is_damage(error: &io::Error) -> bool {
+    files::is_damage(error)
 }
 
 fn damaged(how: &str) -> io::Error {

@@ -617,3 +617,48 @@ async fn the_containment_that_is_reported_is_the_one_that_is_used() {
     let used: Containment = serde_json::from_value(started["containment"].clone()).unwrap();
     assert_eq!(used, containment());
 }
+
+#[tokio::test]
+async fn what_a_power_cut_leaves_of_the_marks_is_a_dead_task() {
+    let mut bench = Bench::start(&shell("echo out"));
+    bench.ended().await;
+    let status = bench.dir().join("status");
+    bench
+        .until("the end of the supervisor", |bench| {
+            (!bench.spool.cancel(bench.key).unwrap()).then_some(())
+        })
+        .await;
+    for torn in [&b""[..], b"{\"ended\":{", b"\0\0\0\0"] {
+        std::fs::write(&status, torn).unwrap();
+        assert!(matches!(bench.found(), Found::Dead { started_at } if started_at.as_millis() > 0));
+    }
+    std::fs::write(bench.dir().join("started"), "").unwrap();
+    assert!(matches!(bench.found(), Found::Dead { started_at } if started_at.as_millis() > 0));
+    std::fs::remove_file(status).unwrap();
+    std::fs::remove_file(bench.dir().join("control")).unwrap();
+    assert!(matches!(bench.found(), Found::Dead { .. }));
+    let output = Output::read(&mut bench.spool.reader(bench.key, Offsets::default()));
+    assert_eq!(output.text(), "out\n");
+    bench.spool.remove(bench.key).unwrap();
+    assert_eq!(bench.found(), Found::Missing);
+}
+
+#[tokio::test]
+async fn what_stands_before_damage_is_read_and_then_the_damage_is_told() {
+    let mut bench = Bench::start(&shell("echo one; sleep 0.1; echo two"));
+    let ended = bench.ended().await;
+    assert_eq!(bench.output(&ended).text(), "one\ntwo\n");
+    let files = std::fs::read_dir(bench.dir()).unwrap().flatten().map(|file| file.path());
+    let segment = files.filter(|path| path.to_string_lossy().contains("/seg-")).max().unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let last = bytes.len() - record::HEADER - "two\n".len();
+    // A power cut may leave a file its length and take its bytes.
+    bytes[last..].fill(0);
+    std::fs::write(&segment, &bytes).unwrap();
+    let mut reader = bench.spool.reader(bench.key, Offsets::default());
+    let mut chunk = Vec::new();
+    let (_, to) = reader.next(MAX_CHUNK, &mut chunk).unwrap().unwrap();
+    assert_eq!((to.stdout, to.stderr), (4, 0));
+    let error = reader.next(MAX_CHUNK, &mut chunk).unwrap_err();
+    assert!(fw_agent::spool::is_damage(&error), "{error}");
+}

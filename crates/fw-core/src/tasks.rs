@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use fw_proto::frame::{Ended, Refusal, RefusalReason, Report, Reported, Spec, Start};
+use fw_proto::frame::{
+    Cause, Ended, MAX_FRAME, MAX_TEXT, Refusal, RefusalReason, Report, Reported, Spec, Start,
+};
+use fw_proto::record::Offsets;
 use fw_proto::{Epoch, Span, TaskKey, Timestamp};
 
 /// Ids are remembered this long after their `not_after`: a start that is older is refused by
@@ -19,6 +22,12 @@ pub const MAX_RUNNING: usize = 64;
 /// How many tasks wait for a slot; further ones are refused. Sixteen per slot keep an hour of
 /// short jobs, and their specs stay below a few megabytes.
 pub const MAX_QUEUED: usize = 1024;
+
+/// Bytes that a digest may take: it goes out as one frame, with other things in it.
+const DIGEST: usize = MAX_FRAME / 2;
+
+/// The bytes of a report without its text, rather too many.
+const REPORT: usize = 128;
 
 /// The tasks of one host.
 #[derive(Debug)]
@@ -51,10 +60,28 @@ enum State {
     Running(Timestamp),
     /// Its process ended; output may be left to ship.
     Ended(Box<Ended>),
+    /// It was started, and nobody can tell how it ended; output may be left to ship.
+    Lost {
+        /// When it was started.
+        started_at: Timestamp,
+        /// Why nobody can tell.
+        why: String,
+    },
     /// It was not started.
     Refused(Refusal),
     /// Nobody can tell.
     Unknown(String),
+}
+
+/// How much output a task has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// There may come more.
+    Open,
+    /// It ended having written this much.
+    Whole(Offsets),
+    /// Nobody knows how much it wrote, and there comes no more than is there.
+    Rest,
 }
 
 /// What the shell is to do.
@@ -97,8 +124,8 @@ pub enum Found {
     Ended(Box<Ended>),
     /// It could not be started.
     Refused(Refusal),
-    /// It was started; its supervisor is gone without a word.
-    Dead,
+    /// It was started then; its supervisor is gone without a word.
+    Dead(Timestamp),
 }
 
 impl Found {
@@ -110,7 +137,7 @@ impl Found {
             Self::Running(_) => "running",
             Self::Ended(_) => "ended",
             Self::Refused(_) => "refused",
-            Self::Dead => "without its supervisor",
+            Self::Dead(_) => "without its supervisor",
         }
     }
 }
@@ -146,11 +173,12 @@ impl Table {
             Found::Running(Some(at)) => State::Running(at),
             Found::Ended(ended) => State::Ended(ended),
             Found::Refused(refusal) => State::Refused(refusal),
-            Found::Dead => {
-                State::Unknown("its supervisor was killed, or the machine went down".to_owned())
+            Found::Dead(started_at) => {
+                let why = "its supervisor was killed, or the machine went down".to_owned();
+                State::Lost { started_at, why }
             }
         };
-        let ship = matches!(state, State::Ended(_)).then_some(Effect::Ship(key));
+        let ship = state.is_shipped_first().then_some(Effect::Ship(key));
         self.busy += usize::from(state.holds_slot());
         self.tasks.insert(key, Entry { not_after, state });
         ship.into_iter().collect()
@@ -212,24 +240,44 @@ impl Table {
 
     /// The supervisor has written the final status: the slot is free, the output remains to be shipped.
     pub fn ended(&mut self, key: TaskKey, ended: Ended, now: Timestamp) -> Vec<Effect> {
-        let mut effects = self.leave_slot(key, State::Ended(Box::new(ended)), now);
-        effects.retain(|effect| !matches!(effect, Effect::Report(report) if report.key == key));
-        effects.push(Effect::Ship(key));
-        effects
+        self.leave_slot(key, State::Ended(Box::new(ended)), now)
     }
 
-    /// The supervisor is gone without a final status.
-    pub fn died(&mut self, key: TaskKey, now: Timestamp) -> Vec<Effect> {
-        self.leave_slot(key, State::Unknown("its supervisor was killed".to_owned()), now)
+    /// The supervisor is gone without a final status; the process was started at `started_at`.
+    pub fn died(&mut self, key: TaskKey, started_at: Timestamp, now: Timestamp) -> Vec<Effect> {
+        let why = "its supervisor was killed".to_owned();
+        self.leave_slot(key, State::Lost { started_at, why }, now)
     }
 
-    /// All output of an ended task was sent on this link: now its end may be told.
+    /// The output of a task that has ended cannot be read, or stops short of what the task
+    /// wrote: its end may not be told as if it could, and what is left will not be shipped.
+    pub fn damaged(&mut self, key: TaskKey) -> Option<Effect> {
+        let entry = self.tasks.get_mut(&key)?;
+        entry.state = match &entry.state {
+            State::Ended(ended) => State::Unknown(format!(
+                "its output is no longer whole on the host; the command {}",
+                how_it_ended(ended)
+            )),
+            State::Lost { why, .. } => State::Unknown(why.clone()),
+            State::Queued(_)
+            | State::Journaling(_)
+            | State::Starting
+            | State::Running(_)
+            | State::Refused(_)
+            | State::Unknown(_) => return None,
+        };
+        self.report(key)
+    }
+
+    /// All output of a task that has ended was sent on this link: now its end may be told.
     #[must_use]
-    pub fn shipped(&self, key: TaskKey) -> Option<Effect> {
+    pub fn shipped(&self, key: TaskKey) -> Option<Report> {
         match &self.tasks.get(&key)?.state {
             State::Ended(ended) => {
-                let state = Reported::Ended(Ended::clone(ended));
-                Some(Effect::Report(Report { key, state }))
+                Some(Report { key, state: Reported::Ended(Ended::clone(ended)) })
+            }
+            State::Lost { why, .. } => {
+                Some(Report { key, state: Reported::Unknown(cut(why, MAX_TEXT)) })
             }
             State::Queued(_)
             | State::Journaling(_)
@@ -254,7 +302,9 @@ impl Table {
                 )
             }
             State::Starting | State::Running(_) => vec![Effect::Kill(key)],
-            State::Ended(_) | State::Refused(_) | State::Unknown(_) => Vec::new(),
+            State::Ended(_) | State::Lost { .. } | State::Refused(_) | State::Unknown(_) => {
+                Vec::new()
+            }
         }
     }
 
@@ -276,23 +326,30 @@ impl Table {
         Report { key, state: self.known(key).unwrap_or(Reported::NotKnown) }
     }
 
-    /// Every task that the server has not settled, for [`fw_proto::frame::Hello`]. One that has
-    /// ended counts as started until its output is shipped.
+    /// The tasks that the server has not settled, for [`fw_proto::frame::Hello`]. One that has
+    /// ended counts as started until its output is shipped. Where they are too many for a frame,
+    /// those that were not started stay out: the server asks for what it misses.
     #[must_use]
     pub fn digest(&self) -> Vec<Report> {
-        self.tasks
+        let (open, over): (Vec<_>, Vec<_>) = self
+            .tasks
             .iter()
             .map(|(key, entry)| Report { key: *key, state: entry.state.reported() })
-            .collect()
+            .partition(|report| matches!(report.state, Reported::Started(_) | Reported::Queued));
+        let share = (DIGEST / self.tasks.len().max(1)).saturating_sub(REPORT).clamp(64, MAX_TEXT);
+        let short = |report: Report| Report { state: with_text(report.state, share), ..report };
+        open.into_iter().chain(over).take(DIGEST / (REPORT + 64)).map(short).collect()
     }
 
     /// Tasks whose output may have to be shipped: those that run or have ended.
-    pub fn with_output(&self) -> impl Iterator<Item = (TaskKey, Option<&Ended>)> {
-        self.tasks.iter().filter_map(|(key, entry)| match &entry.state {
-            State::Running(_) | State::Starting => Some((*key, None)),
-            State::Ended(ended) => Some((*key, Some(&**ended))),
-            State::Queued(_) | State::Journaling(_) | State::Refused(_) | State::Unknown(_) => None,
-        })
+    pub fn with_output(&self) -> impl Iterator<Item = (TaskKey, Extent)> {
+        self.tasks.iter().filter_map(|(key, entry)| Some((*key, entry.state.extent()?)))
+    }
+
+    /// How much output a task has, if it has any.
+    #[must_use]
+    pub fn extent(&self, key: TaskKey) -> Option<Extent> {
+        self.tasks.get(&key)?.state.extent()
     }
 
     /// Tasks whose supervisor should be alive.
@@ -306,7 +363,13 @@ impl Table {
     /// Drops ids that no start could name any more, and refuses queued starts whose time is over.
     pub fn expire(&mut self, now: Timestamp) -> Vec<Effect> {
         self.remembered.retain(|_, not_after| *not_after + REMEMBER > now);
-        self.fill(now)
+        let late = |key: &TaskKey| self.tasks.get(key).is_some_and(|entry| entry.not_after < now);
+        let late: Vec<TaskKey> = self.queue.iter().copied().filter(late).collect();
+        // Also while no slot is free: whoever asked waits for an answer by then.
+        let mut effects: Vec<Effect> =
+            late.into_iter().filter_map(|key| self.refuse_late(key)).collect();
+        effects.extend(self.fill(now));
+        effects
     }
 
     /// The highest epoch seen.
@@ -363,9 +426,7 @@ impl Table {
             let Some(entry) = self.tasks.get_mut(&key) else { continue };
             let not_after = entry.not_after;
             if not_after < now {
-                let message = format!("it waited for a slot on the host until {not_after}");
-                entry.state = State::Refused(Refusal { reason: RefusalReason::Expired, message });
-                effects.extend(self.report(key));
+                effects.extend(self.refuse_late(key));
                 continue;
             }
             let waiting = std::mem::replace(&mut entry.state, State::Starting);
@@ -380,13 +441,24 @@ impl Table {
         effects
     }
 
+    /// Refuses a queued task whose time is over.
+    fn refuse_late(&mut self, key: TaskKey) -> Option<Effect> {
+        self.queue.retain(|queued| *queued != key);
+        let entry = self.tasks.get_mut(&key)?;
+        let message = format!("it waited for a slot on the host until {}", entry.not_after);
+        entry.state = State::Refused(Refusal { reason: RefusalReason::Expired, message });
+        self.report(key)
+    }
+
     fn leave_slot(&mut self, key: TaskKey, to: State, now: Timestamp) -> Vec<Effect> {
         let Some(entry) = self.tasks.get_mut(&key).filter(|entry| !entry.state.is_final()) else {
             return Vec::new();
         };
+        let ship = to.is_shipped_first();
         let held = std::mem::replace(&mut entry.state, to).holds_slot();
         self.busy -= usize::from(held);
-        let mut effects: Vec<_> = self.report(key).into_iter().collect();
+        let told = if ship { Some(Effect::Ship(key)) } else { self.report(key) };
+        let mut effects: Vec<_> = told.into_iter().collect();
         effects.extend(self.fill(now));
         effects
     }
@@ -403,9 +475,24 @@ impl State {
             Self::Queued(_) | Self::Journaling(_) | Self::Starting => Reported::Queued,
             Self::Running(at) => Reported::Started(*at),
             Self::Ended(ended) => Reported::Started(ended.started_at),
-            Self::Refused(refusal) => Reported::Refused(refusal.clone()),
-            Self::Unknown(why) => Reported::Unknown(why.clone()),
+            Self::Lost { started_at, .. } => Reported::Started(*started_at),
+            Self::Refused(refusal) => with_text(Reported::Refused(refusal.clone()), MAX_TEXT),
+            Self::Unknown(why) => with_text(Reported::Unknown(why.clone()), MAX_TEXT),
         }
+    }
+
+    fn extent(&self) -> Option<Extent> {
+        match self {
+            Self::Running(_) | Self::Starting => Some(Extent::Open),
+            Self::Ended(ended) => Some(Extent::Whole(ended.output)),
+            Self::Lost { .. } => Some(Extent::Rest),
+            Self::Queued(_) | Self::Journaling(_) | Self::Refused(_) | Self::Unknown(_) => None,
+        }
+    }
+
+    /// Whether its end may be told only after its output.
+    const fn is_shipped_first(&self) -> bool {
+        matches!(self, Self::Ended(_) | Self::Lost { .. })
     }
 
     const fn holds_slot(&self) -> bool {
@@ -413,6 +500,193 @@ impl State {
     }
 
     const fn is_final(&self) -> bool {
-        matches!(self, Self::Ended(_) | Self::Refused(_) | Self::Unknown(_))
+        matches!(self, Self::Ended(_) | Self::Lost { .. } | Self::Refused(_) | Self::Unknown(_))
+    }
+}
+
+/// For people: how a command ended.
+fn how_it_ended(ended: &Ended) -> String {
+    let cause = match ended.cause {
+        Cause::Exited => "",
+        Cause::TimedOut => " after its timeout",
+        Cause::Cancelled => " when it was cancelled",
+    };
+    match (ended.exit_code, ended.signal) {
+        (Some(code), _) => format!("exited with code {code}{cause}"),
+        (None, Some(signal)) => format!("was ended by signal {signal}{cause}"),
+        (None, None) => format!("ended{cause}"),
+    }
+}
+
+/// The same with no longer a text than `max` bytes.
+fn with_text(state: Reported, max: usize) -> Reported {
+    match state {
+        Reported::Refused(Refusal { reason, message }) => {
+            Reported::Refused(Refusal { reason, message: cut(&message, max) })
+        }
+        Reported::Unknown(why) => Reported::Unknown(cut(&why, max)),
+        Reported::NotKnown | Reported::Queued | Reported::Started(_) | Reported::Ended(_) => state,
+    }
+}
+
+/// The beginning of a text: at most `max` bytes of it, whole characters.
+fn cut(text: &str, max: usize) -> String {
+    text.get(..text.floor_char_boundary(max)).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use fw_proto::frame::{Command, OnFull};
+    use fw_proto::{Incarnation, NodeId, RunId};
+
+    use super::*;
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_millis(secs * 1000)
+    }
+
+    fn key(number: u128) -> TaskKey {
+        TaskKey { run: RunId(uuid::Uuid::from_u128(number)), node: NodeId(0), attempt: 1 }
+    }
+
+    fn start(number: u128, not_after: Timestamp) -> Start {
+        let spec = Spec {
+            command: Command::Shell("true".to_owned()),
+            user: None,
+            cwd: None,
+            env: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            timeout: None,
+            kill_after: Span::from_secs(5),
+            on_full: OnFull::Block,
+            spool_bytes: 1,
+            nice: None,
+            umask: None,
+        };
+        let incarnation = Incarnation(uuid::Uuid::nil());
+        Start { key: key(number), not_after, incarnation, epoch: Epoch(1), spec }
+    }
+
+    fn ended(exit_code: i32) -> Ended {
+        Ended {
+            cause: Cause::Exited,
+            exit_code: Some(exit_code),
+            signal: None,
+            started_at: at(1),
+            finished_at: at(2),
+            output: Offsets { stdout: 9, ..Offsets::default() },
+            stdout_sha256: None,
+            stderr_sha256: None,
+            left_behind: 0,
+        }
+    }
+
+    /// A table of one slot that a task holds.
+    fn running(number: u128) -> Table {
+        let mut table = Table::new(1, Epoch(1));
+        table.start(start(number, at(100)), at(0));
+        table.journaled(key(number));
+        table.started(key(number), at(1));
+        table
+    }
+
+    fn reported(effects: &[Effect]) -> Vec<(TaskKey, Reported)> {
+        let report = |effect: &Effect| match effect {
+            Effect::Report(report) => Some((report.key, report.state.clone())),
+            Effect::Journal { .. }
+            | Effect::Epoch(_)
+            | Effect::Spawn { .. }
+            | Effect::Kill(_)
+            | Effect::Ship(_)
+            | Effect::Forget(_) => None,
+        };
+        effects.iter().filter_map(report).collect()
+    }
+
+    #[test]
+    fn a_queued_start_is_refused_in_time_while_all_slots_are_busy() {
+        let mut table = running(1);
+        table.start(start(2, at(10)), at(0));
+        table.start(start(3, at(20)), at(0));
+        assert_eq!(table.expire(at(10)), []);
+        let told = reported(&table.expire(at(11)));
+        assert!(
+            matches!(&told[..], [(late, Reported::Refused(refusal))]
+                if *late == key(2) && refusal.reason == RefusalReason::Expired),
+            "{told:?}"
+        );
+        assert_eq!(table.load(), (1, 1));
+    }
+
+    #[test]
+    fn an_end_whose_output_is_damaged_is_told_as_unknown_and_settled() {
+        let mut table = running(1);
+        assert_eq!(table.damaged(key(1)), None, "it may write more");
+        assert_eq!(table.ended(key(1), ended(3), at(2)), [Effect::Ship(key(1))]);
+        let told = table.damaged(key(1)).into_iter().collect::<Vec<_>>();
+        insta::assert_snapshot!(text(&reported(&told)), @"its output is no longer whole on the host; the command exited with code 3");
+        assert_eq!(table.shipped(key(1)), None);
+        assert_eq!(table.with_output().count(), 0);
+        assert_eq!(reported(&told), digested(&table));
+        assert_eq!(table.settled(key(1)), Some(Effect::Forget(key(1))));
+    }
+
+    #[test]
+    fn a_task_without_its_supervisor_is_unknown_once_its_output_is_shipped() {
+        let mut table = running(1);
+        table.start(start(2, at(100)), at(0));
+        let effects = table.died(key(1), at(1), at(2));
+        assert_eq!(effects.first(), Some(&Effect::Ship(key(1))));
+        assert!(
+            matches!(effects.get(1), Some(Effect::Journal { key: next, .. }) if *next == key(2)),
+            "its slot is free: {effects:?}"
+        );
+        assert_eq!(table.extent(key(1)), Some(Extent::Rest));
+        assert_eq!(digested(&table)[0].1, Reported::Started(at(1)));
+        let told = table.shipped(key(1)).unwrap();
+        assert_eq!(text(&[(key(1), told.state)]), "its supervisor was killed");
+        let mut again = Table::new(1, Epoch(1));
+        assert_eq!(
+            again.recover(key(1), at(100), Found::Dead(at(1)), false),
+            [Effect::Ship(key(1))]
+        );
+        assert_eq!(again.load(), (0, 0));
+        assert!(again.damaged(key(1)).is_some());
+        assert_eq!(again.settled(key(1)), Some(Effect::Forget(key(1))));
+    }
+
+    #[test]
+    fn a_digest_fits_in_a_frame_whatever_became_of_the_tasks() {
+        let mut table = running(100_000);
+        let refusal = Refusal { reason: RefusalReason::Policy, message: "é".repeat(2000) };
+        for number in 0..20_000 {
+            table.recover(key(number), at(100), Found::Refused(refusal.clone()), true);
+        }
+        assert_eq!(text(&[(key(1), table.query(key(1)).state)]).len(), MAX_TEXT);
+        let digest = table.digest();
+        assert!(digest.len() > 1000 && size(&digest) < MAX_FRAME / 2);
+        assert_eq!(digest[0].key, key(100_000), "what runs comes first");
+        assert!(Table::new(1, Epoch(1)).digest().is_empty() && digested(&running(1)).len() == 1);
+    }
+
+    fn size(reports: &[Report]) -> usize {
+        fw_proto::frame::encode(&fw_proto::frame::FromAgent::Reports(reports.to_vec())).len()
+    }
+
+    fn digested(table: &Table) -> Vec<(TaskKey, Reported)> {
+        table.digest().into_iter().map(|report| (report.key, report.state)).collect()
+    }
+
+    fn text(reports: &[(TaskKey, Reported)]) -> String {
+        let text = |state: &Reported| match state {
+            Reported::Refused(refusal) => refusal.message.clone(),
+            Reported::Unknown(why) => why.clone(),
+            Reported::NotKnown | Reported::Queued | Reported::Started(_) | Reported::Ended(_) => {
+                format!("{state:?}")
+            }
+        };
+        reports.iter().map(|(_, state)| text(state)).collect::<Vec<_>>().join("\n")
     }
 }

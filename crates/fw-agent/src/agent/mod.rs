@@ -1,48 +1,46 @@
 //! The agent: one task that owns the table of tasks, the journal, the spool and the link.
 //!
 //! It turns what happens into calls of the pure [`Table`] and [`Link`] and does what they say.
-//! Supervisors outlive it; after a crash it reads journal and spool and goes on.
+//! Supervisors outlive it; after a crash it reads journal and spool and goes on. What may wait
+//! for a disk is done beside it, so that the server's pings are answered whatever the disk does.
 
+mod link;
 mod perform;
 mod ship;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use fw_core::link::agent::{Link, Output};
+use fw_core::link::agent::Link;
 use fw_core::tasks::{Effect, Found, Table};
-use fw_proto::frame::{
-    self, Decoded, Denied, Facts, FromAgent, FromServer, Hello, PolicyMode, Refusal, RefusalReason,
-    Start, Welcome,
-};
+use fw_proto::frame::{self, Refusal, RefusalReason, Spec};
 use fw_proto::{PublicKey, Span, TaskKey, Timestamp};
-use fw_rt::noise::Keypair;
 use fw_rt::{Clock, Tasks};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use uuid::Uuid;
 
 use crate::connect;
 use crate::dial::{self, Dialer, Event, OUTBOX, Redial};
 use crate::identity;
 use crate::identity::{Identity, StateDir, boot_id};
-use crate::journal::{self, Journal};
+use crate::journal::{self, Journal, Record};
 use crate::policy;
 use crate::spool::{self, Reader, Spool};
 use crate::status::Status;
 use crate::supervise::os::{self, Who};
+
+pub(crate) use link::hello;
+use perform::{Begun, Job, Written, done};
+use ship::Look;
 
 /// How often supervisors are looked at, beside the bell they ring.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How often the status file is written when nothing changes.
 const STATUS_EVERY: Duration = Duration::from_secs(30);
-
-/// A clock that is off by more is worth a warning.
-const SKEW: Span = Span::from_secs(60);
 
 /// How an agent is set up.
 #[derive(Debug, Clone)]
@@ -86,6 +84,12 @@ pub enum Error {
     /// The server refuses.
     #[error("the server refuses this host: {0}")]
     Denied(String),
+    /// The server has no time for this host now; later it may.
+    #[error("the server is busy: try again in {retry_after}")]
+    Busy {
+        /// Not to be asked sooner.
+        retry_after: Span,
+    },
     /// The server speaks differently.
     #[error("the server broke the protocol: {0}")]
     Malformed(#[from] frame::Malformed),
@@ -122,9 +126,37 @@ struct Agent {
     identity: Identity,
     table: Table,
     spool: Arc<Spool>,
-    journal: Journal,
+    /// Away while it is written.
+    journal: Option<Journal>,
+    /// What the journal's next write takes.
+    records: Vec<Record>,
+    /// What the last one could not take and the next must.
+    owed: Vec<Record>,
+    /// The last write went wrong.
+    unwritable: bool,
+    writing: Job<Written>,
+    /// May be started: their ids are on the disk.
+    starts: Vec<(TaskKey, Spec)>,
+    starting: Job<Begun>,
     link: Option<(Link, mpsc::Sender<Vec<u8>>)>,
+    /// Counts links: what was begun for one is not sent on the next.
+    links: u64,
+    /// Changed between greeting and welcome, hence in neither.
+    untold: BTreeSet<TaskKey>,
+    /// How long a server that refuses wants to be left alone.
+    pause: Duration,
     readers: BTreeMap<TaskKey, Reader>,
+    /// Tasks whose output is to be looked at.
+    due: BTreeSet<TaskKey>,
+    /// The one of them that was looked at last.
+    served: Option<TaskKey>,
+    shipping: Job<Look>,
+    /// How often in a row a task's output could not be read.
+    troubles: BTreeMap<TaskKey, u32>,
+    /// Tasks whose state could not be read, which was said.
+    unseen: BTreeSet<TaskKey>,
+    /// Settled tasks whose spool could not be removed.
+    leftovers: BTreeSet<TaskKey>,
     /// Tasks to be ended whose supervisor has not been told yet.
     kills: BTreeSet<TaskKey>,
     own_user: String,
@@ -147,7 +179,7 @@ impl Agent {
             None => spool,
         };
         let table = Table::new(options.max_tasks, journal.epoch());
-        let redial = Redial { keys: identity.server_keys.clone(), refused: false, dropped: 0 };
+        let redial = Redial { keys: identity.server_keys.clone(), dropped: 0 };
         let status = Status::new(&identity, now);
         let mut agent = Self {
             options,
@@ -156,9 +188,24 @@ impl Agent {
             identity,
             table,
             spool: Arc::new(spool),
-            journal,
+            journal: Some(journal),
+            records: Vec::new(),
+            owed: Vec::new(),
+            unwritable: false,
+            writing: None,
+            starts: Vec::new(),
+            starting: None,
             link: None,
+            links: 0,
+            untold: BTreeSet::new(),
+            pause: Duration::ZERO,
             readers: BTreeMap::new(),
+            due: BTreeSet::new(),
+            served: None,
+            shipping: None,
+            troubles: BTreeMap::new(),
+            unseen: BTreeSet::new(),
+            leftovers: BTreeSet::new(),
             kills: BTreeSet::new(),
             own_user: own_user(),
             rekeying: None,
@@ -166,36 +213,44 @@ impl Agent {
             status,
             redial: watch::Sender::new(redial),
         };
-        agent.recover()?;
+        agent.recover(now);
         Ok(agent)
     }
 
     /// Takes up what a former agent left: journal and spool say what ran.
-    fn recover(&mut self) -> Result<(), Error> {
+    fn recover(&mut self, now: Timestamp) {
         let boot = boot_id();
         let mut keep = BTreeSet::new();
-        for (key, memory) in self.journal.tasks() {
+        for (key, memory) in self.journal.iter().flat_map(Journal::tasks) {
             if memory.settled {
                 self.table.remember(key, memory.not_after);
                 continue;
             }
-            let found = found(self.spool.state(key).map_err(Error::Spool)?);
+            let same_boot = is_same_boot(&memory.boot_id, &boot);
+            let found = match self.spool.state(key) {
+                Ok(found) => known(found),
+                Err(error) => {
+                    warn!(task.key = %key, "spool cannot be read: {error}");
+                    // It may pass; but no supervisor outlives its boot.
+                    if same_boot { Found::Running(None) } else { Found::Dead(now) }
+                }
+            };
             info!(task.key = %key, "task found after a restart: {}", found.describe());
-            let same_boot = *memory.boot_id == *boot;
+            if matches!(found, Found::Dead(_)) {
+                self.spool.end_rest(key);
+            }
             // What was never started is not kept: the server asks again, and then it may start.
             if self.table.recover(key, memory.not_after, found, same_boot) != [Effect::Forget(key)]
             {
                 keep.insert(key);
             }
         }
-        for key in self.spool.list().map_err(Error::Spool)? {
-            if !keep.contains(&key)
-                && let Err(error) = self.spool.remove(key)
-            {
+        let spools = self.spool.list().inspect_err(|error| warn!("spool cannot be read: {error}"));
+        for key in spools.unwrap_or_default().into_iter().filter(|key| !keep.contains(key)) {
+            if let Err(error) = self.spool.remove(key) {
                 warn!(task.key = %key, "spool could not be removed: {error}");
             }
         }
-        Ok(())
     }
 
     fn dialer(&self) -> Dialer {
@@ -217,247 +272,86 @@ impl Agent {
         loop {
             tokio::select! {
                 () = token.cancelled() => break,
-                Some(event) = inbox.recv() => self.event(event).await,
-                keys = ring(&mut bell) => self.look_at(keys).await,
-                _ = look.tick() => self.look().await,
+                Some(event) = inbox.recv() => self.event(event),
+                keys = ring(&mut bell) => self.rung(&keys),
+                _ = look.tick() => self.look(),
                 _ = report.tick() => self.write_status(),
+                written = done(&mut self.writing) => self.written(written),
+                begun = done(&mut self.starting) => self.begun(begun),
+                look = done(&mut self.shipping) => self.shipped(look),
             }
+            self.write_ahead();
+            self.start_due();
             self.ship();
         }
+        self.finish().await;
         self.status.linked_since = None;
         self.write_status();
     }
 
-    async fn event(&mut self, event: Event) {
-        match event {
-            Event::Up(outbox) => self.greet(outbox),
-            Event::Frame(bytes) => self.frame(&bytes).await,
-            Event::Facts(json) => self.tell_facts(json),
-            Event::Down(why) => {
-                if self.link.take().is_some() {
-                    warn!("link to the server is down: {why}");
-                } else {
-                    debug!("no link to the server: {why}");
-                }
-                self.status.down(why);
-                self.write_status();
-            }
+    /// Supervisors have news of these.
+    fn rung(&mut self, keys: &BTreeSet<TaskKey>) {
+        self.look_at(keys);
+        if self.link.is_some() {
+            self.due.extend(keys);
         }
     }
 
-    fn greet(&mut self, outbox: mpsc::Sender<Vec<u8>>) {
-        let policy = policy::load(self.options.policy.as_deref());
-        let hello = hello(&self.state_dir, &self.table, policy.policy.mode);
-        let (link, greeting) = Link::open(hello, None, self.clock.now());
-        self.readers.clear();
-        self.rekeying = None;
-        self.link = Some((link, outbox));
-        self.send(&greeting);
-    }
-
-    async fn frame(&mut self, bytes: &[u8]) {
-        let frame = match frame::decode::<FromServer>(bytes) {
-            Ok(Decoded::Frame(frame)) => frame,
-            Ok(Decoded::Unknown) => return debug!("a frame of a later version was skipped"),
-            Err(error) => {
-                warn!("the server broke the protocol: {error}");
-                return self.drop_link();
-            }
-        };
-        let now = self.clock.now();
-        let Some((link, _)) = &mut self.link else { return };
-        for output in link.frame(frame, now) {
-            self.output(output, now).await;
-        }
-    }
-
-    async fn output(&mut self, output: Output, now: Timestamp) {
-        let effects: Vec<Effect> = match output {
-            Output::Send(frame) => return self.send(&frame),
-            Output::Welcomed(welcome) => return self.welcomed(&welcome, now),
-            Output::Denied(denied) => return self.denied(&denied),
-            Output::Start(starts) => starts
-                .into_iter()
-                .flat_map(|start| self.table.start(bounded(start, self.options.spool_bytes), now))
-                .collect(),
-            Output::Cancel(keys) => {
-                keys.into_iter().flat_map(|key| self.table.cancel(key, now)).collect()
-            }
-            Output::Query(keys) => {
-                keys.into_iter().map(|key| Effect::Report(self.table.query(key))).collect()
-            }
-            Output::Settled(keys) => {
-                keys.into_iter().filter_map(|key| self.table.settled(key)).collect()
-            }
-            Output::Durable(ack) => {
-                if let Err(error) = self.spool.trim(ack.key, ack.durable) {
-                    debug!(task.key = %ack.key, "spool was not trimmed: {error}");
-                }
-                return;
-            }
-            Output::Pin(keys) => return self.pin(keys),
-            Output::Rekeyed(key) => return self.rekeyed(key),
-            Output::Close => return self.drop_link(),
-        };
-        self.perform(effects).await;
-    }
-
-    fn welcomed(&mut self, welcome: &Welcome, now: Timestamp) {
-        let skew = now.since(welcome.now).as_millis().max(welcome.now.since(now).as_millis());
-        if skew > SKEW.as_millis() {
-            warn!(
-                "this host's clock and the server's are {} apart: starts may be refused as late",
-                Span::from_millis(skew)
-            );
-        }
-        info!(host.name = %welcome.name, "linked to {}", self.identity.server);
-        self.status.up(now, skew);
-        self.redial.send_modify(|redial| redial.refused = false);
-        if welcome.name != self.identity.name || welcome.host != self.identity.host {
-            self.identity.name = welcome.name.clone();
-            self.identity.host = welcome.host;
-            self.keep_identity();
-        }
-        if !self.facts.is_empty() {
-            self.send(&FromAgent::Facts(Facts { json: self.facts.clone() }));
-        }
-        self.write_status();
-    }
-
-    fn denied(&mut self, denied: &Denied) {
-        warn!("the server refuses this host: {}", denied.message);
-        self.status.down(denied.message.clone());
-        let for_good = match denied.reason {
-            frame::DeniedReason::Busy | frame::DeniedReason::Superseded => false,
-            frame::DeniedReason::UnknownKey
-            | frame::DeniedReason::Revoked
-            | frame::DeniedReason::Duplicate
-            | frame::DeniedReason::Invitation
-            | frame::DeniedReason::NameTaken
-            | frame::DeniedReason::NameInvalid
-            | frame::DeniedReason::Protocol
-            | frame::DeniedReason::Malformed => true,
-        };
-        // The server may have recorded the next key just before the link was lost.
-        let retry = denied.reason == frame::DeniedReason::UnknownKey && self.next_key().is_some();
-        if retry {
-            self.promote_next_key();
-        }
-        self.redial.send_modify(|redial| redial.refused = for_good && !retry);
-    }
-
-    fn pin(&mut self, keys: Vec<PublicKey>) {
-        if keys.is_empty() || keys == self.identity.server_keys {
-            return;
-        }
-        info!("the server has {} keys now", keys.len());
-        self.identity.server_keys.clone_from(&keys);
-        self.keep_identity();
-        self.redial.send_modify(|redial| redial.keys = keys);
-    }
-
-    /// Asks for the next key to be recorded, once a link.
-    fn rekey(&mut self) {
-        let live = self.link.as_ref().is_some_and(|(link, _)| link.is_live());
-        if let (true, None, Some(next)) = (live, self.rekeying, self.next_key()) {
-            self.rekeying = Some(next);
-            self.send(&FromAgent::Rekey(next));
-        }
-    }
-
-    fn next_key(&self) -> Option<PublicKey> {
-        let next = self.state_dir.next_key().inspect_err(|error| warn!("{}", chain(error)));
-        next.ok().flatten().map(|private| Keypair::from_private(private).public)
-    }
-
-    fn rekeyed(&mut self, key: PublicKey) {
-        if self.next_key() == Some(key) {
-            self.promote_next_key();
-            self.drop_link();
-        }
-    }
-
-    fn promote_next_key(&self) {
-        match self.state_dir.promote_next_key() {
-            Ok(()) => info!("this host has a new key"),
-            Err(error) => warn!("the new key could not be taken up: {}", chain(&error)),
-        }
-    }
-
-    fn keep_identity(&self) {
-        if let Err(error) = self.state_dir.set_identity(&self.identity) {
-            warn!("identity could not be kept: {error}");
-        }
-    }
-
-    async fn look(&mut self) {
+    fn look(&mut self) {
         let now = self.clock.now();
         let keys: BTreeSet<_> = self.table.supervised().collect();
-        self.look_at(keys).await;
+        self.look_at(&keys);
+        self.look_for_output();
         self.kill();
         self.spool.reap();
+        self.catch_up();
         self.rekey();
         let effects = self.table.expire(now);
-        self.perform(effects).await;
+        self.perform(effects);
         let Some((link, _)) = &mut self.link else { return };
         for output in link.tick(now) {
-            self.output(output, now).await;
+            self.output(output, now);
         }
     }
 
     /// Looks whether tasks have started or ended.
-    async fn look_at(&mut self, keys: BTreeSet<TaskKey>) {
+    fn look_at(&mut self, keys: &BTreeSet<TaskKey>) {
         let now = self.clock.now();
         let supervised: BTreeSet<_> = self.table.supervised().collect();
         let mut effects = Vec::new();
         for key in keys.intersection(&supervised).copied() {
             match self.spool.state(key) {
-                Ok(spool::Found::Running { started_at }) => {
-                    effects.extend(self.table.started(key, started_at));
+                Ok(found) => {
+                    self.unseen.remove(&key);
+                    effects.extend(self.seen(key, found, now));
                 }
-                Ok(spool::Found::Ended(ended)) => effects.extend(self.table.ended(key, ended, now)),
-                Ok(spool::Found::Refused(refusal)) => {
-                    effects.extend(self.table.refused(key, refusal, now));
+                Err(error) if self.unseen.insert(key) => {
+                    warn!(task.key = %key, "spool cannot be read: {error}");
                 }
-                Ok(spool::Found::Dead { .. }) => effects.extend(self.table.died(key, now)),
-                Ok(spool::Found::NotStarted) => {
-                    let message = "its supervisor ended before it started the command".to_owned();
-                    effects.extend(self.table.refused(
-                        key,
-                        Refusal { reason: RefusalReason::Spawn, message },
-                        now,
-                    ));
-                }
-                Ok(spool::Found::Missing | spool::Found::Starting) => {}
-                Err(error) => warn!(task.key = %key, "spool cannot be read: {error}"),
+                Err(_) => {}
             }
         }
-        self.perform(effects).await;
+        self.perform(effects);
     }
 
-    /// Keeps facts that have changed, and tells them.
-    fn tell_facts(&mut self, json: String) {
-        if json != self.facts {
-            self.facts = json;
-            self.send(&FromAgent::Facts(Facts { json: self.facts.clone() }));
+    fn seen(&mut self, key: TaskKey, found: spool::Found, now: Timestamp) -> Vec<Effect> {
+        match found {
+            spool::Found::Running { started_at } => {
+                self.table.started(key, started_at).into_iter().collect()
+            }
+            spool::Found::Ended(ended) => self.table.ended(key, ended, now),
+            spool::Found::Refused(refusal) => self.table.refused(key, refusal, now),
+            spool::Found::Dead { started_at } => {
+                self.spool.end_rest(key);
+                self.table.died(key, started_at, now)
+            }
+            spool::Found::NotStarted => {
+                let message = "its supervisor ended before it started the command".to_owned();
+                let refusal = Refusal { reason: RefusalReason::Spawn, message };
+                self.table.refused(key, refusal, now)
+            }
+            spool::Found::Missing | spool::Found::Starting => Vec::new(),
         }
-    }
-
-    fn send(&mut self, frame: &FromAgent<'_>) {
-        let Some((link, outbox)) = &self.link else { return };
-        let greeting = matches!(frame, FromAgent::Hello(_) | FromAgent::Pong(_));
-        if !link.is_live() && !greeting {
-            return;
-        }
-        if outbox.try_send(frame::encode(frame)).is_err() {
-            warn!("the server takes no frames; linking anew");
-            self.drop_link();
-        }
-    }
-
-    fn drop_link(&mut self) {
-        self.link = None;
-        self.redial.send_modify(|redial| redial.dropped += 1);
     }
 
     fn write_status(&mut self) {
@@ -480,14 +374,19 @@ fn own_user() -> String {
     account.map_or_else(|| uid.to_string(), |account| account.name)
 }
 
-fn found(found: spool::Found) -> Found {
+/// Whether the machine has not been down since that boot; where there are no ids, nobody knows.
+fn is_same_boot(then: &str, now: &str) -> bool {
+    !now.is_empty() && then == now
+}
+
+fn known(found: spool::Found) -> Found {
     match found {
         spool::Found::Missing | spool::Found::NotStarted => Found::NotStarted,
         spool::Found::Starting => Found::Running(None),
         spool::Found::Running { started_at } => Found::Running(Some(started_at)),
         spool::Found::Ended(ended) => Found::Ended(Box::new(ended)),
         spool::Found::Refused(refusal) => Found::Refused(refusal),
-        spool::Found::Dead { .. } => Found::Dead,
+        spool::Found::Dead { started_at } => Found::Dead(started_at),
     }
 }
 
@@ -503,32 +402,11 @@ async fn ring(bell: &mut Option<spool::Wake>) -> BTreeSet<TaskKey> {
     }
 }
 
-fn bounded(mut start: Start, spool_bytes: u64) -> Start {
-    start.spec.spool_bytes = start.spec.spool_bytes.min(spool_bytes);
-    start
-}
-
-/// Tells this process from another one that holds the same key.
-fn instance() -> &'static str {
-    static INSTANCE: OnceLock<String> = OnceLock::new();
-    INSTANCE.get_or_init(|| Uuid::now_v7().to_string())
-}
-
-pub(crate) fn hello(state_dir: &StateDir, table: &Table, policy: PolicyMode) -> Hello {
-    Hello {
-        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        protocol: (*fw_proto::PROTOCOL.start(), *fw_proto::PROTOCOL.end()),
-        machine_id: state_dir.machine_id().unwrap_or_default(),
-        boot_id: boot_id(),
-        tasks: table.digest(),
-        policy,
-        epoch: table.epoch(),
-        instance: instance().to_owned(),
-    }
-}
-
 /// An error and all that caused it.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(error.source(), |error| error.source())
         .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
+
+#[cfg(test)]
+mod tests;

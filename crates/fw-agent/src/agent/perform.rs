@@ -1,109 +1,223 @@
 //! Does what the table of tasks says: journal first, then supervisors, then words to the server.
+//!
+//! A disk may take seconds. So the journal is written and supervisors are started off the
+//! agent's own thread, one job of each kind at a time; what comes up meanwhile is the next job's,
+//! and shares its sync of the disk.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use fw_core::tasks::Effect;
 use fw_proto::TaskKey;
-use fw_proto::frame::{FromAgent, Refusal, RefusalReason, Spec};
+use fw_proto::frame::{Refusal, RefusalReason, Spec};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{info, warn};
 
 use super::{Agent, chain};
 use crate::identity::boot_id;
-use crate::journal::{self, Record};
+use crate::journal::{self, Journal, Record};
 use crate::policy;
-use crate::spool::SpawnError;
+use crate::spool::{SpawnError, Spool};
+
+/// The most records of one entry in the journal: far within its bound.
+const RECORDS: usize = 4096;
+
+/// What happens off the agent's own thread.
+pub(super) type Job<T> = Option<JoinHandle<T>>;
+
+/// What a job gives; never while there is none. Cancel-safe.
+pub(super) async fn done<T>(job: &mut Job<T>) -> T {
+    let Some(running) = job else { return std::future::pending().await };
+    let done = running.await;
+    *job = None;
+    match done.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime is going down, and this with it.
+        Err(Err(_)) => std::future::pending().await,
+    }
+}
+
+/// The journal back from a write.
+pub(super) struct Written {
+    journal: Journal,
+    records: Vec<Record>,
+    result: Result<(), journal::Error>,
+}
+
+/// What became of starts.
+pub(super) type Begun = Vec<(TaskKey, Result<(), Refusal>)>;
 
 impl Agent {
-    /// Does what the table says, and what follows from that.
-    pub(super) async fn perform(&mut self, effects: Vec<Effect>) {
-        let mut todo = effects;
-        while !todo.is_empty() {
-            todo = self.round(todo).await;
-        }
-    }
-
-    /// Journal records of one round share one sync of the disk, and nothing starts before it.
-    async fn round(&mut self, effects: Vec<Effect>) -> Vec<Effect> {
-        let (mut next, mut records) = (Vec::new(), Vec::new());
-        let (mut accepted, mut settled) = (Vec::new(), Vec::new());
+    /// Does what the table says, or notes it for the next job.
+    pub(super) fn perform(&mut self, effects: Vec<Effect>) {
+        let mut reports = Vec::new();
         for effect in effects {
             match effect {
                 Effect::Journal { key, not_after } => {
-                    records.push(Record::Accepted { key, not_after, boot_id: boot_id() });
-                    accepted.push(key);
+                    self.records.push(Record::Accepted { key, not_after, boot_id: boot_id() });
                 }
-                Effect::Epoch(epoch) => records.push(Record::Epoch(epoch)),
-                Effect::Forget(key) => {
-                    records.push(Record::Settled { key });
-                    settled.push(key);
-                }
-                Effect::Spawn { key, spec } => next.extend(self.spawn(key, *spec).await),
+                Effect::Epoch(epoch) => self.records.push(Record::Epoch(epoch)),
+                Effect::Forget(key) => self.records.push(Record::Settled { key }),
+                Effect::Spawn { key, spec } => self.starts.push((key, *spec)),
                 Effect::Kill(key) => {
                     self.kills.insert(key);
                     self.kill();
                 }
-                Effect::Report(report) => self.send(&FromAgent::Reports(vec![report])),
-                Effect::Ship(_) => {}
+                Effect::Report(report) => reports.push(report),
+                Effect::Ship(key) => {
+                    self.due.insert(key);
+                }
             }
         }
-        match self.journal.append(&records, self.clock.now()) {
-            Ok(()) => {
-                settled.into_iter().for_each(|key| self.forget(key));
-                next.extend(accepted.into_iter().filter_map(|key| self.table.journaled(key)));
-            }
-            // What is settled keeps its spool: after a restart the server settles it again.
-            Err(error) => next.extend(self.refuse(accepted, &error)),
-        }
-        next
+        self.tell(reports);
     }
 
-    /// Refuses tasks whose ids could not be written.
-    fn refuse(&mut self, keys: Vec<TaskKey>, error: &journal::Error) -> Vec<Effect> {
+    /// Begins to write what waits for the journal. Nothing starts, and nothing is forgotten,
+    /// before [`Agent::written`].
+    pub(super) fn write_ahead(&mut self) {
+        if self.records.is_empty() {
+            return;
+        }
+        let Some(mut journal) = self.journal.take() else { return };
+        self.records.append(&mut self.owed);
+        let records: Vec<_> = self.records.drain(..self.records.len().min(RECORDS)).collect();
+        let now = self.clock.now();
+        self.writing = Some(spawn_blocking(move || {
+            let result = journal.append(&records, now);
+            Written { journal, records, result }
+        }));
+    }
+
+    /// The journal was written, or could not be.
+    pub(super) fn written(&mut self, written: Written) {
+        let Written { journal, records, result } = written;
+        self.journal = Some(journal);
+        let effects = match result {
+            Ok(()) => {
+                self.unwritable = false;
+                records.into_iter().filter_map(|record| self.remembered(&record)).collect()
+            }
+            Err(error) => self.unwritten(records, &error),
+        };
+        self.perform(effects);
+    }
+
+    /// A record is on the disk.
+    fn remembered(&mut self, record: &Record) -> Option<Effect> {
+        match record {
+            Record::Accepted { key, .. } => self.table.journaled(*key),
+            Record::Settled { key } => {
+                self.forget(*key);
+                None
+            }
+            Record::Epoch(_) | Record::Began(_) => None,
+        }
+    }
+
+    /// Refuses tasks whose ids could not be written. What else could not be is tried again: the
+    /// table has forgotten it, and a spool must not stay for that.
+    fn unwritten(&mut self, records: Vec<Record>, error: &journal::Error) -> Vec<Effect> {
         let why = chain(error);
-        warn!("journal cannot be written, so tasks are refused: {why}");
+        if !std::mem::replace(&mut self.unwritable, true) {
+            warn!("journal cannot be written, so tasks are refused: {why}");
+        }
         let refusal = Refusal { reason: RefusalReason::Disk, message: why };
         let now = self.clock.now();
-        let refused = |key| self.table.refused(key, refusal.clone(), now);
-        keys.into_iter().flat_map(refused).collect()
+        let mut effects = Vec::new();
+        for record in records {
+            match record {
+                Record::Accepted { key, .. } => {
+                    effects.extend(self.table.refused(key, refusal.clone(), now));
+                }
+                Record::Settled { .. } | Record::Epoch(_) => self.owed.push(record),
+                Record::Began(_) => {}
+            }
+        }
+        effects
     }
 
     fn forget(&mut self, key: TaskKey) {
         self.readers.remove(&key);
         self.kills.remove(&key);
-        if let Err(error) = self.spool.remove(key) {
+        self.due.remove(&key);
+        self.troubles.remove(&key);
+        self.unseen.remove(&key);
+        if let Err(error) = self.spool.remove(key)
+            && self.leftovers.insert(key)
+        {
             warn!(task.key = %key, "spool could not be removed: {error}");
         }
     }
 
-    /// Asks the policy, then starts a supervisor.
-    async fn spawn(&mut self, key: TaskKey, spec: Spec) -> Vec<Effect> {
+    /// Tries again what a disk did not take before.
+    pub(super) fn catch_up(&mut self) {
+        self.records.append(&mut self.owed);
+        let spool = &self.spool;
+        self.leftovers.retain(|key| spool.remove(*key).is_err());
+    }
+
+    /// Begins to start what may start.
+    pub(super) fn start_due(&mut self) {
+        if self.starts.is_empty() || self.starting.is_some() {
+            return;
+        }
+        let starts = std::mem::take(&mut self.starts);
+        let (spool, policy) = (Arc::clone(&self.spool), self.options.policy.clone());
+        let own_user = self.own_user.clone();
+        let begin = move |(key, spec): (TaskKey, Spec)| {
+            (key, begin(&spool, policy.as_deref(), &own_user, key, &spec))
+        };
+        self.starting = Some(spawn_blocking(move || starts.into_iter().map(begin).collect()));
+    }
+
+    /// Starts were made or refused.
+    pub(super) fn begun(&mut self, begun: Begun) {
         let now = self.clock.now();
-        if let Err(refusal) =
-            policy::load(self.options.policy.as_deref()).policy.check(&spec, &self.own_user)
-        {
-            info!(task.key = %key, "task refused by the local policy: {}", refusal.message);
-            return self.table.refused(key, refusal, now);
-        }
-        let spool = Arc::clone(&self.spool);
-        let spawned = tokio::task::spawn_blocking(move || spool.spawn(key, &spec)).await;
-        match spawned {
-            Ok(Ok(()) | Err(SpawnError::Exists(_))) => {
-                info!(task.key = %key, "task started");
-                Vec::new()
+        let mut effects = Vec::new();
+        for (key, result) in begun {
+            if let Err(refusal) = result {
+                effects.extend(self.table.refused(key, refusal, now));
             }
-            Ok(Err(error)) => {
-                warn!(task.key = %key, "task could not be started: {}", chain(&error));
-                error
-                    .refusal()
-                    .map(|refusal| self.table.refused(key, refusal, now))
-                    .unwrap_or_default()
-            }
-            Err(_) => self.table.died(key, now),
         }
+        self.perform(effects);
     }
 
     pub(super) fn kill(&mut self) {
         let spool = &self.spool;
         self.kills.retain(|key| !spool.cancel(*key).unwrap_or(false));
+    }
+
+    /// Waits for the jobs that write to the disk, so that whoever comes next finds it at rest.
+    pub(super) async fn finish(&mut self) {
+        if self.writing.is_some() {
+            done(&mut self.writing).await;
+        }
+        if self.starting.is_some() {
+            done(&mut self.starting).await;
+        }
+    }
+}
+
+/// Asks the policy, then starts a supervisor.
+fn begin(
+    spool: &Spool,
+    policy: Option<&Path>,
+    own_user: &str,
+    key: TaskKey,
+    spec: &Spec,
+) -> Result<(), Refusal> {
+    policy::load(policy).policy.check(spec, own_user).inspect_err(|refusal| {
+        info!(task.key = %key, "task refused by the local policy: {}", refusal.message);
+    })?;
+    match spool.spawn(key, spec) {
+        Ok(()) | Err(SpawnError::Exists(_)) => {
+            info!(task.key = %key, "task started");
+            Ok(())
+        }
+        Err(error) => {
+            warn!(task.key = %key, "task could not be started: {}", chain(&error));
+            error.refusal().map_or(Ok(()), Err)
+        }
     }
 }

@@ -124,7 +124,7 @@ impl Contain {
 
     /// `cgroup.kill` (Linux 5.14) ends all of a group, also what forks meanwhile.
     fn kill_cgroup(&self) -> bool {
-        self.cgroup_path().is_some_and(|path| fs::write(path.join("cgroup.kill"), "1").is_ok())
+        self.cgroup_path().is_some_and(kill_all)
     }
 
     /// How many processes of the task there are, its dead ones that nobody waited for aside.
@@ -144,6 +144,22 @@ impl Contain {
         if let Some(path) = self.cgroup_path() {
             remove_cgroup(path);
         }
+    }
+}
+
+fn kill_all(cgroup: &Path) -> bool {
+    fs::write(cgroup.join("cgroup.kill"), "1").is_ok()
+}
+
+/// Ends what a supervisor that is gone has left of the task with this key in its control group.
+pub(crate) fn end_rest(cgroup: &Path, key: &str) {
+    let name = cgroup.file_name().unwrap_or_default().to_string_lossy();
+    // Only a group that was made for this task.
+    if !name.starts_with(&format!("{CGROUP}{key}-")) || kill_all(cgroup) {
+        return;
+    }
+    for member in cgroup_members(cgroup) {
+        let _ = kill_process(member, Signal::KILL);
     }
 }
 

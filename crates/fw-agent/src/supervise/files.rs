@@ -9,7 +9,7 @@
 //! | `status` | supervisor, last | [`Status`]: how it ended, or why it was not started |
 //! | `supervisor.log` | supervisor | what went wrong inside it, for people |
 //!
-//! `status` is on the disk before it has its name. `started` need not outlive a power cut: the
+//! `status` is on the disk before it has its name, and all output before it. `started` need not outlive a power cut: the
 //! journal of the agent knows under which boot a task was accepted.
 
 use std::fs::File;
@@ -241,14 +241,43 @@ pub(crate) fn reserve(dir: &Path, name: &str) -> io::Result<()> {
     std::fs::write(dir.join(format!("{name}.tmp")), [b' '; 2048])
 }
 
-/// Reads what [`write_json`] wrote; `None` when it is not there.
+/// What is there of a file that [`write_json`] wrote.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Kept<T> {
+    /// All of it.
+    Whole(T),
+    /// It is not there.
+    Missing,
+    /// The disk lost it, or a power cut left it empty.
+    Damaged,
+}
+
+/// Reads what [`write_json`] wrote.
+///
+/// # Errors
+/// It cannot be read now; later it may.
 pub(crate) fn read_json<T: for<'de> Deserialize<'de>>(
     dir: &Path,
     name: &str,
-) -> io::Result<Option<T>> {
+) -> io::Result<Kept<T>> {
     match std::fs::read(dir.join(name)) {
-        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).map_err(io::Error::other)?)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).map_or(Kept::Damaged, Kept::Whole)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Kept::Missing),
+        Err(error) if is_damage(&error) => Ok(Kept::Damaged),
         Err(error) => Err(error),
     }
+}
+
+/// Whether an error says that what was on the disk is lost, rather than that it cannot be had now.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    let lost = [
+        libc::EIO,
+        libc::EBADMSG,
+        #[cfg(target_os = "linux")]
+        libc::EUCLEAN,
+    ];
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound
+    ) || error.raw_os_error().is_some_and(|code| lost.contains(&code))
 }

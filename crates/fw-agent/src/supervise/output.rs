@@ -146,6 +146,25 @@ impl Output {
         }
         self.failing = false;
         self.store_gaps(at);
+        if self.offsets != Offsets::default()
+            && let Err(error) = self.sync()
+        {
+            super::note(&format!("take the output of {} to the disk: {error}", self.dir.display()));
+        }
+    }
+
+    /// Takes all that is left of the output through a power cut: the status, which says how much
+    /// there is, must not be on the disk before it.
+    fn sync(&self) -> io::Result<()> {
+        for (segment, _) in &self.segments {
+            match File::open(self.dir.join(segment.name())) {
+                Ok(file) => file.sync_data()?,
+                // Deleted since: the server has it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        File::open(&self.dir)?.sync_all()
     }
 
     /// Looks which segments the agent has deleted, and gives a failing disk another try.

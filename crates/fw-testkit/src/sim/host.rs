@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fw_core::link::agent::{Link, Output};
-use fw_core::tasks::{Effect, Found, Table};
+use fw_core::tasks::{Effect, Extent, Found, Table};
 use fw_proto::frame::{Cause, Chunk, Ended, FromAgent, FromServer, Hello, PolicyMode, Report};
 use fw_proto::record::{Body, Offsets, Record, Stream};
 use fw_proto::{Epoch, HostId, TaskKey, Timestamp};
@@ -216,7 +216,7 @@ impl Host {
 
     fn ship(&mut self, send: &mut dyn FnMut(FromAgent<'_>)) {
         let Some(Agent { table, link: Some(link) }) = &mut self.agent else { return };
-        for (key, ended) in table.with_output() {
+        for (key, extent) in table.with_output() {
             let Some(process) = self.disk.processes.get(&key) else { continue };
             while let Some(from) = link.send_from(key) {
                 let Some((to, data)) =
@@ -229,8 +229,9 @@ impl Host {
                 send(FromAgent::Chunk(Chunk { key, from, to: *to, raw_len, data }));
                 link.sent(key, *to, data.len() as u64);
             }
-            if ended.is_some_and(|ended| link.tell_end(key, ended.output))
-                && let Some(Effect::Report(report)) = table.shipped(key)
+            if let Extent::Whole(end) = extent
+                && link.tell_end(key, end)
+                && let Some(report) = table.shipped(key)
             {
                 send(FromAgent::Reports(vec![report]));
             }
