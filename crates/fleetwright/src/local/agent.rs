@@ -96,6 +96,10 @@ async fn join_until_answered(
                 warn!("cannot join yet: {:#}", anyhow::Error::from(error));
                 tokio::time::sleep(backoff.next_wait()).await;
             }
+            Err(Error::Busy { retry_after }) => {
+                warn!("the server is busy letting hosts in; trying again in {retry_after}");
+                tokio::time::sleep(retry_after.duration()).await;
+            }
             joined => return joined,
         }
     }
