@@ -240,6 +240,11 @@ async fn a_restore_spares_what_is_there() {
     store.commit(vec![later.append()]).await.unwrap();
     store.close().await;
     std::fs::write(data.join("main.db-wal"), b"stale").unwrap();
+    let others = ["agent/identity.key", "jobs/a.yaml", "backups/one.backup"];
+    for other in others {
+        std::fs::create_dir(data.join(other).parent().unwrap()).unwrap();
+        std::fs::write(data.join(other), b"kept").unwrap();
+    }
     let refused = restore_backup(&file, &data, false, at(0));
     assert!(matches!(refused, Err(Error::NotEmpty { .. })), "{refused:?}");
     restore_backup(&file, &data, true, at(0)).unwrap();
@@ -247,6 +252,9 @@ async fn a_restore_spares_what_is_there() {
     let aside = data.join(format!("before-restore-{}", at(0).as_millis()));
     assert_eq!(std::fs::read(aside.join("main.db-wal")).unwrap(), b"stale");
     assert!(aside.join("keys/server-1.key").exists());
+    for other in others {
+        assert_eq!(std::fs::read(data.join(other)).unwrap(), b"kept", "{other} is in no backup");
+    }
     let restored = opened(&data).await;
     assert_eq!(restored.run(run_id(3)).await.unwrap(), None);
     assert!(restored.run(run_id(2)).await.unwrap().is_some());
