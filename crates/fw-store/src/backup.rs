@@ -402,7 +402,12 @@ const SCRATCH: &str = ".fleetwright-";
 
 /// A directory of our own on the same file system, so that results can be renamed into place.
 fn scratch(beside: &Path) -> Result<tempfile::TempDir, Error> {
-    fs::create_dir_all(beside).map_err(Error::io(format!("create {}", beside.display())))?;
+    // Whatever lies in it are keys and what commands wrote, so it is for its owner only.
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(beside)
+        .map_err(Error::io(format!("create {}", beside.display())))?;
     let made = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(beside);
     made.map_err(Error::io(format!("create a directory in {}", beside.display())))
 }

@@ -1,5 +1,6 @@
 //! What is particular to `SQLite`: files, locks, migrations, group commit, full disks, backups.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use fw_core::run::Kind;
@@ -213,6 +214,10 @@ async fn a_backup_is_restored_as_a_new_life() {
     assert_eq!(parts, ["admin.token", "keys/server-1.key", "logs.db", "main.db"]);
     let left: Vec<_> = std::fs::read_dir(dir.path().join("backups")).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
+    for private in [&data, &dir.path().join("backups")] {
+        let mode = std::fs::metadata(private).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{}", private.display());
+    }
 
     let elsewhere = dir.path().join("elsewhere");
     restore_backup(&file, &elsewhere, false, at(0)).unwrap();
