@@ -75,6 +75,33 @@ async fn a_token_ends_when_it_says() {
 }
 
 #[tokio::test]
+async fn streams_end_with_their_token() {
+    let server = TestServer::start().await;
+    server.host("web1", &[]).await;
+    let run = server.waiting_run("*").await;
+    let paths = ["/hosts/events", &format!("/runs/{run}/events"), &format!("/runs/{run}/logs")];
+    for expires in [false, true] {
+        let (_, made) = server.post("/tokens", json!({ "name": "ci", "ttl": "1h" })).await;
+        let mut streams = Vec::new();
+        for path in paths {
+            let get = server.client.get(format!("{}/api/v1{path}", server.url));
+            let stream = get.bearer_auth(made["token"].as_str().unwrap()).send().await.unwrap();
+            assert_eq!(stream.status(), 200, "{path}");
+            streams.push(stream);
+        }
+        if expires {
+            server.clock.shift(60 * 60 * 1000);
+        } else {
+            assert_eq!(server.delete("/tokens/ci").await.0, 204);
+        }
+        for mut stream in streams {
+            // The client's deadline makes an error of a stream that goes on.
+            while stream.chunk().await.unwrap().is_some() {}
+        }
+    }
+}
+
+#[tokio::test]
 async fn tokens_that_cannot_be_are_refused_with_what_to_do() {
     let server = TestServer::start().await;
     let bad = [
