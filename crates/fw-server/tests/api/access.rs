@@ -109,17 +109,20 @@ async fn tokens_that_cannot_be_are_refused_with_what_to_do() {
         server.post("/tokens", json!({ "name": "server" })).await,
         server.post("/tokens", json!({ "name": "a b" })).await,
         server.post("/tokens", json!({ "name": "x", "ttl": "soon" })).await,
+        server.post("/tokens", json!({ "name": "x", "ttl": "11y" })).await,
         server.delete("/tokens/admin").await,
     ];
     insta::assert_snapshot!(bad.each_ref().map(problem).join("\n"), @r#"
     409 name_taken: there is a token admin already
-    choose another name, or delete that one first (`fleetwright tokens delete`)
+    choose another name, or delete that one first (`fleetwright tokens remove`)
     400 invalid_request: invalid request
     name: "server" is what the server calls itself; choose another
     400 invalid_request: invalid request
     name: use 1 to 64 letters, digits, '.', '_', '-' and '@'
     400 invalid_request: invalid body
     ttl: "soon" is not a duration such as 90s, 5m or 1h30m at line 1 column 25
+    400 invalid_request: invalid request
+    ttl: it is longer than 10 years; leave it out for no end
     409 conflict: this is the last token
     without it nobody could use this API; make another one first (`fleetwright tokens create`)
     "#);
