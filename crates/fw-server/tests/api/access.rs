@@ -239,7 +239,10 @@ async fn secrets_go_in_and_never_out() {
     }
     assert_eq!(server.delete("/secrets/db").await.0, 204);
     assert_eq!(server.delete("/secrets/db").await.0, 404);
-    assert_eq!(server.send("PUT", "/secrets/a%2Fb", json!({ "value": "x" })).await.0, 400);
+    for bad in ["a%2Fb", ".hidden", "-x", "a..b"] {
+        let path = format!("/secrets/{bad}");
+        assert_eq!(server.send("PUT", &path, json!({ "value": "x" })).await.0, 400, "{bad}");
+    }
     assert_eq!(server.send("PUT", "/secrets/a", json!({ "value": "" })).await.0, 400);
 }
 
