@@ -150,6 +150,8 @@ async fn whatever_does_not_fit_is_a_problem_that_says_where() {
         raw("GET", "/api/v1/runs?limit=0", "").await,
         raw("GET", "/api/v1/runs?state=odd", "").await,
         raw("GET", "/api/v1/runs?cursor=x", "").await,
+        raw("GET", "/api/v1/hosts?cursor=%21", "").await,
+        raw("POST", "/api/v1/tokens", r#"["x"]"#).await,
         raw("GET", "/api/v1/runs?x=1", "").await,
         raw("GET", "/api/v1/runs/17", "").await,
         raw("GET", "/api/v1/jobs/nope", "").await,
@@ -175,6 +177,10 @@ async fn whatever_does_not_fit_is_a_problem_that_says_where() {
     state: unknown variant `odd`, expected one of `planned`, `running`, `cancelling`, `succeeded`, `failed`, `cancelled`
     400 invalid_request: invalid request
     cursor: this is no cursor of this list; leave it out to begin at the first page
+    400 invalid_request: invalid request
+    cursor: this is no cursor of this list; leave it out to begin at the first page
+    400 invalid_request: invalid body
+    a JSON object should stand here; begin it with '{'
     400 invalid_request: invalid query
     x: unknown field `x`, expected one of `job`, `state`, `host`, `cursor`, `limit`
     400 invalid_request: invalid path
@@ -191,7 +197,7 @@ async fn a_body_has_a_bound_and_a_job_text_a_larger_one() {
     let run = server.post("/runs", json!({ "hosts": "*", "command": { "shell": text } })).await;
     insta::assert_snapshot!(problem(&run), @r#"
     413 too_large: body is too large
-    a body has at most 1 MiB, a job text 4 MiB; send less or in parts
+    this body has at most 1 MiB; send less or in parts
     "#);
     assert_ne!(server.post("/jobs/check", json!({ "text": text })).await.0, 413);
     let text = "x".repeat(5 * 1024 * 1024);
@@ -210,6 +216,33 @@ async fn the_first_token_is_written_once_and_for_its_owner_only() {
     assert_eq!(again.running.first_token, None);
     assert_eq!(again.token, token);
     assert_eq!(again.get("/hosts").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_first_token_of_a_wrong_form_is_refused_and_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = fw_server::Config::new(dir.path().to_owned(), ([127, 0, 0, 1], 0).into());
+    config.admin_token = Some("secret".to_owned());
+    let refused = fw_server::start(config.clone(), fw_rt::Clock::system()).await.unwrap_err();
+    let why = std::error::Error::source(&refused).unwrap();
+    insta::assert_snapshot!(why, @"the first token that was given is none: write `fwt_` and 43 characters, which are 32 random bytes in base64url without padding (RFC 4648 §5), or give none, and one is made");
+    assert!(!dir.path().join("admin.token").exists());
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_too_large_is_not_awaited() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let server = TestServer::start().await;
+    let mut stream = tokio::net::TcpStream::connect(server.running.addr).await.unwrap();
+    let head = format!(
+        "POST /api/v1/runs HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nexpect: 100-continue\r\ncontent-length: 9999999\r\n\r\n",
+        server.token
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    let read = stream.read_exact(&mut answer);
+    tokio::time::timeout(crate::server::DEADLINE, read).await.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
 }
 
 #[tokio::test]
