@@ -14,6 +14,10 @@ use crate::plan::{Chosen, Exec, KILL_AFTER, Limits, Origin, Plan, START_WITHIN};
 /// the link ([`fw_proto::frame::MAX_FRAME`]).
 pub const MAX_COMMAND: usize = 256 * 1024;
 
+/// The most bytes of one argument, shell text or `NAME=VALUE`: with the NUL at its end a kernel
+/// takes 32 pages (`MAX_ARG_STRLEN`, `execve(2)`), and would refuse the start with `E2BIG`.
+pub const MAX_ARGUMENT: usize = 131_071;
+
 /// The most secrets that one command may name.
 pub const MAX_SECRETS: usize = 16;
 
@@ -44,6 +48,17 @@ pub enum Invalid {
          put long texts into a file on the hosts"
     )]
     TooLarge {
+        /// How large.
+        bytes: usize,
+    },
+    /// One argument or variable is too large.
+    #[error(
+        "{what}: it has {bytes} bytes, and Linux takes at most {MAX_ARGUMENT} in one piece; \
+         put long texts into a file on the hosts"
+    )]
+    LargeArgument {
+        /// Which.
+        what: String,
         /// How large.
         bytes: usize,
     },
@@ -184,10 +199,23 @@ fn check_command(command: &Command) -> Result<usize, Invalid> {
         Command::Shell(text) => (text.trim().is_empty(), text.contains('\0'), text.len()),
     };
     match (empty, nul) {
-        (true, _) => Err(Invalid::NoCommand),
-        (_, true) => Err(Invalid::Nul("command")),
-        (false, false) => Ok(bytes),
+        (true, _) => return Err(Invalid::NoCommand),
+        (_, true) => return Err(Invalid::Nul("command")),
+        (false, false) => {}
     }
+    match command {
+        Command::Argv(argv) => {
+            for (at, word) in argv.iter().enumerate() {
+                check_piece(word.len(), || format!("command: argument {at}"))?;
+            }
+        }
+        Command::Shell(text) => check_piece(text.len(), || "command: shell text".to_owned())?,
+    }
+    Ok(bytes)
+}
+
+fn check_piece(bytes: usize, what: impl FnOnce() -> String) -> Result<(), Invalid> {
+    if bytes > MAX_ARGUMENT { Err(Invalid::LargeArgument { what: what(), bytes }) } else { Ok(()) }
 }
 
 /// Gives the bytes of the environment.
@@ -208,7 +236,9 @@ fn check_env(env: &BTreeMap<String, EnvValue>) -> Result<usize, Invalid> {
         if text.contains('\0') {
             return Err(Invalid::Nul("env"));
         }
-        bytes += name.len() + text.len() + 2;
+        let piece = name.len() + 1 + text.len();
+        check_piece(piece, || format!("env: {name} with its value"))?;
+        bytes += piece + 1;
     }
     if secrets > MAX_SECRETS { Err(Invalid::ManySecrets(secrets)) } else { Ok(bytes) }
 }
@@ -285,6 +315,14 @@ mod tests {
     }
 
     #[test]
+    fn what_linux_takes_in_one_piece_is_taken() {
+        let command = Command::Shell("x".repeat(MAX_ARGUMENT));
+        let longest = EnvValue::Value("x".repeat(MAX_ARGUMENT - 2));
+        let env = BTreeMap::from([("A".to_owned(), longest)]);
+        assert!(plan(NewRun { command, env, ..new_run() }).is_ok());
+    }
+
+    #[test]
     fn a_timeout_of_zero_is_none() {
         let plan = plan(NewRun { timeout: Some(Span::ZERO), ..new_run() }).unwrap();
         assert_eq!(plan.exec.timeout, None);
@@ -320,7 +358,14 @@ mod tests {
             refused(|new| new.command = Command::Argv(vec![])),
             refused(|new| new.command = Command::Shell("  ".to_owned())),
             refused(|new| new.command = Command::Shell("a\0".to_owned())),
-            refused(|new| new.command = Command::Shell("x".repeat(MAX_COMMAND + 1))),
+            refused(|new| new.command = Command::Shell("x".repeat(MAX_ARGUMENT + 1))),
+            refused(|new| {
+                new.command = Command::Argv(vec!["a".into(), "x".repeat(MAX_ARGUMENT + 1)]);
+            }),
+            refused(|new| new.command = Command::Argv(vec!["x".repeat(MAX_ARGUMENT); 3])),
+            refused(|new| {
+                new.env = BTreeMap::from([("A".to_owned(), value(&"x".repeat(MAX_ARGUMENT - 1)))]);
+            }),
             refused(|new| new.parallel = Some(0)),
             refused(|new| new.max_failures = Some(0)),
             refused(|new| new.start_within = Some(Span::ZERO)),
@@ -342,7 +387,10 @@ mod tests {
         command: it is empty; name a program or give a shell text
         command: it is empty; name a program or give a shell text
         command: it contains a NUL byte; take it out
-        command: with its environment it has 262145 bytes, at most 262144 are possible; put long texts into a file on the hosts
+        command: shell text: it has 131072 bytes, and Linux takes at most 131071 in one piece; put long texts into a file on the hosts
+        command: argument 1: it has 131072 bytes, and Linux takes at most 131071 in one piece; put long texts into a file on the hosts
+        command: with its environment it has 393216 bytes, at most 262144 are possible; put long texts into a file on the hosts
+        env: A with its value: it has 131072 bytes, and Linux takes at most 131071 in one piece; put long texts into a file on the hosts
         parallel: with 0 nothing would start; give at least 1, or leave it out for no limit
         max_failures: with 0 nothing would start; give at least 1, or leave it out for no limit
         start_within: with 0 nothing would start; give at least 1s, or leave it out for 60s

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
@@ -23,6 +24,7 @@ use fw_proto::{Span, Timestamp};
 use fw_store::{Store, TokenRow};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
 use crate::problem::{Failure, Result};
 use crate::serve::Peer;
@@ -44,11 +46,17 @@ const CACHED: usize = 1024;
 /// `last_used` is to the minute, so that using a token does not mean a write each time.
 const TOUCH_EVERY: Span = Span::from_secs(60);
 
+/// How late a stream may end after its token has expired.
+const EXPIRY_EVERY: Duration = Duration::from_secs(1);
+
 /// Who makes a request.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// The name of the token.
     pub name: String,
+    /// Tells it from a later token of the same name.
+    sha256: [u8; 32],
+    expires_at: Option<Timestamp>,
 }
 
 impl Caller {
@@ -76,6 +84,8 @@ pub struct Guard(Arc<Inner>);
 struct Inner {
     known: Mutex<Known>,
     wrong: DefaultKeyedRateLimiter<IpAddr>,
+    /// Tells streams that some token was removed.
+    removed: watch::Sender<()>,
 }
 
 /// A cache of the store's tokens.
@@ -96,7 +106,8 @@ struct Token {
 impl Default for Guard {
     fn default() -> Self {
         let wrong = RateLimiter::keyed(Quota::per_minute(WRONG_A_MINUTE));
-        Self(Arc::new(Inner { known: Mutex::default(), wrong }))
+        let removed = watch::Sender::new(());
+        Self(Arc::new(Inner { known: Mutex::default(), wrong, removed }))
     }
 }
 
@@ -106,6 +117,34 @@ impl Guard {
         let mut known = self.lock();
         known.deletions += 1;
         known.tokens.retain(|_, token| token.name != name);
+        drop(known);
+        self.0.removed.send_replace(());
+    }
+
+    /// Waits until a caller's token is removed or expires: what was let in with it must end then.
+    pub(crate) async fn ended(&self, app: &App, caller: &Caller) {
+        let mut removed = self.0.removed.subscribe();
+        // It may have been removed since the request was let in.
+        removed.mark_changed();
+        loop {
+            tokio::select! {
+                Ok(()) = removed.changed() => match app.store.token_by_hash(&caller.sha256).await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::warn!(error = %crate::problem::Chain(&error), token = caller.name, "token cannot be read; its stream ends");
+                        return;
+                    }
+                },
+                // Not one long sleep: the time of day may be set while this waits.
+                () = tokio::time::sleep(EXPIRY_EVERY), if caller.expires_at.is_some() => {
+                    if caller.expires_at.is_some_and(|end| end <= app.clock.now()) {
+                        return;
+                    }
+                }
+                else => return,
+            }
+        }
     }
 
     /// Finds who holds this token.
@@ -126,12 +165,12 @@ impl Guard {
         if token.expires_at.is_some_and(|end| end <= now) {
             return Ok(None);
         }
-        let name = token.name.clone();
+        let (name, expires_at) = (token.name.clone(), token.expires_at);
         if token.touched_at.is_none_or(|at| now.since(at) >= TOUCH_EVERY || at > now) {
             self.remember(hash, Token { touched_at: Some(now), ..token }, deletions);
             self.touch(app, name.clone(), now);
         }
-        Ok(Some(Caller { name }))
+        Ok(Some(Caller { name, sha256: hash, expires_at }))
     }
 
     fn remember(&self, hash: [u8; 32], token: Token, deletions: u64) {
@@ -274,6 +313,12 @@ pub enum FirstTokenError {
         /// What happened.
         source: std::io::Error,
     },
+    /// The token that was given cannot be one.
+    #[error(
+        "the first token that was given is none: write `fwt_` and 43 characters, which are 32 random bytes in \
+         base64url without padding (RFC 4648 §5), or give none, and one is made"
+    )]
+    WrongForm,
     /// The file is there and holds something else.
     #[error(
         "{0} holds no token, and the store knows none: move the file away, and a new one is made"
@@ -305,6 +350,8 @@ pub(crate) async fn first_token(
         Ok(text) => text.trim().to_owned(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let token = config.admin_token.clone().unwrap_or_else(generate);
+            // Before it is written: the file would stop the next start, too.
+            hash(&token).ok_or(FirstTokenError::WrongForm)?;
             private_file::create(&path, format!("{token}\n").as_bytes()).map_err(file)?;
             token
         }

@@ -16,6 +16,7 @@ use fw_rt::Tasks;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -43,6 +44,9 @@ const RELOAD_EVERY: Duration = Duration::from_secs(3);
 
 /// After an error of `accept` (too many open files, mostly), so long until the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Open files beside the connections: databases, job files, backups, hooks.
+const OTHER_FILES: usize = 256;
 
 /// The largest request head; our clients send less than a tenth of it.
 const MAX_HEAD: usize = 16 * 1024;
@@ -131,6 +135,34 @@ struct Reloaded {
     files: TlsFiles,
     seen: Seen,
     config: watch::Sender<Arc<ServerConfig>>,
+}
+
+/// Asks for as many open files as the system grants, and admits no more connections than these can be: beyond it
+/// accepting fails, and with it whatever else opens a file.
+pub(crate) fn within_open_files(wanted: usize) -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        match setrlimit(Resource::Nofile, raised) {
+            Ok(()) => limit = raised,
+            Err(error) => debug!(error = %error, "limit of open files not raised"),
+        }
+    }
+    let admitted = admitted(wanted, limit.current);
+    if admitted < wanted {
+        warn!(
+            "only {admitted} connections are admitted instead of {wanted}, for the system allows this process too few \
+             open files; raise `LimitNOFILE` of its unit (`ulimit -n`)"
+        );
+    }
+    admitted
+}
+
+/// How many connections fit into so many open files; no number is no limit.
+fn admitted(wanted: usize, files: Option<u64>) -> usize {
+    let Some(files) = files else { return wanted };
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    wanted.min(files.saturating_sub(OTHER_FILES).max(1))
 }
 
 /// Binds the address and reads the TLS files.
@@ -307,4 +339,25 @@ fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, Error> {
     let mut config = config.with_no_client_auth().with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_room_for_other_files() {
+        assert_eq!(admitted(20_000, None), 20_000);
+        assert_eq!(admitted(20_000, Some(65_536)), 20_000);
+        assert_eq!(admitted(20_000, Some(4096)), 3840);
+        assert_eq!(admitted(20_000, Some(100)), 1);
+    }
+
+    #[test]
+    fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
+        let admitted_now = within_open_files(usize::MAX);
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+        assert_eq!(admitted_now, admitted(usize::MAX, limit.maximum));
+    }
 }

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::auth::Caller;
 use crate::metrics::{Counted, SSE_CLIENTS};
 use crate::problem::Failure;
 use crate::state::App;
@@ -56,17 +57,24 @@ impl Out {
     }
 }
 
-/// Answers with an event stream that `write` fills. It ends when `write` does, when the client goes, or with the server.
-pub(crate) fn respond<F, W>(app: &App, write: W) -> Response
+/// Answers with an event stream that `write` fills. It ends when `write` does, when the client goes, when its token is
+/// good no more, or with the server.
+pub(crate) fn respond<F, W>(app: &App, caller: Caller, write: W) -> Response
 where
     W: FnOnce(Out) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
     let (sender, mut receiver) = mpsc::channel(QUEUE);
     let writing = write(Out(sender));
+    let shared = app.clone();
     app.tasks.spawn("sse", async move {
         let counted = Counted::new(SSE_CLIENTS);
-        writing.await;
+        tokio::select! {
+            () = writing => {}
+            () = shared.auth.ended(&shared, &caller) => {
+                tracing::info!(token = caller.name, "event stream ended with its token");
+            }
+        }
         drop(counted);
     });
     let events = futures_util::stream::poll_fn(move |context| {

@@ -91,6 +91,7 @@ pub struct Running {
 pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
     refuse_exposed(&config)?;
     let metrics = metrics::Metrics::open();
+    config.max_connections = serve::within_open_files(config.max_connections);
     let bound = serve::bind(config.listen, config.tls.clone(), config.max_connections).await?;
     config.listen = bound.address().map_err(Error::Address)?;
     // The store's lock keeps a second server out of the directory, so it comes before all other files there.

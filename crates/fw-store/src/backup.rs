@@ -117,7 +117,9 @@ pub fn verify_backup(file: &Path) -> Result<BackupInfo, Error> {
 /// Makes a data directory of a backup, as a new life of the store: servers ask the hosts before
 /// they do anything that an older life decided. Blocks.
 ///
-/// With `force` what is in the directory is moved aside, to `before-restore-…` inside it.
+/// With `force` what the backup replaces is moved aside, to `before-restore-…` in the directory:
+/// the databases, the keys, the first token. Whatever else is there (backups, job files, this
+/// machine's agent) belongs to no backup and stays.
 ///
 /// # Errors
 /// [`Error::InUse`], [`Error::NotEmpty`] without `force`, and what [`verify_backup`] says. The
@@ -129,13 +131,18 @@ pub fn restore_backup(
     now: Timestamp,
 ) -> Result<BackupInfo, Error> {
     let lock = lock_dir(data_dir)?;
-    let there = entries(data_dir)?;
+    let mut there = entries(data_dir)?;
+    there.retain(|name| is_replaced(&name.to_string_lossy()));
     if !there.is_empty() && !force {
         return Err(Error::NotEmpty { dir: data_dir.to_owned() });
     }
     let scratch = scratch(data_dir)?;
     let info = unpack(file, scratch.path())?;
     begin_life(&scratch.path().join(MAIN.file))?;
+    if let Some(name) = info.parts.keys().find(|name| !is_replaced(top(name))) {
+        let what = format!("{name:?} is no part of a server's identity");
+        return Err(Error::BadBackup { file: file.to_owned(), what });
+    }
     if !there.is_empty() {
         let aside = data_dir.join(format!("before-restore-{}", now.as_millis()));
         fs::DirBuilder::new()
@@ -162,6 +169,21 @@ fn entries(dir: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
         name != LOCK && !name.starts_with("before-restore-") && !name.starts_with(SCRATCH)
     });
     Ok(names)
+}
+
+/// Whether a restore replaces what has this name in a data directory. `SQLite` keeps up to three
+/// files beside a database, which belong to it alone.
+fn is_replaced(name: &str) -> bool {
+    let of = |schema: &Schema| {
+        name.strip_prefix(schema.file)
+            .is_some_and(|rest| matches!(rest, "" | "-wal" | "-shm" | "-journal"))
+    };
+    IDENTITY.contains(&name) || DATABASES.into_iter().any(of)
+}
+
+/// The first part of a path in a backup.
+fn top(name: &str) -> &str {
+    name.split('/').next().unwrap_or_default()
 }
 
 fn move_all(from: &Path, names: Vec<std::ffi::OsString>, to: &Path) -> Result<(), Error> {
@@ -380,7 +402,12 @@ const SCRATCH: &str = ".fleetwright-";
 
 /// A directory of our own on the same file system, so that results can be renamed into place.
 fn scratch(beside: &Path) -> Result<tempfile::TempDir, Error> {
-    fs::create_dir_all(beside).map_err(Error::io(format!("create {}", beside.display())))?;
+    // Whatever lies in it are keys and what commands wrote, so it is for its owner only.
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(beside)
+        .map_err(Error::io(format!("create {}", beside.display())))?;
     let made = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(beside);
     made.map_err(Error::io(format!("create a directory in {}", beside.display())))
 }

@@ -14,7 +14,7 @@
 mod read;
 mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fw_proto::JobName;
 use fw_proto::api::{JobSpec, SourceError};
@@ -27,6 +27,9 @@ pub const LARGEST_FILE: usize = 1024 * 1024;
 
 /// The most jobs in a file.
 pub const MOST_JOBS: usize = 20_000;
+
+/// The most errors of a file that are told one by one.
+pub const MOST_ERRORS: usize = 50;
 
 /// The job file that `up` writes at first start.
 pub const EXAMPLE: &str = include_str!("example.yaml");
@@ -53,8 +56,10 @@ pub struct JobDef {
 pub struct Parsed {
     /// The good jobs, in the order of the file.
     pub jobs: Vec<JobDef>,
-    /// What is wrong with the others, in the order of the file.
+    /// What is wrong with the others, in the order of the file; at most [`MOST_ERRORS`] and how many more.
     pub errors: Vec<SourceError>,
+    /// The names of the jobs that are not good, all of them.
+    pub wrong: BTreeSet<String>,
     /// Whether the file could be read at all. Only then is a job that has neither a good text
     /// here nor an error of its own gone from the file.
     pub readable: bool,
@@ -85,9 +90,42 @@ impl JobDef {
     }
 }
 
-/// Reads a job file. `file` is what to call it in errors.
+impl Parsed {
+    /// Puts more errors to those that there are, and all in the order of the file. What is beyond
+    /// [`MOST_ERRORS`] is counted only, for a bad text may have one in each line.
+    #[must_use]
+    pub fn with_errors(mut self, more: Vec<SourceError>) -> Self {
+        self.wrong.extend(more.iter().filter_map(|error| error.job.clone()));
+        if self.errors.len() > MOST_ERRORS {
+            return self;
+        }
+        self.errors.extend(more);
+        self.errors.sort_by_key(|error| (error.line, error.column));
+        let untold = self.errors.len().saturating_sub(MOST_ERRORS);
+        if untold > 0 {
+            self.errors.truncate(MOST_ERRORS + 1);
+        }
+        if let Some(first) = self.errors.get_mut(MOST_ERRORS) {
+            first.message = format!("and {untold} more; mend those before first");
+            (first.job, first.snippet) = (None, None);
+        }
+        self
+    }
+}
+
+/// Reads a job file. `file` is what to call it in errors. Of a text that does not look like one
+/// no line is shown: it may be a file that its reader should not see.
 #[must_use]
 pub fn parse_jobs(file: &str, text: &str) -> Parsed {
+    let mut parsed = parse(file, text);
+    let meant = text.lines().any(|line| line.starts_with("jobs:"));
+    if !parsed.readable && !meant {
+        parsed.errors.iter_mut().for_each(|error| error.snippet = None);
+    }
+    parsed
+}
+
+fn parse(file: &str, text: &str) -> Parsed {
     let whole = |message: String| Parsed {
         errors: vec![SourceError {
             file: file.to_owned(),

@@ -46,9 +46,9 @@ pub(super) fn file(file: &str, lines: &[&str], document: &Document) -> Parsed {
         let place = Place { line: duplicate.line, column: duplicate.column };
         read.error(place, "this key stands twice; remove one");
     }
-    let mut errors = read.errors;
-    errors.sort_by_key(|error| (error.line, error.column));
-    Parsed { readable: jobs.is_some(), jobs: jobs.unwrap_or_default(), errors }
+    let parsed =
+        Parsed { readable: jobs.is_some(), jobs: jobs.unwrap_or_default(), ..Parsed::default() };
+    parsed.with_errors(read.errors)
 }
 
 /// Something was reported, and no value came of it.
@@ -415,8 +415,8 @@ impl Read<'_> {
         match (fields.get("webhook"), fields.get("command")) {
             (Some((_, url)), None) => {
                 let text = self.words(url)?;
-                if !text.starts_with("https://") && !text.starts_with("http://") {
-                    return Err(self.error(url.place, "a URL begins with https:// or http://"));
+                if let Some(why) = wrong_url(&text) {
+                    return Err(self.error(url.place, why));
                 }
                 Ok(Hook::Webhook(text))
             }
@@ -427,6 +427,37 @@ impl Read<'_> {
             }
         }
     }
+}
+
+/// What is wrong with the URL of a webhook (RFC 3986 §3); the host itself is for the resolver.
+fn wrong_url(url: &str) -> Option<&'static str> {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    let Some(rest) = rest else { return Some("a URL begins with https:// or http://") };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.contains('@') {
+        return Some(
+            "a URL is shown to all users, so it cannot hold a name or password; use a command",
+        );
+    }
+    if url.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Some("a URL has no spaces; write %20 for one");
+    }
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        Some(_) | None => (authority, None),
+    };
+    let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let good_host = match literal {
+        Some(ip) => ip.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            !host.is_empty() && !host.contains(['[', ']', ':', '\\', '<', '>', '"', '`', '^', '|'])
+        }
+    };
+    if !good_host {
+        return Some("this URL names no host; write https://host/path");
+    }
+    let good_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    (!good_port).then_some("the port of this URL is outside 1 to 65535")
 }
 
 /// The place of a character inside a scalar; its beginning where that cannot be said.

@@ -201,21 +201,13 @@ fn what_is_no_job_file_is_one_error() {
     good: []
 
     jobs.yaml:1:1: a job file begins with 'jobs:' and has a name and a map for each job below it
-
-    ^
     good: []
 
     jobs.yaml:1:1: a job file begins with 'jobs:' and has a name and a map for each job below it
-    - a
-    ^
     good: []
 
     jobs.yaml:1:1: only 'jobs' and keys that begin with 'x-' may stand here
-    job:
-    ^
     jobs.yaml:1:1: a job file begins with 'jobs:' and has a name and a map for each job below it
-    job:
-    ^
     good: []
 
     jobs.yaml:1:7: 'jobs' should hold a name and a map for each job
@@ -233,6 +225,57 @@ fn what_is_no_job_file_is_one_error() {
               ^
     good: []
     ");
+}
+
+#[test]
+fn a_text_that_is_no_job_file_is_not_shown() {
+    for secret in ["root:$6$hunter2:0::\n", "[hunter2", "- hunter2\n", "key: [hunter2\n"] {
+        let parsed = parse_jobs("f", secret);
+        assert!(!parsed.errors.is_empty() && !parsed.readable);
+        for error in parsed.errors {
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn errors_beyond_fifty_are_counted_and_no_job_is_forgotten() {
+    let jobs: String = (0..300).map(|n| format!("  j{n:03}: {{hosts: '*', run: a}}\n")).collect();
+    let parsed = parse_jobs("f", &format!("jobs:\n{jobs}"));
+    assert_eq!(parsed.errors.len(), MOST_ERRORS + 1);
+    assert_eq!(parsed.errors[MOST_ERRORS].message, "and 250 more; mend those before first");
+    assert_eq!(parsed.wrong.len(), 300);
+}
+
+#[test]
+fn aliases_do_not_make_a_small_text_large() {
+    let list = |n: usize, item: &str| format!("[{}]", vec![item; n].join(", "));
+    let (a, b, c) = (list(20, "x"), list(20, "*a"), list(20, "*b"));
+    let text = format!("x-a: &a {a}\nx-b: &b {b}\nx-c: {c}\njobs: {{}}\n");
+    let parsed = parse_jobs("f", &text);
+    assert!(!parsed.readable && parsed.errors.len() == 1, "{:?}", parsed.errors);
+}
+
+#[track_caller]
+fn check_webhook(url: &str, word: &str) {
+    let hook = format!("on_failure: {{webhook: '{url}'}}");
+    let text = format!("jobs:\n  a: {{schedule: '@daily', hosts: '*', run: a, {hook}}}\n");
+    let errors = parse_jobs("f", &text).errors;
+    let said = errors.first().map(|error| error.message.as_str()).unwrap_or_default();
+    assert!(said.contains(word) && said.is_empty() == word.is_empty(), "{url}: {said}");
+}
+
+#[test]
+fn a_webhook_is_a_url_without_credentials() {
+    for good in ["https://example.com", "http://[::1]:8080/a?b=c@d", "https://a.b:1/x/@y"] {
+        check_webhook(good, "");
+    }
+    check_webhook("https://bob:pw@example.com/", "name or password");
+    check_webhook("https://", "names no host");
+    check_webhook("https:///x", "names no host");
+    check_webhook("https://[nope]/", "names no host");
+    check_webhook("https://a:99999/", "port");
+    check_webhook("https://a/b c", "spaces");
 }
 
 #[test]

@@ -15,8 +15,9 @@ use crate::caret::caret;
 /// The deepest nesting that a job file may have; the format itself needs 6.
 const DEEPEST: usize = 32;
 
-/// The most nodes that aliases may add.
-const MOST_ALIASED: usize = 200_000;
+/// The most events of the parser that aliases may add. Aliases are for a handful of common keys;
+/// a text that has more is better written out, and a small one must not become a large tree.
+const MOST_ALIASED: usize = 5000;
 
 /// Where something stands: line and column in characters, both counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -194,14 +194,29 @@ fn period_of(text: &str, rest: &str) -> Result<i64, caret::Error> {
     if !rest.is_empty() && !rest.starts_with(char::is_whitespace) {
         return Err(caret::Error::new(text, at, "a space should follow '@every'"));
     }
-    let period: Span = rest
-        .parse()
-        .map_err(|_| caret::Error::new(text, at, "write a period such as 90s or 1h30m"))?;
+    let period: Span =
+        rest.parse().map_err(|_| caret::Error::new(text, at, why_no_period(rest)))?;
     if period < SHORTEST_PERIOD {
         return Err(caret::Error::new(text, at, "the shortest period is 1s"));
     }
     i64::try_from(period.as_millis())
         .map_err(|_| caret::Error::new(text, at, "this period is too long"))
+}
+
+/// A text that would be a period with smaller numbers is one that is too long.
+fn why_no_period(rest: &str) -> &'static str {
+    let mut before = ' ';
+    let mut smaller = rest.to_owned();
+    smaller.retain(|c| {
+        let again = before.is_ascii_digit() && c.is_ascii_digit();
+        before = c;
+        !again
+    });
+    if smaller.parse::<Span>().is_ok() {
+        "this period is too long"
+    } else {
+        "write a period such as 90s or 1h30m"
+    }
 }
 
 #[cfg(test)]

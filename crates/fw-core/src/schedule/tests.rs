@@ -125,6 +125,7 @@ fn errors_name_the_field() {
         ("@noon", ""),
         ("@every soon", ""),
         ("@every 10ms", ""),
+        ("@every 99999999999999999999h", ""),
         ("@daily", "Athens"),
         ("@daily", "Europe/Athen"),
         ("@daily", "Mars/Olympus"),
@@ -185,6 +186,10 @@ fn errors_name_the_field() {
 
     the shortest period is 1s
     @every 10ms
+           ^
+
+    this period is too long
+    @every 99999999999999999999h
            ^
 
     there is no time zone "Athens"; did you mean Europe/Athens?

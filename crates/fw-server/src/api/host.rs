@@ -7,9 +7,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use fw_proto::HostId;
 use fw_proto::api::{Code, Host, LabelChange, NewName, Page, Problem, Selected};
 use fw_proto::frame::DeniedReason;
+use fw_proto::{HostId, HostName};
 use fw_store::{Changed, HostRow, Standing};
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
@@ -56,6 +56,8 @@ pub(super) async fn list(
     }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     if let Some(cursor) = &query.cursor {
+        // A cursor of this list is the last name of the page before.
+        cursor.parse::<HostName>().map_err(|_| fw_store::Error::BadCursor)?;
         rows.retain(|row| row.name.as_str() > cursor.as_str());
     }
     let more = rows.len() > limit;
@@ -221,9 +223,9 @@ async fn view(app: &App, row: HostRow) -> Result<Json<Host>> {
 /// A client that comes back gets the present state: with `reset` it forgets what it knew.
 #[utoipa::path(get, path = "/hosts/events", tag = "hosts", operation_id = "hosts_events",
     responses((status = 200, body = Host, content_type = "text/event-stream")))]
-pub(super) async fn events(State(app): State<App>) -> Response {
+pub(super) async fn events(State(app): State<App>, caller: Caller) -> Response {
     let following = app.clone();
-    sse::respond(&app, |out| async move {
+    sse::respond(&app, caller, |out| async move {
         let ended = follow(&following, &out).await;
         if let Err(error) = ended {
             tracing::debug!(error = ?error, "host events ended");

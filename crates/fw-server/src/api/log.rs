@@ -22,6 +22,7 @@ use tokio::sync::broadcast::error::RecvError;
 use utoipa::IntoParams;
 
 use super::run;
+use crate::auth::Caller;
 use crate::extract::{Path, Query};
 use crate::fleet;
 use crate::problem::{Chain, Failure, Result};
@@ -63,6 +64,7 @@ pub(super) struct FollowQuery {
     responses((status = 200, body = LogEvent, content_type = "text/event-stream")))]
 pub(super) async fn follow(
     State(app): State<App>,
+    caller: Caller,
     Path(id): Path<RunId>,
     Query(query): Query<FollowQuery>,
     last: LastEventId,
@@ -83,7 +85,7 @@ pub(super) async fn follow(
         follow: query.follow,
         at: from,
     };
-    Ok(sse::respond(&app, move |out| async move {
+    Ok(sse::respond(&app, caller, move |out| async move {
         if let Err(Ended::Failed(error)) = follower.run(&out).await {
             tracing::debug!(run.id = %id, error = %error.into_problem(), "log events ended");
         }

@@ -11,6 +11,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::extract::BodyLimit;
 use crate::state::App;
 use crate::{auth, gateway, metrics, problem};
 
@@ -31,10 +32,15 @@ mod token;
 const ROOT: &str = "/api/v1";
 
 /// The largest body of a request.
-const MAX_BODY: usize = 1024 * 1024;
+const MAX_BODY: BodyLimit = BodyLimit { mebibytes: 1 };
 
 /// The largest body that carries a job text.
-const MAX_JOBS: usize = 4 * 1024 * 1024;
+const MAX_JOBS: BodyLimit = BodyLimit { mebibytes: 4 };
+
+/// As the layer knows it.
+fn limit_of(limit: BodyLimit) -> DefaultBodyLimit {
+    DefaultBodyLimit::max(usize::try_from(limit.bytes()).unwrap_or(usize::MAX))
+}
 
 /// All routes, those of the agents' links too, ready to be served.
 pub(crate) fn router(app: App) -> Router {
@@ -60,7 +66,7 @@ pub(crate) fn router(app: App) -> Router {
         .with_state(app)
         .fallback(problem::unknown_route)
         .method_not_allowed_fallback(problem::unknown_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(limit_of(MAX_BODY))
         .layer(hardened)
 }
 
@@ -74,11 +80,11 @@ fn header_layer(
 
 /// The routes that need a token, and their document.
 fn documented() -> OpenApiRouter<App> {
-    let jobs_text = DefaultBodyLimit::max(MAX_JOBS);
     let texts = OpenApiRouter::new()
         .routes(routes!(job::check))
         .routes(routes!(job::apply))
-        .layer(jobs_text);
+        .layer(axum::Extension(MAX_JOBS))
+        .layer(limit_of(MAX_JOBS));
     let api = OpenApiRouter::new()
         .routes(routes!(host::list))
         .routes(routes!(host::select))

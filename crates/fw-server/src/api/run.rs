@@ -8,7 +8,8 @@ use axum::http::StatusCode;
 use fw_core::plan::{Chosen, Plan};
 use fw_core::{command, plan};
 use fw_proto::api::{
-    self, Code, Created, EnvValue, NewRun, Page, Problem, Retry, RunState, RunSummary, TaskState,
+    self, Code, Command, Created, EnvValue, NewRun, Page, Problem, Retry, RunState, RunSummary,
+    TaskState,
 };
 use fw_proto::{HostName, JobName, RunId};
 use fw_store::{RunQuery, Standing};
@@ -90,7 +91,13 @@ pub(super) struct ListQuery {
     limit: Option<u32>,
 }
 
-/// Lists runs, newest first.
+/// The most bytes of a command in a list.
+const SHOWN: usize = 1024;
+
+/// Stands where a command was cut.
+const CUT: &str = "…";
+
+/// Lists runs, newest first. Of a command longer than 1 KiB only the beginning and `…`; showing the run gives all of it.
 #[utoipa::path(get, path = "/runs", tag = "runs", operation_id = "runs_list", params(ListQuery),
     responses((status = 200, body = Page<RunSummary>)))]
 pub(super) async fn list(
@@ -110,7 +117,45 @@ pub(super) async fn list(
             }
         }
     }
+    for run in &mut page.items {
+        shorten(&mut run.command);
+    }
     Ok(Json(page))
+}
+
+/// Cuts a command to what a list needs; a page of whole ones could have hundreds of MB.
+fn shorten(command: &mut Command) {
+    match command {
+        Command::Shell(text) => drop(cut(text, SHOWN)),
+        Command::Argv(words) => {
+            let mut left = SHOWN;
+            let kept = words.iter_mut().take_while(|word| {
+                let goes_on = left > 0;
+                left = left.saturating_sub(word.len() + 1);
+                goes_on
+            });
+            let kept = kept.count();
+            let more = words.len() > kept;
+            words.truncate(kept);
+            if let Some((last, before)) = words.split_last_mut() {
+                let before: usize = before.iter().map(|word| word.len() + 1).sum();
+                let was_cut = cut(last, SHOWN.saturating_sub(before));
+                if more && !was_cut {
+                    words.push(CUT.to_owned());
+                }
+            }
+        }
+    }
+}
+
+/// Cuts a text that is longer than so many bytes, between characters; says whether it was.
+fn cut(text: &mut String, most: usize) -> bool {
+    if text.len() <= most {
+        return false;
+    }
+    text.truncate(text.floor_char_boundary(most));
+    text.push_str(CUT);
+    true
 }
 
 /// Shows a run and its tasks.
@@ -252,4 +297,31 @@ async fn hosts_again(app: &App, first: &Plan, run: &api::Run, failed: bool) -> R
             active.get(&host.id).map(|name| Chosen { id: host.id, name: name.clone() })
         })
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(mut command: Command, expected: &Command) {
+        shorten(&mut command);
+        assert_eq!(command, *expected);
+    }
+
+    #[test]
+    fn a_list_shows_the_beginning_of_a_long_command() {
+        let argv = |words: &[&str]| Command::Argv(words.iter().map(|&w| w.to_owned()).collect());
+        for short in [Command::Shell("uptime".to_owned()), argv(&["a", "b"]), argv(&["a", ""])] {
+            check(short.clone(), &short);
+        }
+        let long = "x".repeat(5000);
+        check(Command::Shell(long.clone()), &Command::Shell(format!("{}…", "x".repeat(1024))));
+        check(Command::Shell("é".repeat(5000)), &Command::Shell(format!("{}…", "é".repeat(512))));
+        check(argv(&["a", &long, "b"]), &argv(&["a", &format!("{}…", "x".repeat(1022))]));
+        let many = Command::Argv(vec!["abc".to_owned(); 5000]);
+        let mut shown = vec!["abc"; 256];
+        shown.push("…");
+        check(many, &argv(&shown));
+    }
 }

@@ -15,6 +15,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use super::run;
+use crate::auth::Caller;
 use crate::extract::Path;
 use crate::live::RunChange;
 use crate::problem::{Failure, Result};
@@ -33,6 +34,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
     responses((status = 200, body = RunEvent, content_type = "text/event-stream")))]
 pub(super) async fn events(
     State(app): State<App>,
+    caller: Caller,
     Path(id): Path<RunId>,
     last: LastEventId,
 ) -> Result<Response> {
@@ -40,7 +42,7 @@ pub(super) async fn events(
     // Before the stream begins, so that what is not there is a 404.
     run::read(&app, id).await?;
     let following = app.clone();
-    Ok(sse::respond(&app, move |out| async move {
+    Ok(sse::respond(&app, caller, move |out| async move {
         let follower = Follower { app: following, id, out, seen };
         if let Err(Ended::Failed(error)) = follower.follow().await {
             tracing::debug!(run.id = %id, error = %error.into_problem(), "run events ended");

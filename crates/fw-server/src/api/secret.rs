@@ -4,15 +4,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use fw_core::command::MAX_SECRET;
+use fw_proto::HostName;
 use fw_proto::api::{NewSecret, Secret};
 
 use crate::auth::Caller;
 use crate::extract::{Body, Path};
 use crate::problem::{Failure, Result};
 use crate::state::App;
-
-/// The longest name.
-const MAX_NAME: usize = 128;
 
 /// Lists the names of secrets.
 #[utoipa::path(get, path = "/secrets", tag = "secrets", operation_id = "secrets_list",
@@ -42,13 +40,10 @@ pub(super) async fn set(
     Ok(Json(Secret { name, updated_at }))
 }
 
+/// One rule for all names: what can name a host can name a secret.
 fn check_name(name: &str) -> Result<()> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(fits) {
-        let rule = format!("name: use 1 to {MAX_NAME} letters, digits, '.', '_' and '-'");
-        return Err(Failure::invalid(rule));
-    }
-    Ok(())
+    let checked = name.parse::<HostName>();
+    checked.map(drop).map_err(|error| Failure::invalid(format!("name: {error}")))
 }
 
 /// Removes a secret. What needs it is refused from then on.

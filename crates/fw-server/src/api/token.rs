@@ -15,6 +15,9 @@ use crate::state::App;
 /// The longest name.
 const MAX_NAME: usize = 64;
 
+/// The longest that a token with an end may last; longer is a slip of the keyboard.
+const LONGEST: Span = Span::from_secs(10 * 366 * 24 * 60 * 60);
+
 /// Lists tokens by name.
 #[utoipa::path(get, path = "/tokens", tag = "tokens", operation_id = "tokens_list",
     responses((status = 200, body = Vec<Token>)))]
@@ -36,6 +39,9 @@ pub(super) async fn create(
     if new.ttl == Some(Span::ZERO) {
         return Err(Failure::invalid("ttl: with 0 it would be of no use; leave it out for no end"));
     }
+    if new.ttl.is_some_and(|ttl| ttl > LONGEST) {
+        return Err(Failure::invalid("ttl: it is longer than 10 years; leave it out for no end"));
+    }
     let now = app.clock.now();
     let token = auth::generate();
     let sha256 = auth::hash(&token).expect("what we generate is a token");
@@ -47,7 +53,7 @@ pub(super) async fn create(
         Changed::Taken | Changed::Unknown => {
             let title = format!("there is a token {name} already");
             let detail =
-                "choose another name, or delete that one first (`fleetwright tokens delete`)";
+                "choose another name, or delete that one first (`fleetwright tokens remove`)";
             return Err(Problem::new(Code::NameTaken, title).detail(detail).into());
         }
     }

@@ -75,6 +75,33 @@ async fn a_token_ends_when_it_says() {
 }
 
 #[tokio::test]
+async fn streams_end_with_their_token() {
+    let server = TestServer::start().await;
+    server.host("web1", &[]).await;
+    let run = server.waiting_run("*").await;
+    let paths = ["/hosts/events", &format!("/runs/{run}/events"), &format!("/runs/{run}/logs")];
+    for expires in [false, true] {
+        let (_, made) = server.post("/tokens", json!({ "name": "ci", "ttl": "1h" })).await;
+        let mut streams = Vec::new();
+        for path in paths {
+            let get = server.client.get(format!("{}/api/v1{path}", server.url));
+            let stream = get.bearer_auth(made["token"].as_str().unwrap()).send().await.unwrap();
+            assert_eq!(stream.status(), 200, "{path}");
+            streams.push(stream);
+        }
+        if expires {
+            server.clock.shift(60 * 60 * 1000);
+        } else {
+            assert_eq!(server.delete("/tokens/ci").await.0, 204);
+        }
+        for mut stream in streams {
+            // The client's deadline makes an error of a stream that goes on.
+            while stream.chunk().await.unwrap().is_some() {}
+        }
+    }
+}
+
+#[tokio::test]
 async fn tokens_that_cannot_be_are_refused_with_what_to_do() {
     let server = TestServer::start().await;
     let bad = [
@@ -82,17 +109,20 @@ async fn tokens_that_cannot_be_are_refused_with_what_to_do() {
         server.post("/tokens", json!({ "name": "server" })).await,
         server.post("/tokens", json!({ "name": "a b" })).await,
         server.post("/tokens", json!({ "name": "x", "ttl": "soon" })).await,
+        server.post("/tokens", json!({ "name": "x", "ttl": "11y" })).await,
         server.delete("/tokens/admin").await,
     ];
     insta::assert_snapshot!(bad.each_ref().map(problem).join("\n"), @r#"
     409 name_taken: there is a token admin already
-    choose another name, or delete that one first (`fleetwright tokens delete`)
+    choose another name, or delete that one first (`fleetwright tokens remove`)
     400 invalid_request: invalid request
     name: "server" is what the server calls itself; choose another
     400 invalid_request: invalid request
     name: use 1 to 64 letters, digits, '.', '_', '-' and '@'
     400 invalid_request: invalid body
     ttl: "soon" is not a duration such as 90s, 5m or 1h30m at line 1 column 25
+    400 invalid_request: invalid request
+    ttl: it is longer than 10 years; leave it out for no end
     409 conflict: this is the last token
     without it nobody could use this API; make another one first (`fleetwright tokens create`)
     "#);
@@ -120,6 +150,8 @@ async fn whatever_does_not_fit_is_a_problem_that_says_where() {
         raw("GET", "/api/v1/runs?limit=0", "").await,
         raw("GET", "/api/v1/runs?state=odd", "").await,
         raw("GET", "/api/v1/runs?cursor=x", "").await,
+        raw("GET", "/api/v1/hosts?cursor=%21", "").await,
+        raw("POST", "/api/v1/tokens", r#"["x"]"#).await,
         raw("GET", "/api/v1/runs?x=1", "").await,
         raw("GET", "/api/v1/runs/17", "").await,
         raw("GET", "/api/v1/jobs/nope", "").await,
@@ -145,6 +177,10 @@ async fn whatever_does_not_fit_is_a_problem_that_says_where() {
     state: unknown variant `odd`, expected one of `planned`, `running`, `cancelling`, `succeeded`, `failed`, `cancelled`
     400 invalid_request: invalid request
     cursor: this is no cursor of this list; leave it out to begin at the first page
+    400 invalid_request: invalid request
+    cursor: this is no cursor of this list; leave it out to begin at the first page
+    400 invalid_request: invalid body
+    a JSON object should stand here; begin it with '{'
     400 invalid_request: invalid query
     x: unknown field `x`, expected one of `job`, `state`, `host`, `cursor`, `limit`
     400 invalid_request: invalid path
@@ -161,7 +197,7 @@ async fn a_body_has_a_bound_and_a_job_text_a_larger_one() {
     let run = server.post("/runs", json!({ "hosts": "*", "command": { "shell": text } })).await;
     insta::assert_snapshot!(problem(&run), @r#"
     413 too_large: body is too large
-    a body has at most 1 MiB, a job text 4 MiB; send less or in parts
+    this body has at most 1 MiB; send less or in parts
     "#);
     assert_ne!(server.post("/jobs/check", json!({ "text": text })).await.0, 413);
     let text = "x".repeat(5 * 1024 * 1024);
@@ -180,6 +216,33 @@ async fn the_first_token_is_written_once_and_for_its_owner_only() {
     assert_eq!(again.running.first_token, None);
     assert_eq!(again.token, token);
     assert_eq!(again.get("/hosts").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_first_token_of_a_wrong_form_is_refused_and_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = fw_server::Config::new(dir.path().to_owned(), ([127, 0, 0, 1], 0).into());
+    config.admin_token = Some("secret".to_owned());
+    let refused = fw_server::start(config.clone(), fw_rt::Clock::system()).await.unwrap_err();
+    let why = std::error::Error::source(&refused).unwrap();
+    insta::assert_snapshot!(why, @"the first token that was given is none: write `fwt_` and 43 characters, which are 32 random bytes in base64url without padding (RFC 4648 §5), or give none, and one is made");
+    assert!(!dir.path().join("admin.token").exists());
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_too_large_is_not_awaited() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let server = TestServer::start().await;
+    let mut stream = tokio::net::TcpStream::connect(server.running.addr).await.unwrap();
+    let head = format!(
+        "POST /api/v1/runs HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nexpect: 100-continue\r\ncontent-length: 9999999\r\n\r\n",
+        server.token
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    let read = stream.read_exact(&mut answer);
+    tokio::time::timeout(crate::server::DEADLINE, read).await.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
 }
 
 #[tokio::test]
@@ -209,7 +272,10 @@ async fn secrets_go_in_and_never_out() {
     }
     assert_eq!(server.delete("/secrets/db").await.0, 204);
     assert_eq!(server.delete("/secrets/db").await.0, 404);
-    assert_eq!(server.send("PUT", "/secrets/a%2Fb", json!({ "value": "x" })).await.0, 400);
+    for bad in ["a%2Fb", ".hidden", "-x", "a..b"] {
+        let path = format!("/secrets/{bad}");
+        assert_eq!(server.send("PUT", &path, json!({ "value": "x" })).await.0, 400, "{bad}");
+    }
     assert_eq!(server.send("PUT", "/secrets/a", json!({ "value": "" })).await.0, 400);
 }
 

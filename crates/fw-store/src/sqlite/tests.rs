@@ -1,5 +1,6 @@
 //! What is particular to `SQLite`: files, locks, migrations, group commit, full disks, backups.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use fw_core::run::Kind;
@@ -213,6 +214,10 @@ async fn a_backup_is_restored_as_a_new_life() {
     assert_eq!(parts, ["admin.token", "keys/server-1.key", "logs.db", "main.db"]);
     let left: Vec<_> = std::fs::read_dir(dir.path().join("backups")).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
+    for private in [&data, &dir.path().join("backups")] {
+        let mode = std::fs::metadata(private).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{}", private.display());
+    }
 
     let elsewhere = dir.path().join("elsewhere");
     restore_backup(&file, &elsewhere, false, at(0)).unwrap();
@@ -240,6 +245,11 @@ async fn a_restore_spares_what_is_there() {
     store.commit(vec![later.append()]).await.unwrap();
     store.close().await;
     std::fs::write(data.join("main.db-wal"), b"stale").unwrap();
+    let others = ["agent/identity.key", "jobs/a.yaml", "backups/one.backup"];
+    for other in others {
+        std::fs::create_dir(data.join(other).parent().unwrap()).unwrap();
+        std::fs::write(data.join(other), b"kept").unwrap();
+    }
     let refused = restore_backup(&file, &data, false, at(0));
     assert!(matches!(refused, Err(Error::NotEmpty { .. })), "{refused:?}");
     restore_backup(&file, &data, true, at(0)).unwrap();
@@ -247,6 +257,9 @@ async fn a_restore_spares_what_is_there() {
     let aside = data.join(format!("before-restore-{}", at(0).as_millis()));
     assert_eq!(std::fs::read(aside.join("main.db-wal")).unwrap(), b"stale");
     assert!(aside.join("keys/server-1.key").exists());
+    for other in others {
+        assert_eq!(std::fs::read(data.join(other)).unwrap(), b"kept", "{other} is in no backup");
+    }
     let restored = opened(&data).await;
     assert_eq!(restored.run(run_id(3)).await.unwrap(), None);
     assert!(restored.run(run_id(2)).await.unwrap().is_some());

@@ -122,7 +122,9 @@ impl Owner {
             )),
             Ok(found) => {
                 let changed = files.take(found);
+                let exposed = files.exposed;
                 self.trouble_is_over();
+                self.note_exposed(exposed);
                 if changed || self.unsettled {
                     self.reconcile().await;
                 }
@@ -136,6 +138,23 @@ impl Owner {
             self.parts.health.report("jobs", trouble.as_str());
             self.trouble = Some(trouble);
         }
+    }
+
+    /// Job files run commands as root on every host, so whoever may put one there may do that.
+    fn note_exposed(&mut self, exposed: bool) {
+        let before = std::mem::replace(&mut self.exposed, exposed);
+        if before == exposed {
+            return;
+        }
+        let Some(files) = self.files.as_ref().filter(|_| exposed) else {
+            return self.parts.health.clear("jobs.exposed");
+        };
+        let dir = files.dir().display();
+        let reason = format!(
+            "job directory {dir} can be written by others, whose jobs would run as root; run chmod go-w on it"
+        );
+        warn!("{reason}");
+        self.parts.health.report("jobs.exposed", reason);
     }
 
     fn trouble_is_over(&mut self) {

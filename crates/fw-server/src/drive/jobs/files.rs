@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub(super) struct Files {
     digests: BTreeMap<String, Digest>,
     /// By file name.
     pub(super) parsed: Vec<(String, Parsed)>,
+    /// Whether others than its owner may put files there, or take them away.
+    pub(super) exposed: bool,
     watch: Option<RecommendedWatcher>,
     /// When the first hint since the last look came, and when to look.
     look_at: Option<(Instant, Instant)>,
@@ -52,6 +55,7 @@ impl Files {
             dir,
             digests: BTreeMap::new(),
             parsed: Vec::new(),
+            exposed: false,
             watch: None,
             look_at: None,
             hints,
@@ -71,12 +75,18 @@ impl Files {
         let (dir, known) = (self.dir.clone(), self.digests.clone());
         let found = tokio::task::spawn_blocking(move || scan(&dir, &known)).await;
         let found = found.map_err(io::Error::other)?;
-        match &found {
-            Ok(_) => self.watch(),
-            // A watch on a directory that is gone would not see the one that comes in its place.
-            Err(_) => self.watch = None,
+        match found {
+            Ok((found, exposed)) => {
+                self.exposed = exposed;
+                self.watch();
+                Ok(found)
+            }
+            Err(error) => {
+                // A watch on a directory that is gone would not see the one that comes in its place.
+                self.watch = None;
+                Err(error)
+            }
         }
-        found
     }
 
     /// Remembers what was found; says whether anything changed.
@@ -136,19 +146,27 @@ impl Files {
     }
 }
 
-fn scan(dir: &Path, known: &BTreeMap<String, Digest>) -> io::Result<Vec<Found>> {
+/// What is in the directory, and whether others may change that.
+fn scan(dir: &Path, known: &BTreeMap<String, Digest>) -> io::Result<(Vec<Found>, bool)> {
     let mut found = Vec::new();
+    let exposed = others_may_write(&std::fs::metadata(dir)?);
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         let Some(name) = job_file_name(&entry.file_name()) else { continue };
-        // Follows links: configuration is often mounted as links. What is no file is none of ours.
+        // Follows links: configuration is often mounted as links into a hidden directory. What is no file is none of ours.
         if std::fs::metadata(entry.path()).is_ok_and(|meta| !meta.is_file()) {
             continue;
         }
-        found.push(look(&entry.path(), name, known));
+        found.push(look(dir, name, known));
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(found)
+    Ok((found, exposed))
+}
+
+/// Its owner may be anyone: job files are often kept under version control by a person, or mounted
+/// from another machine, and whoever put the directory here chose that owner.
+fn others_may_write(about: &std::fs::Metadata) -> bool {
+    about.mode() & 0o022 != 0
 }
 
 /// Job files are `*.yaml` and `*.yml`, but not those that editors and deployments hide.
@@ -158,11 +176,11 @@ fn job_file_name(name: &std::ffi::OsStr) -> Option<String> {
     ours.then(|| name.to_owned())
 }
 
-fn look(path: &Path, name: String, known: &BTreeMap<String, Digest>) -> Found {
-    let content = read(path);
+fn look(dir: &Path, name: String, known: &BTreeMap<String, Digest>) -> Found {
+    let content = read(dir, &name);
     let digest = match &content {
         Ok(bytes) => Sha256::digest(bytes),
-        Err(error) => Sha256::digest(error.to_string()),
+        Err(why) => Sha256::digest(why),
     };
     let digest = Digest::from(digest);
     if known.get(&name) == Some(&digest) {
@@ -174,14 +192,28 @@ fn look(path: &Path, name: String, known: &BTreeMap<String, Digest>) -> Found {
             let at = error.utf8_error().valid_up_to();
             text::unreadable(&name, format!("it is no UTF-8 text: see byte {at}"))
         }
-        Err(error) => text::unreadable(&name, format!("it cannot be read: {error}")),
+        Err(why) => text::unreadable(&name, why),
     };
     Found { name, digest, parsed: Some(parsed) }
 }
 
-/// One byte more than is allowed is enough to see that a file is too large.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// The content of a job file, or why it is not read.
+fn read(dir: &Path, name: &str) -> Result<Vec<u8>, String> {
+    let failed = |error: io::Error| format!("it cannot be read: {error}");
+    let path = dir.join(name).canonicalize().map_err(failed)?;
+    // A link to elsewhere would show what the server may read and its writer may not.
+    if !path.starts_with(dir.canonicalize().map_err(failed)?) {
+        let why = "it is a link that leads out of the directory; put the file itself there";
+        return Err(why.to_owned());
+    }
+    let file = std::fs::File::open(path).map_err(failed)?;
+    if others_may_write(&file.metadata().map_err(failed)?) {
+        let why =
+            "not read, because others may write it and its jobs run as root; run chmod go-w on it";
+        return Err(why.to_owned());
+    }
+    // One byte more than is allowed is enough to see that a file is too large.
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(LARGEST_FILE as u64 + 1).read_to_end(&mut bytes)?;
+    file.take(LARGEST_FILE as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
 }

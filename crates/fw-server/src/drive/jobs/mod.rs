@@ -26,7 +26,7 @@ use fw_proto::api::{
 use fw_proto::{JobName, RunId, Span};
 use fw_rt::{Clock, Tasks};
 use fw_store::Store;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::hub;
 use crate::live::Live;
@@ -38,6 +38,9 @@ const INBOX: usize = 1024;
 
 /// A change waits while the store cannot write. After so long whoever asked is told.
 const CHANGE_WITHIN: Duration = Duration::from_secs(30);
+
+/// So many texts are parsed at once; a tree of one takes some hundred times its bytes. Others wait.
+const PARSED_AT_ONCE: usize = 2;
 
 /// What jobs are called in errors when a text has no name.
 const UNNAMED: &str = "jobs";
@@ -79,6 +82,7 @@ pub struct Handle {
     changes: mpsc::Sender<Change>,
     store: Store,
     clock: Clock,
+    parsing: Arc<Semaphore>,
 }
 
 type Reply<T> = oneshot::Sender<T>;
@@ -115,7 +119,8 @@ pub async fn start(parts: Parts, tasks: &Tasks) -> Result<Handle, Error> {
     let mut owner = owner::Owner::load(parts).await?;
     owner.rescan().await;
     tasks.spawn("jobs", owner.run(inlets));
-    Ok(Handle { queries, changes, store, clock })
+    let parsing = Arc::new(Semaphore::new(PARSED_AT_ONCE));
+    Ok(Handle { queries, changes, store, clock, parsing })
 }
 
 impl Handle {
@@ -146,7 +151,7 @@ impl Handle {
 
     /// What a text holds. Changes nothing.
     pub async fn check(&self, text: JobsText) -> CheckedJobs {
-        self.checked(&read(text).await)
+        self.checked(&self.read(text).await)
     }
 
     /// Takes up the jobs of a text: all of them, or none when one is wrong. A dry run says what is
@@ -156,7 +161,7 @@ impl Handle {
     /// [`Code::InvalidJob`], [`Code::OwnedByFile`], [`Code::Unavailable`].
     pub async fn apply(&self, text: JobsText, by: Actor) -> Result<CheckedJobs, Problem> {
         let dry_run = text.dry_run;
-        let parsed = read(text).await;
+        let parsed = self.read(text).await;
         let checked = self.checked(&parsed);
         if !checked.errors.is_empty() && !dry_run {
             return Err(text::invalid(&checked.errors));
@@ -188,6 +193,20 @@ impl Handle {
     /// [`Code::NotFound`], [`Code::NoHosts`], [`Code::NoSecret`], [`Code::Unavailable`].
     pub async fn run_now(&self, name: &JobName, by: Actor) -> Result<RunId, Problem> {
         self.change(|reply| Change::Run(name.clone(), by, reply)).await
+    }
+
+    /// Reads a text away from the async threads: a large one takes a while.
+    async fn read(&self, text: JobsText) -> fw_core::job::Parsed {
+        // It is never closed. The permit goes with the work, which nobody who leaves can end.
+        let permit = Arc::clone(&self.parsing).acquire_owned().await;
+        let read = move || {
+            let _permit = permit;
+            text::read(text.name.as_deref().unwrap_or(UNNAMED), &text.text)
+        };
+        tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
+            let why = format!("it cannot be read: {error}; please report this");
+            text::unreadable(UNNAMED, why)
+        })
     }
 
     fn checked(&self, parsed: &fw_core::job::Parsed) -> CheckedJobs {
@@ -247,13 +266,4 @@ impl Handle {
             )),
         }
     }
-}
-
-/// Reads a text away from the async threads: a large one takes a while.
-async fn read(text: JobsText) -> fw_core::job::Parsed {
-    let read = move || text::read(text.name.as_deref().unwrap_or(UNNAMED), &text.text);
-    tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
-        let why = format!("it cannot be read: {error}; please report this");
-        text::unreadable(UNNAMED, why)
-    })
 }

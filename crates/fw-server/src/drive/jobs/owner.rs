@@ -97,6 +97,8 @@ pub(super) struct Owner {
     pub(super) file_errors: FileErrors,
     /// What is wrong with the directory.
     pub(super) trouble: Option<String>,
+    /// Whether it was last seen that others may write there.
+    pub(super) exposed: bool,
     /// Runs that the scheduler counts as going on.
     active: BTreeMap<RunId, JobName>,
     /// Those of them that are over, which it is still to be told.
@@ -134,6 +136,7 @@ impl Owner {
             unsettled: false,
             file_errors: FileErrors::default(),
             trouble: None,
+            exposed: false,
             active,
             over: Vec::new(),
             work: Vec::new(),

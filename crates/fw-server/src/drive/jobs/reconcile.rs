@@ -62,8 +62,7 @@ pub(super) fn reconcile(
 /// Whether a file that does not give a good version of the job may still mean to.
 fn names(parsed: &Parsed, name: &JobName) -> bool {
     let good = parsed.jobs.iter().any(|job| job.name == *name);
-    let wrong = || parsed.errors.iter().any(|error| error.job.as_deref() == Some(name.as_str()));
-    !good && (!parsed.readable || wrong())
+    !good && (!parsed.readable || parsed.wrong.contains(name.as_str()))
 }
 
 #[cfg(test)]

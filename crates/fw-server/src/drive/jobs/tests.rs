@@ -1,5 +1,7 @@
 //! Jobs on a real store and a real hub; time moves when a test says so.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use fw_core::run::Actor;
 use fw_proto::Span;
 use fw_proto::api::{Code, JobSource, JobsText};
@@ -288,4 +290,46 @@ async fn a_fire_that_waits_for_a_job_that_is_gone_has_its_verdict() {
     store.close().await;
     let world = stopped.start().await;
     world.ledger_is("a", &["Skipped Changed 1", "Ran 1"]).await;
+}
+
+#[tokio::test]
+async fn what_others_may_write_is_not_read_and_said() {
+    let world = World::with(&[("a.yaml", &jobs(&["a"]))]).await;
+    let mode = |path: &str, mode: u32| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(world.path(path), mode).unwrap();
+    };
+    world.write("b.yaml", &jobs(&["b"]));
+    mode("b.yaml", 0o664);
+    let refused = eventually("it is refused", async || {
+        let errors = world.jobs.errors().await;
+        errors.into_iter().find(|error| error.message.contains("others may write it"))
+    });
+    assert_eq!(refused.await.file, "b.yaml");
+    mode("b.yaml", 0o644);
+    world.jobs_are(&["a", "b"]).await;
+    mode("", 0o777);
+    let said = async || world.health.reasons().pop();
+    let said = eventually("it is said of the directory", said).await;
+    assert!(said.contains("run chmod go-w on it"), "{said}");
+    mode("", 0o755);
+    eventually("it is over", async || world.health.reasons().is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_link_may_lead_within_the_directory_only() {
+    let world = World::with(&[("a.yaml", &jobs(&["a"]))]).await;
+    std::fs::create_dir(world.path("..data")).unwrap();
+    world.write("..data/b.yaml", &jobs(&["b"]));
+    std::os::unix::fs::symlink("..data/b.yaml", world.path("b.yaml")).unwrap();
+    world.jobs_are(&["a", "b"]).await;
+    let outside = world.dir.path().join("outside.yaml");
+    std::fs::write(&outside, jobs(&["c"])).unwrap();
+    std::os::unix::fs::symlink(&outside, world.path("c.yaml")).unwrap();
+    let errors = eventually("an error", async || {
+        Some(world.jobs.errors().await).filter(|errors| !errors.is_empty())
+    })
+    .await;
+    assert!(errors[0].message.contains("leads out of the directory"), "{}", errors[0].message);
+    world.jobs_are(&["a", "b"]).await;
 }

@@ -28,9 +28,7 @@ pub(super) fn read(file: &str, text: &str) -> Parsed {
             false
         }
     });
-    parsed.errors.extend(errors);
-    parsed.errors.sort_by_key(|error| (error.line, error.column));
-    parsed
+    parsed.with_errors(errors)
 }
 
 /// A file of which nothing is known but that it cannot be read.
