@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -100,7 +101,9 @@ fn write_example(jobs: &Path) -> anyhow::Result<()> {
     if jobs.exists() {
         return Ok(());
     }
-    fs::create_dir_all(jobs).with_context(|| format!("make {}", jobs.display()))?;
+    // What is in it runs on the hosts: nobody else may write there, whatever the umask.
+    let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(jobs);
+    made.with_context(|| format!("make {}", jobs.display()))?;
     let path = jobs.join(EXAMPLE_FILE);
     fs::write(&path, EXAMPLE).with_context(|| format!("write {}", path.display()))
 }
