@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use fw_agent::install::{AGENT_STATE, Plan, Profile, Service, UnitOptions};
+use fw_agent::install::{AGENT_STATE, OBSERVE_POLICY, Plan, Profile, Service, UnitOptions};
 use fw_proto::HostName;
 
 use super::serve::perform;
 use super::settings;
-use crate::config::{AgentConfig, Flags};
+use crate::config::{AgentConfig, Flags, service_arguments};
 use crate::exit::Code;
 use crate::local;
 use crate::output::{self, Format, agent};
@@ -99,8 +99,8 @@ pub(crate) struct InstallArgs {
     /// File that holds a join string, for a host that has not joined.
     #[arg(long, value_name = "FILE")]
     pub(crate) join_file: Option<PathBuf>,
-    /// Report only: an unprivileged service that refuses all commands.
-    #[arg(long)]
+    /// Report only: an unprivileged service that refuses all commands, by a policy of its own.
+    #[arg(long, conflicts_with = "policy")]
     pub(crate) observe: bool,
     /// Show what would be done.
     #[arg(long)]
@@ -178,17 +178,24 @@ fn rotate_key(args: &RotateKeyArgs) -> anyhow::Result<Code> {
 }
 
 fn install(args: &InstallArgs) -> anyhow::Result<Code> {
-    let config = load(&args.general, &args.agent, args.join_file.as_deref())?;
-    let options = UnitOptions {
-        binary: std::env::current_exe()?,
-        args: local::service_arguments("agent", ("--state-dir", AGENT_STATE)),
-        profile: if args.observe { Profile::Observe } else { Profile::Operator },
-    };
+    let mut flags = args.general.flags();
+    flags.extend(args.agent.flags());
+    flags.extend(join_file(args.join_file.as_deref()));
+    let config = local::read(args.general.config.as_deref(), vec![flags.clone()])?.config.agent;
     if config.join.is_none() && local::agent::identity(&config)?.is_none() {
         anyhow::bail!(
             "this host has not joined a fleet: run `fleetwright agent join` first, or give --join-file"
         );
     }
+    flags.entry("agent.state_dir").or_insert_with(|| AGENT_STATE.to_owned());
+    if args.observe {
+        flags.insert("agent.policy", OBSERVE_POLICY.to_owned());
+    }
+    let options = UnitOptions {
+        binary: std::env::current_exe()?,
+        args: service_arguments(&["agent", "run"], args.general.config.as_deref(), &flags)?,
+        profile: if args.observe { Profile::Observe } else { Profile::Operator },
+    };
     perform(&Plan::install_agent(fw_agent::install::init(), &options)?, args.dry_run)
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Key {
     pub(crate) shape: Shape,
     /// Whether its value is never shown and may be in a file of its own.
     pub(crate) secret: bool,
+    /// Whether its value is a path, which means something in one directory only unless it is absolute.
+    pub(crate) path: bool,
     /// What it means, for the documentation.
     pub(crate) doc: &'static str,
     /// Reads it from text.
@@ -33,6 +35,7 @@ macro_rules! key {
             name: concat!(stringify!($table), ".", stringify!($field)),
             shape: <$type as Setting>::SHAPE,
             secret: <$type as Setting>::SECRET,
+            path: <$type as Setting>::PATH,
             doc: $doc,
             set: |config, text| {
                 config.$table.$field = <$type as Setting>::parse(text)?;

@@ -257,7 +257,7 @@ impl Layers {
 }
 
 /// A key by its name in the file, and whether the name means the file of a secret.
-fn lookup(name: &str) -> Option<(&'static Key, bool)> {
+pub(super) fn lookup(name: &str) -> Option<(&'static Key, bool)> {
     let secret = || Key::named(name.strip_suffix("_file")?).filter(|key| key.secret);
     Key::named(name).map(|key| (key, false)).or_else(|| secret().map(|key| (key, true)))
 }

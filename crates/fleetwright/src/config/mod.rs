@@ -8,6 +8,7 @@ pub(crate) mod context;
 mod error;
 mod keys;
 mod layers;
+mod service;
 mod setting;
 mod show;
 mod types;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use error::{Error, Problem};
 pub(crate) use layers::{Inputs, Loaded, Origin, resolve};
+pub(crate) use service::service_arguments;
 pub(crate) use setting::{LogFormat, Secret};
 pub(crate) use show::{rows, show};
 pub(crate) use types::{AgentConfig, Config, LogConfig, ServerConfig};

@@ -40,6 +40,8 @@ pub(crate) trait Setting: Sized {
     const SHAPE: Shape = Shape::Text;
     /// Whether it is never shown.
     const SECRET: bool = false;
+    /// Whether it is a path.
+    const PATH: bool = false;
     /// Reads it; the error says what would be right.
     fn parse(text: &str) -> Result<Self, String>;
     /// Writes it; `None` when there is no value.
@@ -135,6 +137,7 @@ impl Setting for Bytes {
 }
 
 impl Setting for PathBuf {
+    const PATH: bool = true;
     fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             Err("an empty path; leave the key out instead".to_owned())
@@ -271,6 +274,7 @@ impl Setting for Secret {
 impl<T: Setting> Setting for Option<T> {
     const SHAPE: Shape = T::SHAPE;
     const SECRET: bool = T::SECRET;
+    const PATH: bool = T::PATH;
     fn parse(text: &str) -> Result<Self, String> {
         T::parse(text).map(Some)
     }

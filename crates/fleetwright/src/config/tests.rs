@@ -344,6 +344,21 @@ fn the_guide_has_the_table_of_keys() {
 }
 
 #[test]
+fn a_service_does_the_same_in_another_directory() {
+    let flags = map(&[
+        ("agent.join_file", "join"),
+        ("agent.facts_dir", "facts"),
+        ("agent.max_tasks", "3"),
+        ("log.filter", "info"),
+        ("server.insecure_http", "true"),
+        ("server.tls_cert", "/etc/cert.pem"),
+    ]);
+    let words = service_arguments(&["agent", "run"], Some(Path::new("fw.toml")), &flags).unwrap();
+    let here = std::env::current_dir().unwrap().display().to_string();
+    insta::assert_snapshot!(words.join(" ").replace(&here, "/here"), @"agent run --config /here/fw.toml --facts-dir /here/facts --join-file /here/join --max-tasks 3 --log info --insecure-http --tls-cert /etc/cert.pem");
+}
+
+#[test]
 fn no_two_keys_share_a_variable() {
     let names: std::collections::BTreeSet<_> = KEYS.iter().map(Key::variable).collect();
     assert_eq!(names.len(), KEYS.len());
