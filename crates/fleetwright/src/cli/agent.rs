@@ -20,7 +20,7 @@ pub(crate) enum Verb {
     Join(Box<JoinArgs>),
     /// Link to the server and run commands, until told to stop.
     Run(Box<RunArgs>),
-    /// Show whether this host has joined, is linked, and what it runs.
+    /// Show whether this host has joined, is linked, and what it runs; exit code 5 when its agent does not run.
     Status(StatusArgs),
     /// Take up another key: the running agent tells the server, then uses it.
     RotateKey(RotateKeyArgs),
@@ -165,9 +165,14 @@ fn status(args: &StatusArgs) -> anyhow::Result<Code> {
         });
         return Ok(Code::NotFound);
     };
-    let text = output::item(&status, status.name.as_str(), args.output, || agent::status(&status))?;
-    output::print(&text)?;
-    Ok(Code::Success)
+    let shown = agent::Shown { is_running: local::agent::runs(&config)?, status };
+    let name = shown.status.name.as_str();
+    output::print(&output::item(&shown, name, args.output, || agent::status(&shown))?)?;
+    if shown.is_running {
+        return Ok(Code::Success);
+    }
+    output::say("the agent does not run; start it with `fleetwright agent run`, or its service");
+    Ok(Code::NotFound)
 }
 
 fn rotate_key(args: &RotateKeyArgs) -> anyhow::Result<Code> {

@@ -98,6 +98,11 @@ impl Loaded {
         self.origins.get(key).unwrap_or(&Origin::Default)
     }
 
+    /// Does without a secret that is in a file.
+    pub(crate) fn leave_secret(&mut self, key: &str) {
+        self.secret_files.remove(key);
+    }
+
     /// Fetches the secrets that are in files.
     ///
     /// # Errors

@@ -68,9 +68,19 @@ impl Config {
             flags,
             root: rustix::process::geteuid().is_root(),
         };
-        let loaded = resolve(&inputs)?;
+        let mut loaded = resolve(&inputs)?;
+        if has_joined(&loaded.config.agent.state_dir) {
+            loaded.leave_secret("agent.join");
+        }
         loaded.read_secrets(read)
     }
+}
+
+/// Whether the agent of this directory needs its join string no more: a service goes on naming the
+/// file, and people remove it, as they should. A directory that cannot be read says nothing.
+fn has_joined(state_dir: &Path) -> bool {
+    let identity = || fw_agent::identity::StateDir::open(state_dir)?.identity();
+    state_dir.is_dir() && identity().is_ok_and(|identity| identity.is_some())
 }
 
 /// Reads a text file that is named by configuration.

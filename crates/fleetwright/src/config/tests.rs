@@ -359,6 +359,25 @@ fn a_service_does_the_same_in_another_directory() {
 }
 
 #[test]
+fn a_host_that_has_joined_needs_no_join_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, join) = (dir.path().display().to_string(), dir.path().join("join"));
+    let join = join.display().to_string();
+    let flags = map(&[("agent.state_dir", &state), ("agent.join_file", &join)]);
+    let load = || Config::load(None, &env(&[]), &flags);
+    assert!(load().unwrap_err().to_string().contains(&join));
+    let identity = fw_agent::identity::Identity {
+        server: "http://x".to_owned(),
+        server_keys: Vec::new(),
+        host: fw_proto::HostId(uuid::Uuid::nil()),
+        name: "web1".parse().unwrap(),
+    };
+    let state_dir = fw_agent::identity::StateDir::open(dir.path()).unwrap();
+    state_dir.set_identity(&identity).unwrap();
+    assert_eq!(load().unwrap().config.agent.join, None);
+}
+
+#[test]
 fn no_two_keys_share_a_variable() {
     let names: std::collections::BTreeSet<_> = KEYS.iter().map(Key::variable).collect();
     assert_eq!(names.len(), KEYS.len());

@@ -1,9 +1,11 @@
 //! An agent on this machine.
 
+use std::path::absolute;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use fw_agent::identity::{Identity, StateDir};
+use fw_agent::journal::Lock;
 use fw_agent::status::Status;
 use fw_agent::{Error, Options};
 use fw_proto::{HostName, Join};
@@ -73,8 +75,24 @@ pub(crate) fn status(config: &AgentConfig) -> anyhow::Result<Option<Status>> {
     Status::read(&config.state_dir).context("read the agent's status")
 }
 
-/// Who the agent of this configuration is; `None` before it has joined.
+/// Whether the agent of this configuration runs now: it holds the lock of its state directory. The
+/// question takes that lock for a moment, if nobody has it.
+pub(crate) fn runs(config: &AgentConfig) -> anyhow::Result<bool> {
+    if !config.state_dir.is_dir() {
+        return Ok(false);
+    }
+    match Lock::take(&config.state_dir) {
+        Ok(_) => Ok(false),
+        Err(fw_agent::journal::Error::Locked(_)) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Who the agent of this configuration is; `None` before it has joined. Asking makes no directory.
 pub(crate) fn identity(config: &AgentConfig) -> anyhow::Result<Option<Identity>> {
+    if !config.state_dir.is_dir() {
+        return Ok(None);
+    }
     Ok(StateDir::open(&config.state_dir)?.identity()?)
 }
 
@@ -106,7 +124,8 @@ pub(super) fn options(config: &AgentConfig) -> Options {
     let default_policy = config.policy == std::path::Path::new(fw_agent::policy::DEFAULT_PATH);
     Options {
         state_dir: config.state_dir.clone(),
-        facts_dir: Some(config.facts_dir.clone()),
+        // Executable facts are started in another directory.
+        facts_dir: Some(absolute(&config.facts_dir).unwrap_or_else(|_| config.facts_dir.clone())),
         policy: (!default_policy).then(|| config.policy.clone()),
         max_tasks: usize::try_from(config.max_tasks).unwrap_or(usize::MAX),
         spool_bytes: config.spool_bytes.0,
