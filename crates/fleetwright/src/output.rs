@@ -11,6 +11,7 @@ mod progress;
 mod run;
 mod server;
 mod table;
+mod tame;
 
 use std::io::{self, IsTerminal as _, Write as _};
 

@@ -150,7 +150,9 @@ mod tests {
         while let Some((first, rest)) = bytes.split_first() {
             bytes = match *first {
                 0x1b => {
-                    let Some(end) = rest.iter().position(|byte| *byte == b'm') else { return false };
+                    let Some(end) = rest.iter().position(|byte| *byte == b'm') else {
+                        return false;
+                    };
                     let (sequence, after) = rest.split_at(end);
                     let inner = sequence.strip_prefix(b"[");
                     if !inner.is_some_and(is_colour) {
