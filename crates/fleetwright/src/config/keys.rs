@@ -7,7 +7,7 @@ use fw_proto::Span;
 use ipnet::IpNet;
 use reqwest::Url;
 
-use super::setting::{Bytes, LogFilter, LogFormat, Secret, Setting, Shape};
+use super::setting::{Bytes, LogFilter, LogFormat, Proxy, Secret, Setting, Shape};
 use super::types::Config;
 
 /// A key, and how it is read into a [`Config`] and out of it.
@@ -74,6 +74,7 @@ pub(crate) const KEYS: &[Key] = &[
     key!(agent.join: Option<Secret>, "Join string, used while the host is not enrolled."),
     key!(agent.max_tasks: u32, "Tasks that run at once; the rest wait."),
     key!(agent.spool_bytes: Bytes, "The most output that one task may leave unsent on the disk."),
+    key!(agent.proxy: Proxy, "HTTP proxy to go through: `http://HOST:PORT`, or `none`. That of `ALL_PROXY` when unset."),
 ];
 
 impl Key {

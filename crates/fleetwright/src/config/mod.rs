@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use error::{Error, Problem};
 pub(crate) use layers::{Inputs, Loaded, Origin, resolve};
 pub(crate) use service::service_arguments;
-pub(crate) use setting::{LogFormat, Secret};
+pub(crate) use setting::{LogFormat, Proxy, Secret, http_proxy};
 pub(crate) use show::{rows, show};
 pub(crate) use types::{AgentConfig, Config, LogConfig, ServerConfig};
 

@@ -65,6 +65,17 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// How an agent reaches its server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Proxy {
+    /// As the environment says.
+    Unset,
+    /// Without a proxy, whatever the environment says.
+    Direct,
+    /// Through this one: `http://HOST:PORT`.
+    Through(String),
+}
+
 /// Which log lines are written: directives of `tracing_subscriber::EnvFilter`, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogFilter(String);
@@ -246,6 +257,38 @@ impl Setting for LogFormat {
             Self::Json => "json",
         };
         Some(word.to_owned())
+    }
+}
+
+/// An HTTP proxy without a password, as it is dialled.
+pub(crate) fn http_proxy(text: &str) -> Result<String, String> {
+    let url = Url::parse(text).ok().filter(Url::has_host);
+    let wrong = |why: &str| Err(format!("{why}; write it as http://HOST:PORT"));
+    match url {
+        None => wrong("this is no address of a proxy"),
+        Some(url) if url.scheme() != "http" => {
+            wrong(&format!("a proxy of the kind {} is not supported", url.scheme()))
+        }
+        Some(url) if !url.username().is_empty() || url.password().is_some() => {
+            wrong("a password for the proxy is not supported")
+        }
+        Some(_) => Ok(text.to_owned()),
+    }
+}
+
+impl Setting for Proxy {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "" | "none" => Ok(Self::Direct),
+            _ => http_proxy(text).map(Self::Through),
+        }
+    }
+    fn show(&self) -> Option<String> {
+        match self {
+            Self::Unset => None,
+            Self::Direct => Some("none".to_owned()),
+            Self::Through(proxy) => Some(proxy.clone()),
+        }
     }
 }
 

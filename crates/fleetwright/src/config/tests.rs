@@ -305,6 +305,7 @@ fn show_prints_every_key() {
     agent.join              -                             default
     agent.max_tasks         64                            default
     agent.spool_bytes       64 MiB                        default
+    agent.proxy             -                             default
     ");
 }
 

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use reqwest::Url;
 
 use super::error::{Error, Problem};
-use super::setting::{Bytes, LogFilter, LogFormat, Secret};
+use super::setting::{Bytes, LogFilter, LogFormat, Proxy, Secret};
 
 /// All configuration of one process.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,6 +86,8 @@ pub(crate) struct AgentConfig {
     pub(crate) max_tasks: u32,
     /// The bound of one task's spool.
     pub(crate) spool_bytes: Bytes,
+    /// What it goes through.
+    pub(crate) proxy: Proxy,
 }
 
 impl Config {
@@ -139,6 +141,7 @@ impl AgentConfig {
             join: None,
             max_tasks: 64,
             spool_bytes: Bytes(64 * 1024 * 1024),
+            proxy: Proxy::Unset,
         }
     }
 }

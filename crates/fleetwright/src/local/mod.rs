@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 mod log;
+mod proxy;
 pub(crate) mod server;
 pub(crate) mod up;
 
