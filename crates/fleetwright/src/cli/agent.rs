@@ -8,7 +8,7 @@ use fw_proto::HostName;
 
 use super::serve::perform;
 use super::settings;
-use crate::config::{AgentConfig, Flags, service_arguments};
+use crate::config::{AgentConfig, Flags, read_text, service_arguments};
 use crate::exit::Code;
 use crate::local;
 use crate::output::{self, Format, agent};
@@ -133,7 +133,7 @@ fn join(args: JoinArgs) -> anyhow::Result<Code> {
         }
         (Some(text), _) => text.to_owned(),
         (None, Some(file)) => {
-            std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?
+            read_text(file).with_context(|| format!("read {}", file.display()))?
         }
         (None, None) => anyhow::bail!("give a join string, `-`, or --join-file"),
     };

@@ -6,6 +6,7 @@
 
 pub(crate) mod context;
 mod error;
+mod file;
 mod keys;
 mod layers;
 mod service;
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub(crate) use error::{Error, Problem};
+pub(crate) use file::{read_bytes, read_text};
 pub(crate) use layers::{Inputs, Loaded, Origin, resolve};
 pub(crate) use service::service_arguments;
 pub(crate) use setting::{LogFormat, Proxy, Secret, http_proxy};
@@ -85,8 +87,8 @@ fn has_joined(state_dir: &Path) -> bool {
 
 /// Reads a text file that is named by configuration.
 fn read(path: &Path) -> Result<String, Problem> {
-    std::fs::read_to_string(path)
-        .map_err(|error| Problem::Unreadable { path: path.to_owned(), why: error.kind() })
+    read_text(path)
+        .map_err(|error| Problem::Unreadable { path: path.to_owned(), why: error.to_string() })
 }
 
 /// The files that systemd placed for us (`systemd.exec(5)`, `LoadCredential=`), by name.

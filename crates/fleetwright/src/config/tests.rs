@@ -200,7 +200,7 @@ fn secrets_come_from_files_too_and_are_never_shown() {
     assert!(empty.ends_with("`server.admin_token`: an empty secret"), "{empty}");
     std::fs::remove_file(&secret).unwrap();
     let gone = Config::load(None, &variables, &Flags::new()).unwrap_err().to_string();
-    assert_eq!(gone, format!("read {}: entity not found", secret.display()));
+    assert_eq!(gone, format!("read {}: No such file or directory (os error 2)", secret.display()));
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn a_secret_is_given_once_a_layer_and_a_later_layer_replaces_its_file() {
     let file = "[server]\nadmin_token_file = \"/does/not/exist\"\n";
     let loaded = resolved(file, &[("FLEETWRIGHT_ADMIN_TOKEN", "a")], &[]).unwrap();
     let loaded = loaded.read_secrets(|path| {
-        Err(Problem::Unreadable { path: path.into(), why: std::io::ErrorKind::NotFound })
+        Err(Problem::Unreadable { path: path.into(), why: "gone".to_owned() })
     });
     assert_eq!(loaded.unwrap().config.server.admin_token, Some(Secret("a".into())));
 }
@@ -415,10 +415,15 @@ fn contexts() -> Contexts {
         server: "https://prod.example".into(),
         token: Some("p".into()),
         token_file: None,
+        ca_file: Some("/ca.pem".into()),
     };
     contexts.add("prod", prod);
-    let lab =
-        Context { server: "http://lab:7400".into(), token: None, token_file: Some("/t".into()) };
+    let lab = Context {
+        server: "http://lab:7400".into(),
+        token: None,
+        token_file: Some("/t".into()),
+        ca_file: None,
+    };
     contexts.add("lab", lab);
     contexts
 }
@@ -432,7 +437,7 @@ fn check_target(flags: [&str; 4], variables: &[(&str, &str)], contexts: &Context
         token_file: given(2).map(PathBuf::from),
         context: given(3),
     };
-    match target(&flags, &env(variables), contexts) {
+    match target(&flags, &env(variables), || Ok(contexts.clone())) {
         Err(error) => error.to_string(),
         Ok(target) => {
             let token = match target.token {
@@ -460,6 +465,33 @@ fn flags_then_environment_then_context_then_this_machine() {
     insta::assert_snapshot!(check(["", "", "", "nope"], &[], &contexts()), @r#"there is no context "nope"; known: lab, prod; add one with `fleetwright context add`"#);
     insta::assert_snapshot!(check(["", "a", "b", ""], &[], &none), @"--token and --token-file are both given; keep one of them");
     insta::assert_snapshot!(check(["ftp://x", "", "", ""], &[], &none), @r#"--server: "ftp://x" is not a URL such as https://fleet.example.com"#);
+}
+
+#[test]
+fn contexts_are_read_only_when_they_decide() {
+    let broken = || Err(context::Error::Readable { path: "/c".into() });
+    let named = TargetFlags { server: Some("http://f".to_owned()), ..TargetFlags::default() };
+    let by_flag = target(&named, &env(&[]), broken).unwrap();
+    let variables = env(&[("FLEETWRIGHT_SERVER", "http://e")]);
+    let by_variable = target(&TargetFlags::default(), &variables, broken).unwrap();
+    assert_eq!((by_flag.ca_file, by_variable.ca_file), (None, None));
+    assert!(target(&TargetFlags::default(), &env(&[]), broken).is_err());
+    let by_context = target(&TargetFlags::default(), &env(&[]), || Ok(contexts())).unwrap();
+    assert_eq!(by_context.ca_file, Some("/ca.pem".into()));
+}
+
+#[test]
+fn what_is_no_token_is_refused_before_it_is_sent() {
+    let say = |text: &str| match TokenSource::Given(Secret(text.to_owned())).read() {
+        Ok(token) => token.map(|token| token.0).unwrap_or_default(),
+        Err(error) => error.to_string(),
+    };
+    assert_eq!(say("fw_abc\n"), "fw_abc");
+    insta::assert_snapshot!([say(" "), say("a\nb"), say("a b")].join("\n"), @r"
+    the token that is given is empty; leave it out, or give the whole token
+    the token that is given has several lines; a token is one line
+    the token that is given has characters that no token has
+    ");
 }
 
 #[test]
