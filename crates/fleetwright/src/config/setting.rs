@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -51,6 +52,15 @@ pub(crate) trait Setting: Sized {
 /// A number of bytes. Written `64 MiB`, `20 GB` or as a bare number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Bytes(pub(crate) u64);
+
+/// The bound of a spool: at least the output that is read at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SpoolBytes(pub(crate) Bytes);
+
+impl SpoolBytes {
+    /// Below this, a command would wait for the link after every few lines.
+    const LEAST: Bytes = Bytes(64 * 1024);
+}
 
 /// A value that is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -240,6 +250,32 @@ impl Setting for u32 {
     }
     fn show(&self) -> Option<String> {
         Some(self.to_string())
+    }
+}
+
+impl Setting for NonZeroU32 {
+    const SHAPE: Shape = Shape::Number;
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("{text:?} is not a whole number from 1 to {}", u32::MAX))
+    }
+    fn show(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+impl Setting for SpoolBytes {
+    const SHAPE: Shape = Shape::Number;
+    fn parse(text: &str) -> Result<Self, String> {
+        let bytes: Bytes = text.parse()?;
+        match bytes < Self::LEAST {
+            true => {
+                Err(format!("{bytes} is too little for any output; give {} or more", Self::LEAST))
+            }
+            false => Ok(Self(bytes)),
+        }
+    }
+    fn show(&self) -> Option<String> {
+        self.0.show()
     }
 }
 

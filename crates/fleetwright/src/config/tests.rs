@@ -144,7 +144,7 @@ spool_bytes = 1.5
     fw.toml:8:2: unknown key `sever`; did you mean `server`?
       [sever]
        ^
-    fw.toml:10: `agent.max_tasks`: "-3" is not a whole number from 0 to 4294967295
+    fw.toml:10: `agent.max_tasks`: "-3" is not a whole number from 1 to 4294967295
     fw.toml:11:1: unknown key `agent.listen`; did you mean `server.listen`?
       listen = "127.0.0.1:7400"
       ^
@@ -175,7 +175,7 @@ fn a_wrong_variable_or_flag_is_named() {
         [("FLEETWRIGHT_LISTEN", "here"), ("FLEETWRIGHT_TOKEN", "t"), ("FLEETWRIGHT_LISTN", "x")];
     insta::assert_snapshot!(check("", &variables, &[("agent.max_tasks", "many")]), @r#"
     env FLEETWRIGHT_LISTEN: `server.listen`: "here" is not an address and port such as 127.0.0.1:7400 or [::]:7400
-    flag --max-tasks: `agent.max_tasks`: "many" is not a whole number from 0 to 4294967295
+    flag --max-tasks: `agent.max_tasks`: "many" is not a whole number from 1 to 4294967295
     "#);
     insta::assert_snapshot!(check("", &[("FLEETWRIGHT_LISTN", "x"), ("FLEETWRIGHT_TOKEN", "t")], &[]), @"environment variable FLEETWRIGHT_LISTN means nothing here; did you mean FLEETWRIGHT_LISTEN?");
 }
@@ -342,6 +342,17 @@ fn the_guide_has_the_table_of_keys() {
         "put this table into docs/configuration.md:\n{}",
         documented()
     );
+}
+
+#[test]
+fn bounds_that_let_nothing_through_are_refused() {
+    let file = "[server]\nmax_agents = 0\nhandshake_rate = 0\n[agent]\nmax_tasks = 0\nspool_bytes = \"1 KiB\"\n";
+    insta::assert_snapshot!(check(file, &[], &[]), @r#"
+    fw.toml:2: `server.max_agents`: "0" is not a whole number from 1 to 4294967295
+    fw.toml:3: `server.handshake_rate`: "0" is not a whole number from 1 to 4294967295
+    fw.toml:5: `agent.max_tasks`: "0" is not a whole number from 1 to 4294967295
+    fw.toml:6: `agent.spool_bytes`: 1 KiB is too little for any output; give 64 KiB or more
+    "#);
 }
 
 #[test]

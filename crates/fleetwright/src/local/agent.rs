@@ -132,8 +132,8 @@ pub(super) fn options(config: &AgentConfig, server: &str) -> anyhow::Result<Opti
         // Executable facts are started in another directory.
         facts_dir: Some(absolute(&config.facts_dir).unwrap_or_else(|_| config.facts_dir.clone())),
         policy: (!default_policy).then(|| config.policy.clone()),
-        max_tasks: usize::try_from(config.max_tasks).unwrap_or(usize::MAX),
-        spool_bytes: config.spool_bytes.0,
+        max_tasks: usize::try_from(config.max_tasks.get()).unwrap_or(usize::MAX),
+        spool_bytes: config.spool_bytes.0.0,
         proxy: proxy(&config.proxy, &environment(), server)?,
         supervisor: None,
     })
