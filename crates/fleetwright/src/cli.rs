@@ -265,6 +265,9 @@ fn report(error: &anyhow::Error) -> Code {
     if let Some(contexts::Error::Unknown { .. }) = error.downcast_ref() {
         return Code::NotFound;
     }
+    if let Some(fw_agent::Error::Denied(_)) = error.downcast_ref() {
+        return Code::Authentication;
+    }
     error.downcast_ref::<Refusal>().map_or(Code::Error, |refusal| refusal.code)
 }
 
