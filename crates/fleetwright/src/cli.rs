@@ -220,23 +220,27 @@ fn talk(
 impl Connection {
     fn client(&self) -> anyhow::Result<Client> {
         let env = crate::config::environment();
-        let contexts =
-            crate::config::context::path(&env).map(|path| Contexts::load(&path)).transpose()?;
+        let contexts = || {
+            let path = crate::config::context::path(&env);
+            path.map_or_else(|| Ok(Contexts::default()), |path| Contexts::load(&path))
+        };
         let flags = TargetFlags {
             server: self.server.clone(),
             token: self.token.clone().map(crate::config::Secret),
             token_file: self.token_file.clone(),
             context: self.context.clone(),
         };
-        let target = crate::config::context::target(&flags, &env, &contexts.unwrap_or_default())?;
+        let target = crate::config::context::target(&flags, &env, contexts)?;
         let token = target.token.read()?.map(|secret| secret.0);
-        let ca = self.ca_file.as_deref().map(certificates).transpose()?.unwrap_or_default();
+        let ca = self.ca_file.as_deref().or(target.ca_file.as_deref());
+        let ca = ca.map(certificates).transpose()?.unwrap_or_default();
         Ok(Client::new(target.server, token, target.named_by, ca)?)
     }
 }
 
 fn certificates(path: &std::path::Path) -> anyhow::Result<Vec<reqwest::Certificate>> {
-    let pem = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    let pem =
+        crate::config::read_bytes(path).with_context(|| format!("read {}", path.display()))?;
     let certificates = reqwest::Certificate::from_pem_bundle(&pem);
     let certificates =
         certificates.with_context(|| format!("read certificates in {}", path.display()))?;
@@ -260,6 +264,9 @@ fn report(error: &anyhow::Error) -> Code {
     output::say(&format!("error: {error:#}"));
     if let Some(contexts::Error::Unknown { .. }) = error.downcast_ref() {
         return Code::NotFound;
+    }
+    if let Some(fw_agent::Error::Denied(_)) = error.downcast_ref() {
+        return Code::Authentication;
     }
     error.downcast_ref::<Refusal>().map_or(Code::Error, |refusal| refusal.code)
 }

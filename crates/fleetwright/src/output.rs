@@ -11,13 +11,14 @@ mod progress;
 mod run;
 mod server;
 mod table;
+mod tame;
 
 use std::io::{self, IsTerminal as _, Write as _};
 
 pub(crate) use escape::{line, text};
 pub(crate) use format::{Format, item, list, reader_gone};
 pub(crate) use host::page as host_page;
-pub(crate) use job::page as job_page;
+pub(crate) use job::{error_text, page as job_page};
 #[cfg(test)]
 pub(crate) use live::sample_event;
 pub(crate) use live::{Live, Prefix, View, gap_text};

@@ -114,12 +114,12 @@ async fn a_join_string_is_good_once_and_for_a_while() {
     let fleet = Fleet::start(BINARY).await;
     let join = fleet.invite(&[]).await;
     drop(join_as(&fleet, &join, "web1", "one").await.ok());
-    let refused = join_as(&fleet, &join, "web2", "two").await.exits(1);
+    let refused = join_as(&fleet, &join, "web2", "two").await.exits(4);
     assert!(refused.stderr.contains("invite"), "{}", refused.stderr);
 
     let short = fleet.invite(&["--ttl", "1s"]).await;
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
-    let refused = join_as(&fleet, &short, "web3", "three").await.exits(1);
+    let refused = join_as(&fleet, &short, "web3", "three").await.exits(4);
     assert!(refused.stderr.contains("invite"), "{}", refused.stderr);
 
     for wrong in ["", "nonsense", "fw1:", join.get(..join.len() - 8).unwrap_or_default()] {

@@ -4,7 +4,8 @@
 //! shows exactly what would happen. The texts are made by pure functions.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -39,6 +40,12 @@ pub struct ServerOptions {
 
 /// The agent's state when it is a service.
 pub const AGENT_STATE: &str = "/var/lib/fleetwright-agent";
+
+/// The policy of an agent that only observes; apart from the host's usual one, which is left as it is.
+pub const OBSERVE_POLICY: &str = "/etc/fleetwright/observe.toml";
+
+/// What it says.
+const OBSERVE_POLICY_TEXT: &str = "# Written by `fleetwright agent install --observe`: report, start nothing.\nmode = \"observe\"\n";
 
 /// The server's data when it is a service.
 pub const SERVER_DATA: &str = "/var/lib/fleetwright";
@@ -113,6 +120,11 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A policy is there that this program did not write.
+    #[error(
+        "{} is there and says something else; move it away, or install without --observe and with --policy", .0.display()
+    )]
+    PolicyThere(PathBuf),
     /// A command of the system went wrong.
     #[error("`{command}`: {message}")]
     Command {
@@ -128,6 +140,9 @@ pub enum Error {
 pub enum Step {
     /// Write this file.
     Write(PathBuf, String),
+    /// Write this file, readable by all, unless it says the same already. One that says something
+    /// else is somebody's and stays.
+    Policy(PathBuf, String),
     /// Remove this file, if it is there.
     Remove(PathBuf),
     /// Run this.
@@ -144,7 +159,9 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for step in &self.0 {
             match step {
-                Step::Write(path, text) => write!(f, "write {}:\n\n{text}\n", path.display())?,
+                Step::Write(path, text) | Step::Policy(path, text) => {
+                    write!(f, "write {}:\n\n{text}\n", path.display())?;
+                }
                 Step::Remove(path) => writeln!(f, "remove {}", path.display())?,
                 Step::Run(command) | Step::Try(command) => {
                     writeln!(f, "run {}", command.join(" "))?;
@@ -156,11 +173,21 @@ impl fmt::Display for Plan {
 }
 
 impl Plan {
-    /// The plan to install an agent.
+    /// The plan to install an agent. One that only observes gets [`OBSERVE_POLICY`]; its
+    /// arguments are to name that.
     ///
     /// # Errors
     /// It cannot be installed here.
     pub fn install_agent(init: Option<Init>, options: &UnitOptions) -> Result<Self, Error> {
+        let mut plan = Self::agent_service(init, options)?;
+        if options.profile == Profile::Observe {
+            let policy = Step::Policy(OBSERVE_POLICY.into(), OBSERVE_POLICY_TEXT.to_owned());
+            plan.0.insert(0, policy);
+        }
+        Ok(plan)
+    }
+
+    fn agent_service(init: Option<Init>, options: &UnitOptions) -> Result<Self, Error> {
         match init {
             Some(Init::Systemd) => {
                 if options.profile == Profile::Observe {
@@ -245,6 +272,7 @@ impl Step {
                 path: path.clone(),
                 source,
             }),
+            Self::Policy(path, text) => write_policy(path, text),
             Self::Remove(path) => match std::fs::remove_file(path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
                     Err(Error::File { what: "remove", path: path.clone(), source })
@@ -257,6 +285,32 @@ impl Step {
                 Ok(())
             }
         }
+    }
+}
+
+/// Writes a policy so that an agent believes it (`policy::load`) and that any user can read it: the
+/// one that the service runs as is made up at its start.
+fn write_policy(path: &Path, text: &str) -> Result<(), Error> {
+    let fail = |what| move |source| Error::File { what, path: path.to_owned(), source };
+    if let Some(parent) = path.parent() {
+        let mut dir = std::fs::DirBuilder::new();
+        dir.recursive(true).mode(0o755).create(parent).map_err(fail("make the directory of"))?;
+    }
+    let mut open = std::fs::File::options();
+    match open.write(true).create_new(true).mode(0o644).open(path) {
+        Ok(mut file) => {
+            file.write_all(text.as_bytes()).map_err(fail("write"))?;
+            // Whatever the umask took away.
+            let readable = std::fs::Permissions::from_mode(0o644);
+            file.set_permissions(readable).map_err(fail("change the mode of"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            match std::fs::read(path).map_err(fail("read"))? == text.as_bytes() {
+                true => Ok(()),
+                false => Err(Error::PolicyThere(path.to_owned())),
+            }
+        }
+        Err(source) => Err(fail("write")(source)),
     }
 }
 
@@ -529,6 +583,32 @@ mod tests {
         run systemctl daemon-reload
         run systemctl enable --now fleetwright-agent
         ");
+    }
+
+    #[test]
+    fn one_that_observes_has_a_policy_that_says_so() {
+        let plan = Plan::install_agent(Some(Init::Systemd), &options(Profile::Observe)).unwrap();
+        let shown = plan.to_string();
+        let (policy, unit) = shown.split_at(shown.find("write /etc/systemd").unwrap());
+        insta::assert_snapshot!(policy, @r#"
+        write /etc/fleetwright/observe.toml:
+
+        # Written by `fleetwright agent install --observe`: report, start nothing.
+        mode = "observe"
+        "#);
+        assert!(unit.contains("DynamicUser=yes"));
+        let Some(Step::Policy(_, text)) = plan.0.first() else { panic!("{plan}") };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("etc/observe.toml");
+        for _ in 0..2 {
+            Step::Policy(path.clone(), text.clone()).perform().unwrap();
+        }
+        let loaded = crate::policy::load(Some(&path));
+        assert_eq!((loaded.describe().as_str(), loaded.problem), ("observe", None));
+        std::fs::write(&path, "mode = \"operate\"").unwrap();
+        let refused = Step::Policy(path.clone(), text.clone()).perform();
+        assert!(matches!(refused, Err(Error::PolicyThere(_))), "{refused:?}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "mode = \"operate\"");
     }
 
     #[test]

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use fw_agent::install::{AGENT_STATE, Plan, Profile, Service, UnitOptions};
+use fw_agent::install::{AGENT_STATE, OBSERVE_POLICY, Plan, Profile, Service, UnitOptions};
 use fw_proto::HostName;
 
 use super::serve::perform;
 use super::settings;
-use crate::config::{AgentConfig, Flags};
+use crate::config::{AgentConfig, Flags, read_text, service_arguments};
 use crate::exit::Code;
 use crate::local;
 use crate::output::{self, Format, agent};
@@ -20,7 +20,7 @@ pub(crate) enum Verb {
     Join(Box<JoinArgs>),
     /// Link to the server and run commands, until told to stop.
     Run(Box<RunArgs>),
-    /// Show whether this host has joined, is linked, and what it runs.
+    /// Show whether this host has joined, is linked, and what it runs; exit code 5 when its agent does not run.
     Status(StatusArgs),
     /// Take up another key: the running agent tells the server, then uses it.
     RotateKey(RotateKeyArgs),
@@ -99,8 +99,8 @@ pub(crate) struct InstallArgs {
     /// File that holds a join string, for a host that has not joined.
     #[arg(long, value_name = "FILE")]
     pub(crate) join_file: Option<PathBuf>,
-    /// Report only: an unprivileged service that refuses all commands.
-    #[arg(long)]
+    /// Report only: an unprivileged service that refuses all commands, by a policy of its own.
+    #[arg(long, conflicts_with = "policy")]
     pub(crate) observe: bool,
     /// Show what would be done.
     #[arg(long)]
@@ -133,7 +133,7 @@ fn join(args: JoinArgs) -> anyhow::Result<Code> {
         }
         (Some(text), _) => text.to_owned(),
         (None, Some(file)) => {
-            std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?
+            read_text(file).with_context(|| format!("read {}", file.display()))?
         }
         (None, None) => anyhow::bail!("give a join string, `-`, or --join-file"),
     };
@@ -165,9 +165,14 @@ fn status(args: &StatusArgs) -> anyhow::Result<Code> {
         });
         return Ok(Code::NotFound);
     };
-    let text = output::item(&status, status.name.as_str(), args.output, || agent::status(&status))?;
-    output::print(&text)?;
-    Ok(Code::Success)
+    let shown = agent::Shown { is_running: local::agent::runs(&config)?, status };
+    let name = shown.status.name.as_str();
+    output::print(&output::item(&shown, name, args.output, || agent::status(&shown))?)?;
+    if shown.is_running {
+        return Ok(Code::Success);
+    }
+    output::say("the agent does not run; start it with `fleetwright agent run`, or its service");
+    Ok(Code::NotFound)
 }
 
 fn rotate_key(args: &RotateKeyArgs) -> anyhow::Result<Code> {
@@ -178,17 +183,24 @@ fn rotate_key(args: &RotateKeyArgs) -> anyhow::Result<Code> {
 }
 
 fn install(args: &InstallArgs) -> anyhow::Result<Code> {
-    let config = load(&args.general, &args.agent, args.join_file.as_deref())?;
-    let options = UnitOptions {
-        binary: std::env::current_exe()?,
-        args: local::service_arguments("agent", ("--state-dir", AGENT_STATE)),
-        profile: if args.observe { Profile::Observe } else { Profile::Operator },
-    };
+    let mut flags = args.general.flags();
+    flags.extend(args.agent.flags());
+    flags.extend(join_file(args.join_file.as_deref()));
+    let config = local::read(args.general.config.as_deref(), vec![flags.clone()])?.config.agent;
     if config.join.is_none() && local::agent::identity(&config)?.is_none() {
         anyhow::bail!(
             "this host has not joined a fleet: run `fleetwright agent join` first, or give --join-file"
         );
     }
+    flags.entry("agent.state_dir").or_insert_with(|| AGENT_STATE.to_owned());
+    if args.observe {
+        flags.insert("agent.policy", OBSERVE_POLICY.to_owned());
+    }
+    let options = UnitOptions {
+        binary: std::env::current_exe()?,
+        args: service_arguments(&["agent", "run"], args.general.config.as_deref(), &flags)?,
+        profile: if args.observe { Profile::Observe } else { Profile::Operator },
+    };
     perform(&Plan::install_agent(fw_agent::install::init(), &options)?, args.dry_run)
 }
 

@@ -1,10 +1,12 @@
 //! Questions to the person at the terminal. Without one, nothing is asked: flags decide.
 
 use std::io::{BufRead as _, Read as _, Write as _};
+use std::path::Path;
 
 use anyhow::Context as _;
 
 use super::Refusal;
+use crate::config::read_text;
 use crate::output;
 
 /// The longest secret that is read: certificates and keys fit, a mistaken file does not.
@@ -107,6 +109,6 @@ pub(crate) fn text_of(path: &str) -> anyhow::Result<(String, String)> {
         let text = std::io::read_to_string(std::io::stdin()).context("read stdin")?;
         return Ok((text, "stdin".to_owned()));
     }
-    let text = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    let text = read_text(Path::new(path)).with_context(|| format!("read {path}"))?;
     Ok((text, path.to_owned()))
 }

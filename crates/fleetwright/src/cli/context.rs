@@ -6,8 +6,8 @@ use fw_proto::Timestamp;
 use serde::Serialize;
 
 use super::{Connection, Refusal};
-use crate::config::context::{Context, Contexts, path};
-use crate::config::environment;
+use crate::config::context::{Context, Contexts, TokenSource, path};
+use crate::config::{Secret, environment};
 use crate::exit::Code;
 use crate::output::{self, Format, Row, Width};
 
@@ -56,6 +56,7 @@ struct Shown {
     current: bool,
     token: &'static str,
     token_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
 }
 
 impl Row for Shown {
@@ -144,7 +145,13 @@ fn added(connection: &Connection) -> anyhow::Result<Context> {
     }
     // A relative path would mean another file in each directory.
     let token_file = connection.token_file.as_ref().map(std::path::absolute).transpose()?;
-    Ok(Context { server, token: connection.token.clone(), token_file })
+    let ca_file = connection.ca_file.as_ref().map(std::path::absolute).transpose()?;
+    // One that is of no use is refused now.
+    ca_file.as_deref().map(super::certificates).transpose()?;
+    if let Some(token) = &connection.token {
+        TokenSource::Given(Secret(token.clone())).read()?;
+    }
+    Ok(Context { server, token: connection.token.clone(), token_file, ca_file })
 }
 
 fn shown(contexts: &Contexts, name: &str) -> anyhow::Result<Shown> {
@@ -159,5 +166,6 @@ fn shown(contexts: &Contexts, name: &str) -> anyhow::Result<Shown> {
             (None, None) => "none",
         },
         token_file: context.token_file.clone(),
+        ca_file: context.ca_file.clone(),
     })
 }

@@ -132,7 +132,7 @@ async fn list(session: &Session, args: &ListArgs) -> anyhow::Result<Code> {
     output::print(&output::list(&jobs, args.output, session.now())?)?;
     if matches!(args.output, Format::Table | Format::Wide) {
         for error in session.client.job_errors().await? {
-            output::say(&format!("warning: {error}"));
+            output::say(&format!("warning: {}", output::error_text(&error)));
         }
     }
     Ok(Code::Success)
@@ -175,7 +175,10 @@ fn tell(checked: &CheckedJobs, format: Format, now: fw_proto::Timestamp) -> anyh
             if !checked.jobs.is_empty() {
                 output::print(&output::list(&checked.jobs, format, now)?)?;
             }
-            checked.errors.iter().for_each(|error| output::say(&format!("error: {error}")));
+            checked
+                .errors
+                .iter()
+                .for_each(|error| output::say(&format!("error: {}", output::error_text(error))));
         }
         Format::Json | Format::Jsonl | Format::Yaml => {
             output::print(&output::item(checked, "", format, String::new)?)?;

@@ -3,6 +3,7 @@
 use fw_agent::install::{Plan, SERVER_DATA, ServerOptions};
 
 use super::settings;
+use crate::config::service_arguments;
 use crate::exit::Code;
 use crate::{local, output};
 
@@ -35,14 +36,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Code> {
 }
 
 fn install(args: &Args) -> anyhow::Result<Code> {
+    let mut flags = args.general.flags();
+    flags.extend(args.server.flags());
     // What would not start is not installed.
-    local::read(args.general.config.as_deref(), vec![args.general.flags(), args.server.flags()])?
-        .config
-        .server
-        .check()?;
+    let file = args.general.config.as_deref();
+    local::read(file, vec![flags.clone()])?.config.server.check()?;
+    flags.entry("server.data_dir").or_insert_with(|| SERVER_DATA.to_owned());
     let options = ServerOptions {
         binary: std::env::current_exe()?,
-        args: local::service_arguments("serve", ("--data-dir", SERVER_DATA)),
+        args: service_arguments(&["serve"], file, &flags)?,
     };
     perform(&Plan::install_server(fw_agent::install::init(), &options)?, args.dry_run)
 }

@@ -98,6 +98,9 @@ pub(crate) struct Agent {
     /// Output that one task may leave unsent on the disk.
     #[arg(long, value_name = "SIZE")]
     spool_bytes: Option<String>,
+    /// HTTP proxy to go through, or none; that of `ALL_PROXY` when absent.
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
 }
 
 impl General {
@@ -147,6 +150,7 @@ impl Agent {
             ("agent.policy", &self.policy),
             ("agent.max_tasks", &self.max_tasks),
             ("agent.spool_bytes", &self.spool_bytes),
+            ("agent.proxy", &self.proxy),
         ])
     }
 }

@@ -13,6 +13,7 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use super::Environment;
+use super::file::read_text;
 use super::setting::{Secret, Setting};
 
 /// Where a server of this machine is.
@@ -45,6 +46,9 @@ pub(crate) struct Context {
     /// The file that holds the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token_file: Option<PathBuf>,
+    /// Certificates to trust beside the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Context {
@@ -76,6 +80,8 @@ pub(crate) struct Target {
     pub(crate) token: TokenSource,
     /// What named the server, for messages: `--server`, `context prod`.
     pub(crate) named_by: String,
+    /// Certificates that the context trusts.
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// Where a token is.
@@ -112,9 +118,9 @@ pub(crate) enum Error {
     /// A token and a file for it.
     #[error("{one} and {other} are both given; keep one of them")]
     GivenTwice { one: &'static str, other: &'static str },
-    /// A token that is empty.
-    #[error("the token in {} is empty", path.display())]
-    EmptyToken { path: PathBuf },
+    /// A token that is none.
+    #[error("the token {place} {why}")]
+    Token { place: String, why: &'static str },
 }
 
 /// The context file: under `XDG_CONFIG_HOME`, or `~/.config`; `None` without a home.
@@ -130,7 +136,7 @@ impl Contexts {
     /// # Errors
     /// It cannot be read, is malformed, or others can read it.
     pub(crate) fn load(path: &Path) -> Result<Self, Error> {
-        let text = match std::fs::read_to_string(path) {
+        let text = match read_text(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(Self::default());
@@ -197,20 +203,29 @@ impl Contexts {
     }
 }
 
-/// Decides which server to talk to.
+/// Decides which server to talk to. The contexts are read only when they decide it: a broken file
+/// of them stops no command that names its server otherwise.
 ///
 /// # Errors
-/// Two tokens are given at once, the context does not exist, or a URL is none.
+/// The contexts cannot be read, two tokens are given at once, the context does not exist, or a URL is none.
 pub(crate) fn target(
     flags: &TargetFlags,
     env: &Environment,
-    contexts: &Contexts,
+    contexts: impl FnOnce() -> Result<Contexts, Error>,
 ) -> Result<Target, Error> {
     let explicit = explicit_token(flags, env)?;
-    let (server, implied, named_by) = server_of(flags, env, contexts)?;
+    let Named { server, token, ca_file, by } = server_of(flags, env, contexts)?;
     let server = <Url as Setting>::parse(&server)
-        .map_err(|why| Error::Server { named_by: named_by.clone(), why })?;
-    Ok(Target { server, token: explicit.unwrap_or(implied), named_by })
+        .map_err(|why| Error::Server { named_by: by.clone(), why })?;
+    Ok(Target { server, token: explicit.unwrap_or(token), named_by: by, ca_file })
+}
+
+/// A server, what belongs to it, and what named it.
+struct Named {
+    server: String,
+    token: TokenSource,
+    ca_file: Option<PathBuf>,
+    by: String,
 }
 
 /// The token that a flag or the environment names.
@@ -235,56 +250,76 @@ fn explicit_token(flags: &TargetFlags, env: &Environment) -> Result<Option<Token
     }
 }
 
-/// The server, the token that belongs to it, and what named it. A context that is named for this
-/// command comes before the variable `FLEETWRIGHT_SERVER`, which is set for many commands.
+/// The server. A context that is named for this command comes before the variable
+/// `FLEETWRIGHT_SERVER`, which is set for many commands.
 fn server_of(
     flags: &TargetFlags,
     env: &Environment,
-    contexts: &Contexts,
-) -> Result<(String, TokenSource, String), Error> {
+    contexts: impl FnOnce() -> Result<Contexts, Error>,
+) -> Result<Named, Error> {
+    let bare = |server: &str, by: &str| Named {
+        server: server.to_owned(),
+        token: TokenSource::None,
+        ca_file: None,
+        by: by.to_owned(),
+    };
     if let Some(server) = &flags.server {
-        return Ok((server.clone(), TokenSource::None, "--server".to_owned()));
+        return Ok(bare(server, "--server"));
     }
     if let Some(name) = &flags.context {
-        return Ok(from_context(name, contexts.get(name)?));
+        return Ok(from_context(name, contexts()?.get(name)?));
     }
     if let Some(server) = env.get("FLEETWRIGHT_SERVER") {
-        return Ok((server.clone(), TokenSource::None, "FLEETWRIGHT_SERVER".to_owned()));
+        return Ok(bare(server, "FLEETWRIGHT_SERVER"));
     }
+    let contexts = contexts()?;
     if let Some(name) = env.get("FLEETWRIGHT_CONTEXT").or(contexts.current.as_ref()) {
         return Ok(from_context(name, contexts.get(name)?));
     }
     let token = TokenSource::FileIfReadable(PathBuf::from(LOCAL_TOKEN));
-    Ok((LOCAL_SERVER.to_owned(), token, "the default, a server of this machine".to_owned()))
+    Ok(Named { token, ..bare(LOCAL_SERVER, "the default, a server of this machine") })
 }
 
-fn from_context(name: &str, context: &Context) -> (String, TokenSource, String) {
+fn from_context(name: &str, context: &Context) -> Named {
     let token = match (&context.token, &context.token_file) {
         (Some(token), _) => TokenSource::Given(Secret(token.clone())),
         (None, Some(file)) => TokenSource::File(file.clone()),
         (None, None) => TokenSource::None,
     };
-    (context.server.clone(), token, format!("context {name}"))
+    let (server, ca_file) = (context.server.clone(), context.ca_file.clone());
+    Named { server, token, ca_file, by: format!("context {name}") }
+}
+
+/// A token as it goes into a header, without the white space around it.
+fn token(text: &str, place: impl FnOnce() -> String) -> Result<Secret, Error> {
+    let text = text.trim();
+    let why = match text {
+        "" => "is empty; leave it out, or give the whole token",
+        _ if text.lines().count() > 1 => "has several lines; a token is one line",
+        _ if !text.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            "has characters that no token has"
+        }
+        _ => return Ok(Secret(text.to_owned())),
+    };
+    Err(Error::Token { place: place(), why })
 }
 
 impl TokenSource {
     /// Fetches the token; `None` when there is none.
     ///
     /// # Errors
-    /// A file that must be there cannot be read, or is empty.
+    /// A file that must be there cannot be read, or what it holds is no token.
     pub(crate) fn read(&self) -> Result<Option<Secret>, Error> {
         let (path, must) = match self {
-            Self::Given(token) => return Ok(Some(token.clone())),
+            Self::Given(Secret(text)) => {
+                return token(text, || "that is given".to_owned()).map(Some);
+            }
             Self::None => return Ok(None),
             Self::File(path) => (path, true),
             Self::FileIfReadable(path) => (path, false),
         };
-        match std::fs::read_to_string(path) {
-            Ok(text) => {
-                let token =
-                    Secret::parse(&text).map_err(|_| Error::EmptyToken { path: path.clone() });
-                token.map(Some)
-            }
+        match read_text(path) {
+            Ok(text) => token(&text, || format!("in {}", path.display())).map(Some),
             Err(source) if must => Err(Error::File { doing: "read", path: path.clone(), source }),
             Err(_) => Ok(None),
         }

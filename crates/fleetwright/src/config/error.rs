@@ -28,7 +28,7 @@ pub(crate) struct Place {
 pub(crate) enum Problem {
     /// A file cannot be read.
     #[error("read {}: {why}", path.display())]
-    Unreadable { path: PathBuf, why: std::io::ErrorKind },
+    Unreadable { path: PathBuf, why: String },
     /// The file is not TOML.
     #[error("{at}: {why}\n{}", at.caret())]
     Syntax { at: Place, why: String },

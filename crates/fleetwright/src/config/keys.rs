@@ -1,13 +1,14 @@
 //! The one table of all keys. A new key is a field in `types.rs` and a row here.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use fw_proto::Span;
 use ipnet::IpNet;
 use reqwest::Url;
 
-use super::setting::{Bytes, LogFilter, LogFormat, Secret, Setting, Shape};
+use super::setting::{Bytes, LogFilter, LogFormat, Proxy, Secret, Setting, Shape, SpoolBytes};
 use super::types::Config;
 
 /// A key, and how it is read into a [`Config`] and out of it.
@@ -19,6 +20,8 @@ pub(crate) struct Key {
     pub(crate) shape: Shape,
     /// Whether its value is never shown and may be in a file of its own.
     pub(crate) secret: bool,
+    /// Whether its value is a path, which means something in one directory only unless it is absolute.
+    pub(crate) path: bool,
     /// What it means, for the documentation.
     pub(crate) doc: &'static str,
     /// Reads it from text.
@@ -33,6 +36,7 @@ macro_rules! key {
             name: concat!(stringify!($table), ".", stringify!($field)),
             shape: <$type as Setting>::SHAPE,
             secret: <$type as Setting>::SECRET,
+            path: <$type as Setting>::PATH,
             doc: $doc,
             set: |config, text| {
                 config.$table.$field = <$type as Setting>::parse(text)?;
@@ -63,14 +67,15 @@ pub(crate) const KEYS: &[Key] = &[
     key!(server.backup_keep: u32, "How many scheduled backups are kept."),
     key!(server.lost_after: Span, "Beyond its timeout, a started task's host may be unheard of for so long before the task counts as lost."),
     key!(server.reconnect_grace: Span, "After a start, hosts may take so long to link before a run gives up on any that is away."),
-    key!(server.max_agents: u32, "Links of agents at once; further ones are told to come back later."),
-    key!(server.handshake_rate: u32, "New links taken from one address in one second, before any key arithmetic."),
+    key!(server.max_agents: NonZeroU32, "Links of agents at once; further ones are told to come back later."),
+    key!(server.handshake_rate: NonZeroU32, "New links taken from one address in one second, before any key arithmetic."),
     key!(agent.state_dir: PathBuf, "The host's key, the server's pinned keys and the spool. For root; other users have `~/.local/state/fleetwright/agent`."),
     key!(agent.facts_dir: PathBuf, "Directory of custom facts."),
     key!(agent.policy: PathBuf, "The local policy."),
     key!(agent.join: Option<Secret>, "Join string, used while the host is not enrolled."),
-    key!(agent.max_tasks: u32, "Tasks that run at once; the rest wait."),
-    key!(agent.spool_bytes: Bytes, "The most output that one task may leave unsent on the disk."),
+    key!(agent.max_tasks: NonZeroU32, "Tasks that run at once; the rest wait."),
+    key!(agent.spool_bytes: SpoolBytes, "The most output that one task may leave unsent on the disk."),
+    key!(agent.proxy: Proxy, "HTTP proxy to go through: `http://HOST:PORT`, or `none`. That of `ALL_PROXY` when unset."),
 ];
 
 impl Key {

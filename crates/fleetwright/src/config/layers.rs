@@ -98,6 +98,11 @@ impl Loaded {
         self.origins.get(key).unwrap_or(&Origin::Default)
     }
 
+    /// Does without a secret that is in a file.
+    pub(crate) fn leave_secret(&mut self, key: &str) {
+        self.secret_files.remove(key);
+    }
+
     /// Fetches the secrets that are in files.
     ///
     /// # Errors
@@ -257,7 +262,7 @@ impl Layers {
 }
 
 /// A key by its name in the file, and whether the name means the file of a secret.
-fn lookup(name: &str) -> Option<(&'static Key, bool)> {
+pub(super) fn lookup(name: &str) -> Option<(&'static Key, bool)> {
     let secret = || Key::named(name.strip_suffix("_file")?).filter(|key| key.secret);
     Key::named(name).map(|key| (key, false)).or_else(|| secret().map(|key| (key, true)))
 }

@@ -6,8 +6,10 @@
 
 pub(crate) mod context;
 mod error;
+mod file;
 mod keys;
 mod layers;
+mod service;
 mod setting;
 mod show;
 mod types;
@@ -16,8 +18,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub(crate) use error::{Error, Problem};
+pub(crate) use file::{read_bytes, read_text};
 pub(crate) use layers::{Inputs, Loaded, Origin, resolve};
-pub(crate) use setting::{LogFormat, Secret};
+pub(crate) use service::service_arguments;
+pub(crate) use setting::{LogFormat, Proxy, Secret, http_proxy};
 pub(crate) use show::{rows, show};
 pub(crate) use types::{AgentConfig, Config, LogConfig, ServerConfig};
 
@@ -66,15 +70,25 @@ impl Config {
             flags,
             root: rustix::process::geteuid().is_root(),
         };
-        let loaded = resolve(&inputs)?;
+        let mut loaded = resolve(&inputs)?;
+        if has_joined(&loaded.config.agent.state_dir) {
+            loaded.leave_secret("agent.join");
+        }
         loaded.read_secrets(read)
     }
 }
 
+/// Whether the agent of this directory needs its join string no more: a service goes on naming the
+/// file, and people remove it, as they should. A directory that cannot be read says nothing.
+fn has_joined(state_dir: &Path) -> bool {
+    let identity = || fw_agent::identity::StateDir::open(state_dir)?.identity();
+    state_dir.is_dir() && identity().is_ok_and(|identity| identity.is_some())
+}
+
 /// Reads a text file that is named by configuration.
 fn read(path: &Path) -> Result<String, Problem> {
-    std::fs::read_to_string(path)
-        .map_err(|error| Problem::Unreadable { path: path.to_owned(), why: error.kind() })
+    read_text(path)
+        .map_err(|error| Problem::Unreadable { path: path.to_owned(), why: error.to_string() })
 }
 
 /// The files that systemd placed for us (`systemd.exec(5)`, `LoadCredential=`), by name.

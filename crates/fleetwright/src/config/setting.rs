@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -40,6 +41,8 @@ pub(crate) trait Setting: Sized {
     const SHAPE: Shape = Shape::Text;
     /// Whether it is never shown.
     const SECRET: bool = false;
+    /// Whether it is a path.
+    const PATH: bool = false;
     /// Reads it; the error says what would be right.
     fn parse(text: &str) -> Result<Self, String>;
     /// Writes it; `None` when there is no value.
@@ -49,6 +52,15 @@ pub(crate) trait Setting: Sized {
 /// A number of bytes. Written `64 MiB`, `20 GB` or as a bare number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Bytes(pub(crate) u64);
+
+/// The bound of a spool: at least the output that is read at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SpoolBytes(pub(crate) Bytes);
+
+impl SpoolBytes {
+    /// Below this, a command would wait for the link after every few lines.
+    const LEAST: Bytes = Bytes(64 * 1024);
+}
 
 /// A value that is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -61,6 +73,17 @@ pub(crate) enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// How an agent reaches its server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Proxy {
+    /// As the environment says.
+    Unset,
+    /// Without a proxy, whatever the environment says.
+    Direct,
+    /// Through this one: `http://HOST:PORT`.
+    Through(String),
 }
 
 /// Which log lines are written: directives of `tracing_subscriber::EnvFilter`, checked.
@@ -135,6 +158,7 @@ impl Setting for Bytes {
 }
 
 impl Setting for PathBuf {
+    const PATH: bool = true;
     fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             Err("an empty path; leave the key out instead".to_owned())
@@ -229,6 +253,32 @@ impl Setting for u32 {
     }
 }
 
+impl Setting for NonZeroU32 {
+    const SHAPE: Shape = Shape::Number;
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("{text:?} is not a whole number from 1 to {}", u32::MAX))
+    }
+    fn show(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+impl Setting for SpoolBytes {
+    const SHAPE: Shape = Shape::Number;
+    fn parse(text: &str) -> Result<Self, String> {
+        let bytes: Bytes = text.parse()?;
+        match bytes < Self::LEAST {
+            true => {
+                Err(format!("{bytes} is too little for any output; give {} or more", Self::LEAST))
+            }
+            false => Ok(Self(bytes)),
+        }
+    }
+    fn show(&self) -> Option<String> {
+        self.0.show()
+    }
+}
+
 impl Setting for LogFormat {
     fn parse(text: &str) -> Result<Self, String> {
         match text {
@@ -243,6 +293,38 @@ impl Setting for LogFormat {
             Self::Json => "json",
         };
         Some(word.to_owned())
+    }
+}
+
+/// An HTTP proxy without a password, as it is dialled.
+pub(crate) fn http_proxy(text: &str) -> Result<String, String> {
+    let url = Url::parse(text).ok().filter(Url::has_host);
+    let wrong = |why: &str| Err(format!("{why}; write it as http://HOST:PORT"));
+    match url {
+        None => wrong("this is no address of a proxy"),
+        Some(url) if url.scheme() != "http" => {
+            wrong(&format!("a proxy of the kind {} is not supported", url.scheme()))
+        }
+        Some(url) if !url.username().is_empty() || url.password().is_some() => {
+            wrong("a password for the proxy is not supported")
+        }
+        Some(_) => Ok(text.to_owned()),
+    }
+}
+
+impl Setting for Proxy {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "" | "none" => Ok(Self::Direct),
+            _ => http_proxy(text).map(Self::Through),
+        }
+    }
+    fn show(&self) -> Option<String> {
+        match self {
+            Self::Unset => None,
+            Self::Direct => Some("none".to_owned()),
+            Self::Through(proxy) => Some(proxy.clone()),
+        }
     }
 }
 
@@ -271,6 +353,7 @@ impl Setting for Secret {
 impl<T: Setting> Setting for Option<T> {
     const SHAPE: Shape = T::SHAPE;
     const SECRET: bool = T::SECRET;
+    const PATH: bool = T::PATH;
     fn parse(text: &str) -> Result<Self, String> {
         T::parse(text).map(Some)
     }

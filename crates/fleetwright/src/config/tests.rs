@@ -144,7 +144,7 @@ spool_bytes = 1.5
     fw.toml:8:2: unknown key `sever`; did you mean `server`?
       [sever]
        ^
-    fw.toml:10: `agent.max_tasks`: "-3" is not a whole number from 0 to 4294967295
+    fw.toml:10: `agent.max_tasks`: "-3" is not a whole number from 1 to 4294967295
     fw.toml:11:1: unknown key `agent.listen`; did you mean `server.listen`?
       listen = "127.0.0.1:7400"
       ^
@@ -175,7 +175,7 @@ fn a_wrong_variable_or_flag_is_named() {
         [("FLEETWRIGHT_LISTEN", "here"), ("FLEETWRIGHT_TOKEN", "t"), ("FLEETWRIGHT_LISTN", "x")];
     insta::assert_snapshot!(check("", &variables, &[("agent.max_tasks", "many")]), @r#"
     env FLEETWRIGHT_LISTEN: `server.listen`: "here" is not an address and port such as 127.0.0.1:7400 or [::]:7400
-    flag --max-tasks: `agent.max_tasks`: "many" is not a whole number from 0 to 4294967295
+    flag --max-tasks: `agent.max_tasks`: "many" is not a whole number from 1 to 4294967295
     "#);
     insta::assert_snapshot!(check("", &[("FLEETWRIGHT_LISTN", "x"), ("FLEETWRIGHT_TOKEN", "t")], &[]), @"environment variable FLEETWRIGHT_LISTN means nothing here; did you mean FLEETWRIGHT_LISTEN?");
 }
@@ -200,7 +200,7 @@ fn secrets_come_from_files_too_and_are_never_shown() {
     assert!(empty.ends_with("`server.admin_token`: an empty secret"), "{empty}");
     std::fs::remove_file(&secret).unwrap();
     let gone = Config::load(None, &variables, &Flags::new()).unwrap_err().to_string();
-    assert_eq!(gone, format!("read {}: entity not found", secret.display()));
+    assert_eq!(gone, format!("read {}: No such file or directory (os error 2)", secret.display()));
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn a_secret_is_given_once_a_layer_and_a_later_layer_replaces_its_file() {
     let file = "[server]\nadmin_token_file = \"/does/not/exist\"\n";
     let loaded = resolved(file, &[("FLEETWRIGHT_ADMIN_TOKEN", "a")], &[]).unwrap();
     let loaded = loaded.read_secrets(|path| {
-        Err(Problem::Unreadable { path: path.into(), why: std::io::ErrorKind::NotFound })
+        Err(Problem::Unreadable { path: path.into(), why: "gone".to_owned() })
     });
     assert_eq!(loaded.unwrap().config.server.admin_token, Some(Secret("a".into())));
 }
@@ -305,6 +305,7 @@ fn show_prints_every_key() {
     agent.join              -                             default
     agent.max_tasks         64                            default
     agent.spool_bytes       64 MiB                        default
+    agent.proxy             -                             default
     ");
 }
 
@@ -344,6 +345,51 @@ fn the_guide_has_the_table_of_keys() {
 }
 
 #[test]
+fn bounds_that_let_nothing_through_are_refused() {
+    let file = "[server]\nmax_agents = 0\nhandshake_rate = 0\n[agent]\nmax_tasks = 0\nspool_bytes = \"1 KiB\"\n";
+    insta::assert_snapshot!(check(file, &[], &[]), @r#"
+    fw.toml:2: `server.max_agents`: "0" is not a whole number from 1 to 4294967295
+    fw.toml:3: `server.handshake_rate`: "0" is not a whole number from 1 to 4294967295
+    fw.toml:5: `agent.max_tasks`: "0" is not a whole number from 1 to 4294967295
+    fw.toml:6: `agent.spool_bytes`: 1 KiB is too little for any output; give 64 KiB or more
+    "#);
+}
+
+#[test]
+fn a_service_does_the_same_in_another_directory() {
+    let flags = map(&[
+        ("agent.join_file", "join"),
+        ("agent.facts_dir", "facts"),
+        ("agent.max_tasks", "3"),
+        ("log.filter", "info"),
+        ("server.insecure_http", "true"),
+        ("server.tls_cert", "/etc/cert.pem"),
+    ]);
+    let words = service_arguments(&["agent", "run"], Some(Path::new("fw.toml")), &flags).unwrap();
+    let here = std::env::current_dir().unwrap().display().to_string();
+    insta::assert_snapshot!(words.join(" ").replace(&here, "/here"), @"agent run --config /here/fw.toml --facts-dir /here/facts --join-file /here/join --max-tasks 3 --log info --insecure-http --tls-cert /etc/cert.pem");
+}
+
+#[test]
+fn a_host_that_has_joined_needs_no_join_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, join) = (dir.path().display().to_string(), dir.path().join("join"));
+    let join = join.display().to_string();
+    let flags = map(&[("agent.state_dir", &state), ("agent.join_file", &join)]);
+    let load = || Config::load(None, &env(&[]), &flags);
+    assert!(load().unwrap_err().to_string().contains(&join));
+    let identity = fw_agent::identity::Identity {
+        server: "http://x".to_owned(),
+        server_keys: Vec::new(),
+        host: fw_proto::HostId(uuid::Uuid::nil()),
+        name: "web1".parse().unwrap(),
+    };
+    let state_dir = fw_agent::identity::StateDir::open(dir.path()).unwrap();
+    state_dir.set_identity(&identity).unwrap();
+    assert_eq!(load().unwrap().config.agent.join, None);
+}
+
+#[test]
 fn no_two_keys_share_a_variable() {
     let names: std::collections::BTreeSet<_> = KEYS.iter().map(Key::variable).collect();
     assert_eq!(names.len(), KEYS.len());
@@ -380,10 +426,15 @@ fn contexts() -> Contexts {
         server: "https://prod.example".into(),
         token: Some("p".into()),
         token_file: None,
+        ca_file: Some("/ca.pem".into()),
     };
     contexts.add("prod", prod);
-    let lab =
-        Context { server: "http://lab:7400".into(), token: None, token_file: Some("/t".into()) };
+    let lab = Context {
+        server: "http://lab:7400".into(),
+        token: None,
+        token_file: Some("/t".into()),
+        ca_file: None,
+    };
     contexts.add("lab", lab);
     contexts
 }
@@ -397,7 +448,7 @@ fn check_target(flags: [&str; 4], variables: &[(&str, &str)], contexts: &Context
         token_file: given(2).map(PathBuf::from),
         context: given(3),
     };
-    match target(&flags, &env(variables), contexts) {
+    match target(&flags, &env(variables), || Ok(contexts.clone())) {
         Err(error) => error.to_string(),
         Ok(target) => {
             let token = match target.token {
@@ -425,6 +476,33 @@ fn flags_then_environment_then_context_then_this_machine() {
     insta::assert_snapshot!(check(["", "", "", "nope"], &[], &contexts()), @r#"there is no context "nope"; known: lab, prod; add one with `fleetwright context add`"#);
     insta::assert_snapshot!(check(["", "a", "b", ""], &[], &none), @"--token and --token-file are both given; keep one of them");
     insta::assert_snapshot!(check(["ftp://x", "", "", ""], &[], &none), @r#"--server: "ftp://x" is not a URL such as https://fleet.example.com"#);
+}
+
+#[test]
+fn contexts_are_read_only_when_they_decide() {
+    let broken = || Err(context::Error::Readable { path: "/c".into() });
+    let named = TargetFlags { server: Some("http://f".to_owned()), ..TargetFlags::default() };
+    let by_flag = target(&named, &env(&[]), broken).unwrap();
+    let variables = env(&[("FLEETWRIGHT_SERVER", "http://e")]);
+    let by_variable = target(&TargetFlags::default(), &variables, broken).unwrap();
+    assert_eq!((by_flag.ca_file, by_variable.ca_file), (None, None));
+    assert!(target(&TargetFlags::default(), &env(&[]), broken).is_err());
+    let by_context = target(&TargetFlags::default(), &env(&[]), || Ok(contexts())).unwrap();
+    assert_eq!(by_context.ca_file, Some("/ca.pem".into()));
+}
+
+#[test]
+fn what_is_no_token_is_refused_before_it_is_sent() {
+    let say = |text: &str| match TokenSource::Given(Secret(text.to_owned())).read() {
+        Ok(token) => token.map(|token| token.0).unwrap_or_default(),
+        Err(error) => error.to_string(),
+    };
+    assert_eq!(say("fw_abc\n"), "fw_abc");
+    insta::assert_snapshot!([say(" "), say("a\nb"), say("a b")].join("\n"), @r"
+    the token that is given is empty; leave it out, or give the whole token
+    the token that is given has several lines; a token is one line
+    the token that is given has characters that no token has
+    ");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What configuration amounts to: typed values, their defaults, and whether they make sense together.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use fw_proto::Span;
@@ -8,7 +9,7 @@ use ipnet::IpNet;
 use reqwest::Url;
 
 use super::error::{Error, Problem};
-use super::setting::{Bytes, LogFilter, LogFormat, Secret};
+use super::setting::{Bytes, LogFilter, LogFormat, Proxy, Secret, SpoolBytes};
 
 /// All configuration of one process.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,9 +67,9 @@ pub(crate) struct ServerConfig {
     /// How long hosts may take to link after a start.
     pub(crate) reconnect_grace: Span,
     /// Links at once.
-    pub(crate) max_agents: u32,
+    pub(crate) max_agents: NonZeroU32,
     /// New links from one address in one second.
-    pub(crate) handshake_rate: u32,
+    pub(crate) handshake_rate: NonZeroU32,
 }
 
 /// What an agent needs to know.
@@ -83,9 +84,11 @@ pub(crate) struct AgentConfig {
     /// Join string for a host that is not enrolled yet.
     pub(crate) join: Option<Secret>,
     /// Tasks at once.
-    pub(crate) max_tasks: u32,
+    pub(crate) max_tasks: NonZeroU32,
     /// The bound of one task's spool.
-    pub(crate) spool_bytes: Bytes,
+    pub(crate) spool_bytes: SpoolBytes,
+    /// What it goes through.
+    pub(crate) proxy: Proxy,
 }
 
 impl Config {
@@ -119,11 +122,16 @@ impl Default for ServerConfig {
             lost_after: fw_core::plan::LOST_AFTER,
             reconnect_grace: fw_core::hub::GRACE,
             // A quarter more than the 20,000 that one server is measured with.
-            max_agents: 25_000,
+            max_agents: whole(25_000),
             // A whole fleet may come back through one NAT: 10,000 hosts then need 20 s.
-            handshake_rate: 500,
+            handshake_rate: whole(500),
         }
     }
+}
+
+/// A number of a default.
+const fn whole(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).expect("defaults are not zero")
 }
 
 impl AgentConfig {
@@ -137,8 +145,9 @@ impl AgentConfig {
             facts_dir: PathBuf::from("/etc/fleetwright/facts.d"),
             policy: PathBuf::from("/etc/fleetwright/policy.toml"),
             join: None,
-            max_tasks: 64,
-            spool_bytes: Bytes(64 * 1024 * 1024),
+            max_tasks: whole(64),
+            spool_bytes: SpoolBytes(Bytes(64 * 1024 * 1024)),
+            proxy: Proxy::Unset,
         }
     }
 }

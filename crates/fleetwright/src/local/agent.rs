@@ -1,9 +1,11 @@
 //! An agent on this machine.
 
+use std::path::absolute;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use fw_agent::identity::{Identity, StateDir};
+use fw_agent::journal::Lock;
 use fw_agent::status::Status;
 use fw_agent::{Error, Options};
 use fw_proto::{HostName, Join};
@@ -11,8 +13,9 @@ use fw_rt::noise::Keypair;
 use fw_rt::{Backoff, Clock, Tasks};
 use tracing::{info, warn};
 
+use super::proxy::proxy;
 use super::told_to_stop;
-use crate::config::{AgentConfig, Environment, environment};
+use crate::config::{AgentConfig, environment};
 
 /// The agent's own tasks end at their next await.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
@@ -21,15 +24,19 @@ const ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// string of the configuration.
 pub(crate) fn run(config: &AgentConfig, name: Option<HostName>) -> anyhow::Result<()> {
     runtime()?.block_on(async {
-        let options = options(config);
         let tasks = Tasks::new();
-        if let (None, Some(join)) = (identity(config)?, &config.join) {
-            let (join, name): (Join, _) = (join.0.parse()?, name_or_own(name)?);
-            tokio::select! {
-                joined = join_until_answered(&join, &name, &options) => drop(joined?),
-                stop = told_to_stop() => { stop?; return Ok(()) }
+        let known = match (identity(config)?, &config.join) {
+            (None, Some(join)) => {
+                let (join, name): (Join, _) = (join.0.parse()?, name_or_own(name)?);
+                let options = options(config, &join.url)?;
+                tokio::select! {
+                    joined = join_until_answered(&join, &name, &options) => Some(joined?),
+                    stop = told_to_stop() => { stop?; return Ok(()) }
+                }
             }
-        }
+            (known, _) => known,
+        };
+        let options = options(config, &known.ok_or(Error::NotJoined)?.server)?;
         tokio::select! {
             ended = fw_agent::run(options, Clock::system(), &tasks) => ended?,
             stop = told_to_stop() => info!("{}: stopping; commands that run go on", stop?),
@@ -53,9 +60,9 @@ pub(crate) fn join(
             config.state_dir.display()
         );
     }
-    runtime()?.block_on(async {
-        Ok(fw_agent::join(join, &name_or_own(name)?, &options(config), &Clock::system()).await?)
-    })
+    let (name, options) = (name_or_own(name)?, options(config, &join.url)?);
+    runtime()?
+        .block_on(async { Ok(fw_agent::join(join, &name, &options, &Clock::system()).await?) })
 }
 
 /// Makes a key for the agent to take up. One that waits already is kept: the server may know it.
@@ -73,8 +80,24 @@ pub(crate) fn status(config: &AgentConfig) -> anyhow::Result<Option<Status>> {
     Status::read(&config.state_dir).context("read the agent's status")
 }
 
-/// Who the agent of this configuration is; `None` before it has joined.
+/// Whether the agent of this configuration runs now: it holds the lock of its state directory. The
+/// question takes that lock for a moment, if nobody has it.
+pub(crate) fn runs(config: &AgentConfig) -> anyhow::Result<bool> {
+    if !config.state_dir.is_dir() {
+        return Ok(false);
+    }
+    match Lock::take(&config.state_dir) {
+        Ok(_) => Ok(false),
+        Err(fw_agent::journal::Error::Locked(_)) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Who the agent of this configuration is; `None` before it has joined. Asking makes no directory.
 pub(crate) fn identity(config: &AgentConfig) -> anyhow::Result<Option<Identity>> {
+    if !config.state_dir.is_dir() {
+        return Ok(None);
+    }
     Ok(StateDir::open(&config.state_dir)?.identity()?)
 }
 
@@ -105,27 +128,19 @@ async fn join_until_answered(
     }
 }
 
-/// The agent's part of the configuration, as the agent takes it.
-pub(super) fn options(config: &AgentConfig) -> Options {
+/// The agent's part of the configuration, as the agent of this server takes it.
+pub(super) fn options(config: &AgentConfig, server: &str) -> anyhow::Result<Options> {
     let default_policy = config.policy == std::path::Path::new(fw_agent::policy::DEFAULT_PATH);
-    Options {
+    Ok(Options {
         state_dir: config.state_dir.clone(),
-        facts_dir: Some(config.facts_dir.clone()),
+        // Executable facts are started in another directory.
+        facts_dir: Some(absolute(&config.facts_dir).unwrap_or_else(|_| config.facts_dir.clone())),
         policy: (!default_policy).then(|| config.policy.clone()),
-        max_tasks: usize::try_from(config.max_tasks).unwrap_or(usize::MAX),
-        spool_bytes: config.spool_bytes.0,
-        proxy: proxy(&environment()),
+        max_tasks: usize::try_from(config.max_tasks.get()).unwrap_or(usize::MAX),
+        spool_bytes: config.spool_bytes.0.0,
+        proxy: proxy(&config.proxy, &environment(), server)?,
         supervisor: None,
-    }
-}
-
-/// The proxy of the environment, if there is one for this.
-fn proxy(env: &Environment) -> Option<String> {
-    ["FLEETWRIGHT_AGENT_PROXY", "ALL_PROXY", "all_proxy"]
-        .iter()
-        .find_map(|name| env.get(*name))
-        .filter(|proxy| !proxy.is_empty())
-        .cloned()
+    })
 }
 
 /// The name given, or that of this machine, without what no host name may have.

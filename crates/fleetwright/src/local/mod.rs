@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 mod log;
+mod proxy;
 pub(crate) mod server;
 pub(crate) mod up;
 
@@ -22,23 +23,6 @@ pub(crate) fn configure(file: Option<&Path>, flags: Vec<Flags>) -> anyhow::Resul
     log::start(&loaded.config.log)?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(loaded)
-}
-
-/// The arguments of a service that does what this command line says: its own, but for the words
-/// that make it install, and a directory that does not depend on where it is started.
-pub(crate) fn service_arguments(command: &str, (flag, dir): (&str, &str)) -> Vec<String> {
-    let installs = |argument: &String| {
-        matches!(argument.as_str(), "install" | "--install" | "--dry-run" | "--observe")
-    };
-    let given =
-        std::env::args().skip(1).filter(|argument| argument != command && !installs(argument));
-    let mut arguments = vec![command.to_owned()];
-    arguments.extend((command == "agent").then(|| "run".to_owned()));
-    arguments.extend(given);
-    if !arguments.iter().any(|argument| argument.starts_with(flag)) {
-        arguments.extend([flag.to_owned(), dir.to_owned()]);
-    }
-    arguments
 }
 
 /// Waits until someone wants this process to end: Ctrl+C, or TERM from a service manager.

@@ -49,9 +49,9 @@ fn settings(config: &ServerConfig) -> fw_server::Config {
     };
     settings.lost_after = config.lost_after;
     settings.grace = config.reconnect_grace;
-    settings.handshake_rate = config.handshake_rate;
+    settings.handshake_rate = config.handshake_rate.get();
     // Pages, API and command lines have room beside the agents.
     settings.max_connections =
-        usize::try_from(config.max_agents).unwrap_or(usize::MAX).saturating_add(1024);
+        usize::try_from(config.max_agents.get()).unwrap_or(usize::MAX).saturating_add(1024);
     settings
 }

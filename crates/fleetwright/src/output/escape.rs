@@ -30,10 +30,12 @@ fn escape(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
 }
 
 /// Control characters (C0, C1, DEL), line separators, and what changes the direction of
-/// text (Unicode Standard Annex #9) and so can make a line read as another.
+/// text (Unicode Standard Annex #9) or cannot be seen (zero width, tags) and so can make a line
+/// read as another.
 fn steers(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}')
+        || matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{e0000}'..='\u{e007f}')
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
@@ -51,6 +53,8 @@ mod tests {
         check("a\tb\nc", "a\\tb\\nc");
         check("\u{202e}txt", "\\u{202e}txt");
         check("\u{9b}31m", "\\u{9b}31m");
+        check("ad\u{200b}min\u{2060}", "ad\\u{200b}min\\u{2060}");
+        check("a\u{e0041}\u{200d}", "a\\u{e0041}\\u{200d}");
         assert_eq!(text("a\nb\r"), "a\nb\\r");
     }
 

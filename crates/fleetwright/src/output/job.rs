@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use fw_proto::Timestamp;
-use fw_proto::api::{CheckedJob, EnvValue, Fire, FireReason, Job, JobSource, Verdict};
+use fw_proto::api::{
+    CheckedJob, Command, EnvValue, Fire, FireReason, Hook, Job, JobSource, OnFull, Overlap,
+    SourceError, Verdict,
+};
 
 use super::line;
 use super::run::command;
@@ -105,10 +108,17 @@ pub(crate) fn page(job: &Job, now: Timestamp) -> String {
     put("cwd", spec.cwd.clone().unwrap_or_default());
     put("env", env(&spec.env));
     put("timeout", spec.timeout.map(|span| span.to_string()).unwrap_or_default());
+    put("kill after", spec.kill_after.to_string());
     put("start within", spec.start_within.to_string());
+    put("overlap", overlap(spec.overlap).to_owned());
+    put("max parallel", spec.max_parallel.map(|hosts| hosts.to_string()).unwrap_or_default());
+    put("max failures", spec.max_failures.map(|hosts| hosts.to_string()).unwrap_or_default());
+    put("on full", on_full(spec.on_full).to_owned());
+    put("on failure", hooks(&spec.on_failure));
+    put("on recovery", hooks(&spec.on_recovery));
     if let Some(error) = &job.error {
         page.push('\n');
-        page.push_str(&super::text(&error.to_string()));
+        page.push_str(&super::text(&error_text(error)));
         page.push_str("\nThe last good version goes on.\n");
     }
     page
@@ -120,6 +130,36 @@ fn env(env: &std::collections::BTreeMap<String, EnvValue>) -> String {
         EnvValue::Secret(name) => format!("{key}=<secret {name}>"),
     };
     env.iter().map(pair).collect::<Vec<_>>().join(" ")
+}
+
+fn hooks(hooks: &[Hook]) -> String {
+    let shown = |hook: &Hook| match hook {
+        Hook::Webhook(url) => format!("webhook {url}"),
+        Hook::Command(argv) => format!("command {}", command(&Command::Argv(argv.clone()))),
+    };
+    hooks.iter().map(shown).collect::<Vec<_>>().join("; ")
+}
+
+const fn overlap(overlap: Overlap) -> &'static str {
+    match overlap {
+        Overlap::Skip => "skip",
+        Overlap::Queue => "queue",
+        Overlap::Allow => "allow",
+    }
+}
+
+const fn on_full(on_full: OnFull) -> &'static str {
+    match on_full {
+        OnFull::Block => "block",
+        OnFull::Drop => "drop",
+    }
+}
+
+/// An error in a job file, for a message of several lines: its file cannot forge one of them.
+pub(crate) fn error_text(error: &SourceError) -> String {
+    let mut shown = error.clone();
+    shown.file = line(&error.file).into_owned();
+    shown.to_string()
 }
 
 /// The most important thing to know of a job, in a word.
@@ -171,6 +211,65 @@ const fn reason(reason: FireReason) -> &'static str {
 mod tests {
     use super::super::{Format, list};
     use super::*;
+
+    #[test]
+    fn a_job_is_a_page() {
+        let text = r#"
+jobs:
+  nightly:
+    schedule: "0 3 * * *"
+    hosts: "*"
+    argv: ["true"]
+    max_parallel: 2
+    overlap: queue
+    on_failure: {webhook: "https://x.example/hook"}
+    on_recovery: {command: [/bin/mail, "a b"]}
+"#;
+        let parsed = fw_core::job::parse_jobs("jobs.yaml", text);
+        assert_eq!(parsed.errors, []);
+        let job = Job {
+            name: "nightly".parse().unwrap(),
+            spec: parsed.jobs.into_iter().next().unwrap().spec,
+            source: JobSource::File("jobs.yaml".to_owned()),
+            paused: false,
+            next_fire: None,
+            last_run: None,
+            last_failed: None,
+            error: Some(SourceError {
+                file: "a\nb.yaml".to_owned(),
+                line: 0,
+                column: 0,
+                job: None,
+                message: "it is gone".to_owned(),
+                snippet: None,
+            }),
+        };
+        insta::assert_snapshot!(page(&job, Timestamp::EPOCH), @r"
+        name         nightly
+        state        file error
+        from         jobs.yaml
+        schedule     0 3 * * * (UTC)
+        next         never
+        last run     -
+        hosts        *
+        command      true
+        user         -
+        cwd          -
+        env          -
+        timeout      -
+        kill after   10s
+        start within 1m
+        overlap      queue
+        max parallel 2
+        max failures -
+        on full      block
+        on failure   webhook https://x.example/hook
+        on recovery  command /bin/mail 'a b'
+
+        a\nb.yaml: it is gone
+        The last good version goes on.
+        ");
+    }
 
     #[test]
     fn the_ledger_is_a_table() {

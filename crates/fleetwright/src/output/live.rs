@@ -1,7 +1,8 @@
 //! The output of a run as it comes: lines with the host's name before them, or the bytes alone.
 //!
 //! Bytes that arrive twice, because a stream was resumed, are shown once: every piece carries
-//! its offset. The colours of commands are kept; only the prefix has one of ours.
+//! its offset. The colours of commands are kept; only the prefix has one of ours. Lines on a
+//! terminal are tamed; lines in pipes and files have all bytes.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -13,6 +14,7 @@ use fw_proto::record::Stream;
 use fw_proto::{HostName, Timestamp};
 
 use super::lines::{Lines, Piece};
+use super::tame::Tame;
 
 /// What stands before a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,7 @@ pub(crate) enum View {
 pub(crate) struct Sink {
     to: Box<dyn Write + Send>,
     colour: bool,
+    terminal: bool,
 }
 
 /// Shows output.
@@ -52,6 +55,8 @@ pub(crate) struct Live {
     err: Sink,
     lines: Lines<Source>,
     began: BTreeMap<Source, Timestamp>,
+    /// Where lines are that did not end.
+    tame: BTreeMap<Source, Tame>,
     reached: BTreeMap<Source, Reached>,
     /// A piece of this source's line stands last on the screen, without its end.
     open: Option<Source>,
@@ -83,9 +88,13 @@ impl Prefix {
 }
 
 impl Sink {
-    fn new<S: anstream::stream::RawStream + Write + Send + 'static>(stream: S) -> Self {
+    fn new<S>(stream: S) -> Self
+    where
+        S: anstream::stream::RawStream + io::IsTerminal + Write + Send + 'static,
+    {
         let colour = anstream::AutoStream::choice(&stream) != anstream::ColorChoice::Never;
-        Self { to: Box::new(io::BufWriter::new(stream)), colour }
+        let terminal = io::IsTerminal::is_terminal(&stream);
+        Self { to: Box::new(io::BufWriter::new(stream)), colour, terminal }
     }
 }
 
@@ -102,6 +111,7 @@ impl Live {
             err,
             lines: Lines::new(),
             began: BTreeMap::new(),
+            tame: BTreeMap::new(),
             reached: BTreeMap::new(),
             open: None,
             gaps: 0,
@@ -111,7 +121,7 @@ impl Live {
     /// Shows output to nobody.
     #[cfg(test)]
     pub(crate) fn to_nowhere(view: View) -> Self {
-        let nowhere = || Sink { to: Box::new(io::sink()), colour: false };
+        let nowhere = || Sink { to: Box::new(io::sink()), colour: false, terminal: false };
         Self::to(view, nowhere(), nowhere())
     }
 
@@ -205,13 +215,27 @@ impl Live {
             let sink = self.sink(source.1);
             prefix(sink, view, &source.0, began)?;
         }
+        let tamed = match self.sink(source.1).terminal {
+            true => Some(self.tamed(source, piece)),
+            false => None,
+        };
         let sink = self.sink(source.1);
-        sink.to.write_all(&piece.bytes)?;
+        sink.to.write_all(tamed.as_deref().unwrap_or(&piece.bytes))?;
         if piece.ends {
             sink.to.write_all(b"\n")?;
         }
         self.open = (!piece.ends).then(|| source.clone());
         Ok(())
+    }
+
+    /// What a terminal may see of a piece.
+    fn tamed(&mut self, source: &Source, piece: &Piece) -> Vec<u8> {
+        let mut tame = self.tame.remove(source).filter(|_| !piece.begins).unwrap_or_default();
+        let bytes = tame.pass(&piece.bytes);
+        if !piece.ends {
+            self.tame.insert(source.clone(), tame);
+        }
+        bytes
     }
 
     /// Ends the line that stands open on the screen.
@@ -318,7 +342,7 @@ mod tests {
 
     impl Screen {
         fn sink(&self, colour: bool) -> Sink {
-            Sink { to: Box::new(self.clone()), colour }
+            Sink { to: Box::new(self.clone()), colour, terminal: colour }
         }
         fn text(&self) -> String {
             String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
@@ -372,6 +396,16 @@ mod tests {
     fn prefixes_have_a_colour_and_commands_keep_theirs() {
         let red = event("web1", Stream::Stdout, 0, b"\x1b[31mred\x1b[0m\n");
         insta::assert_snapshot!(screen(LINES, true, &[red]).escape_debug().to_string(), @r"\u{1b}[0;33mweb1 |\u{1b}[0m \u{1b}[31mred\u{1b}[0m\n");
+    }
+
+    #[test]
+    fn only_a_terminal_is_spared_what_steers_it() {
+        let wild = [event("web1", Stream::Stdout, 0, b"\x1b]0;x\nok\x1b[2J\r\n")];
+        let tamed = "web1 | \nweb1 | ok\n";
+        let on_terminal = screen(LINES, true, &wild);
+        assert_eq!(on_terminal.replace("\u{1b}[0;33m", "").replace("\u{1b}[0m", ""), tamed);
+        let in_pipe = "web1 | \u{1b}]0;x\nweb1 | ok\u{1b}[2J\r\n";
+        assert_eq!(screen(LINES, false, &wild), in_pipe);
     }
 
     #[test]

@@ -115,14 +115,24 @@ fn exit(task: &Task) -> String {
 /// Why a task is in its state, and what else is to be known of it.
 fn why(task: &Task) -> String {
     let dropped = task.stdout_dropped_bytes + task.stderr_dropped_bytes;
+    let reason = task.reason.map(reason_text);
+    // Many messages begin with what the reason says.
+    let said = |reason: &&str| task.message.as_ref().is_some_and(|text| text.starts_with(*reason));
     let parts = [
-        task.reason.map(|reason| reason_text(reason).to_owned()),
+        reason.filter(|reason| !said(reason)).map(str::to_owned),
         task.message.clone(),
         (dropped > 0).then(|| format!("{} not kept", bytes(dropped))),
-        (task.left_behind > 0).then(|| format!("left {} processes behind", task.left_behind)),
+        (task.left_behind > 0).then(|| left_behind(task.left_behind)),
         task.late.as_ref().map(|late| format!("later: {late}")),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+fn left_behind(processes: u32) -> String {
+    match processes {
+        1 => "left 1 process behind".to_owned(),
+        _ => format!("left {processes} processes behind"),
+    }
 }
 
 /// A command as a person would type it.
@@ -254,6 +264,20 @@ mod tests {
             },
             tasks: vec![killed, task("web1", TaskState::Succeeded), refused],
         }
+    }
+
+    #[test]
+    fn a_reason_is_said_once() {
+        let mut refused = task("web1", TaskState::Refused);
+        refused.reason = Some(TaskReason::Policy);
+        refused.message = Some("the host's policy does not list the user \"root\"".to_owned());
+        refused.left_behind = 1;
+        assert_eq!(
+            why(&refused),
+            "the host's policy does not list the user \"root\"; left 1 process behind"
+        );
+        (refused.message, refused.left_behind) = (None, 2);
+        assert_eq!(why(&refused), "the host's policy; left 2 processes behind");
     }
 
     #[test]
