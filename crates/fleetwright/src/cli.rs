@@ -29,6 +29,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use fw_proto::Timestamp;
+use fw_proto::frame::DeniedReason;
 use fw_rt::{Clock, Tasks};
 
 use crate::client::{self, Client};
@@ -265,8 +266,9 @@ fn report(error: &anyhow::Error) -> Code {
     if let Some(contexts::Error::Unknown { .. }) = error.downcast_ref() {
         return Code::NotFound;
     }
-    if let Some(fw_agent::Error::Denied(_)) = error.downcast_ref() {
-        return Code::Authentication;
+    if let Some(fw_agent::Error::Denied { reason, .. }) = error.downcast_ref() {
+        let conflict = matches!(reason, DeniedReason::NameTaken | DeniedReason::NameInvalid);
+        return if conflict { Code::Conflict } else { Code::Authentication };
     }
     error.downcast_ref::<Refusal>().map_or(Code::Error, |refusal| refusal.code)
 }

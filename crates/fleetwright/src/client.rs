@@ -17,8 +17,6 @@ use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::output;
-
 pub(crate) use error::Error;
 pub(crate) use follow::{Patience, Signal, Started, follow};
 pub(crate) use sse::Event;
@@ -282,7 +280,7 @@ impl Client {
         limit: Option<usize>,
     ) -> Result<Vec<RunSummary>> {
         let job = filter.job.as_ref().map(|job| ("job", job.to_string()));
-        let state = filter.state.map(|state| ("state", output::run_state(state).to_owned()));
+        let state = filter.state.map(|state| ("state", state.as_str().to_owned()));
         let host = filter.host.as_ref().map(|host| ("host", host.to_string()));
         let query: Vec<_> = [job, state, host].into_iter().flatten().collect();
         self.list(&["runs"], &query, limit).await

@@ -69,7 +69,9 @@ fn answered(outputs: Vec<Output>) -> Option<Result<Welcome, Error>> {
         Output::Denied(denied) if denied.reason == DeniedReason::Busy => {
             Some(Err(Error::Busy { retry_after: denied.retry_after.unwrap_or(BUSY) }))
         }
-        Output::Denied(denied) => Some(Err(Error::Denied(denied.message))),
+        Output::Denied(frame::Denied { reason, message, .. }) => {
+            Some(Err(Error::Denied { reason, message }))
+        }
         Output::Send(_)
         | Output::Start(_)
         | Output::Cancel(_)

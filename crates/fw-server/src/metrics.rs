@@ -89,18 +89,9 @@ fn describe() {
 
 /// Counts a task that has ended.
 pub fn task_ended(state: TaskState) {
-    let result = match state {
-        TaskState::Queued | TaskState::Starting | TaskState::Running => return,
-        TaskState::Succeeded => "succeeded",
-        TaskState::Failed => "failed",
-        TaskState::TimedOut => "timed_out",
-        TaskState::Cancelled => "cancelled",
-        TaskState::Skipped => "skipped",
-        TaskState::Refused => "refused",
-        TaskState::Lost => "lost",
-        TaskState::Unknown => "unknown",
-    };
-    metrics::counter!(TASKS, "result" => result).increment(1);
+    if state.is_final() {
+        metrics::counter!(TASKS, "result" => state.as_str()).increment(1);
+    }
 }
 
 /// A gauge that is one higher while this lives.

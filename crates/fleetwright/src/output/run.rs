@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use fw_proto::Timestamp;
-use fw_proto::api::{Command, Run, RunState, RunSummary, Task, TaskReason, TaskState};
+use fw_proto::api::{Command, Run, RunSummary, Task, TaskReason, TaskState};
 use serde::Serialize;
 
 use super::line;
@@ -27,7 +27,7 @@ impl Row for RunSummary {
         let ok = self.report.tasks.get(&TaskState::Succeeded).copied().unwrap_or(0);
         vec![
             self.id.to_string(),
-            run_state(self.state).to_owned(),
+            self.state.as_str().to_owned(),
             format!("{ok}/{}", self.report.total),
             self.hosts.clone(),
             command(&self.command),
@@ -58,7 +58,7 @@ impl Row for Task {
         let span = self.started_at.zip(self.finished_at);
         vec![
             self.host.to_string(),
-            task_state(self.state).to_owned(),
+            self.state.as_str().to_owned(),
             exit(self),
             span.map(|(from, to)| took(from, to)).unwrap_or_default(),
             bytes(self.stdout_bytes),
@@ -85,7 +85,7 @@ pub(crate) fn page(run: &Run, now: Timestamp) -> String {
         writeln!(page, "{key:9} {}", line(value)).expect("writing to memory");
     };
     put("id", &summary.id.to_string());
-    put("state", run_state(summary.state));
+    put("state", summary.state.as_str());
     if !summary.state.is_final() {
         put("progress", &waiting(&summary.report));
     }
@@ -151,34 +151,6 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 
-/// A run's state as the API writes it.
-pub(crate) const fn run_state(state: RunState) -> &'static str {
-    match state {
-        RunState::Planned => "planned",
-        RunState::Running => "running",
-        RunState::Cancelling => "cancelling",
-        RunState::Succeeded => "succeeded",
-        RunState::Failed => "failed",
-        RunState::Cancelled => "cancelled",
-    }
-}
-
-const fn task_state(state: TaskState) -> &'static str {
-    match state {
-        TaskState::Queued => "queued",
-        TaskState::Starting => "starting",
-        TaskState::Running => "running",
-        TaskState::Succeeded => "succeeded",
-        TaskState::Failed => "failed",
-        TaskState::TimedOut => "timed_out",
-        TaskState::Cancelled => "cancelled",
-        TaskState::Skipped => "skipped",
-        TaskState::Refused => "refused",
-        TaskState::Lost => "lost",
-        TaskState::Unknown => "unknown",
-    }
-}
-
 const fn reason_text(reason: TaskReason) -> &'static str {
     match reason {
         TaskReason::Offline => "the host was offline",
@@ -208,7 +180,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use fw_proto::RunId;
-    use fw_proto::api::RunReport;
+    use fw_proto::api::{RunReport, RunState};
     use uuid::Uuid;
 
     use super::*;

@@ -82,8 +82,13 @@ pub enum Error {
     #[error(transparent)]
     Connect(#[from] connect::Error),
     /// The server refuses.
-    #[error("the server refuses this host: {0}")]
-    Denied(String),
+    #[error("the server refuses this host: {message}")]
+    Denied {
+        /// For programs.
+        reason: frame::DeniedReason,
+        /// For people: what to do.
+        message: String,
+    },
     /// The server has no time for this host now; later it may.
     #[error("the server is busy: try again in {retry_after}")]
     Busy {

@@ -176,6 +176,19 @@ pub enum RunState {
 }
 
 impl RunState {
+    /// The word that the API writes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Running => "running",
+            Self::Cancelling => "cancelling",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
     /// Whether it will change no more.
     #[must_use]
     pub const fn is_final(self) -> bool {
@@ -304,6 +317,24 @@ pub enum TaskState {
 }
 
 impl TaskState {
+    /// The word that the API writes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::Skipped => "skipped",
+            Self::Refused => "refused",
+            Self::Lost => "lost",
+            Self::Unknown => "unknown",
+        }
+    }
+
     /// Whether it will change no more.
     #[must_use]
     pub const fn is_final(self) -> bool {
@@ -376,4 +407,19 @@ pub struct LogEvent {
     /// So many bytes were not kept here; 0 where there is no gap.
     #[serde(default)]
     pub gap: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_called_what_the_api_writes() {
+        for state in [RunState::Planned, RunState::Cancelling, RunState::Succeeded] {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+        for state in [TaskState::Queued, TaskState::TimedOut, TaskState::Unknown] {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+    }
 }

@@ -228,19 +228,8 @@ pub(super) async fn cancel(
         return Ok(StatusCode::ACCEPTED);
     }
     let run = read(&app, id).await?;
-    let detail = format!("it is {} since {}", word(run.summary.state), ended_at(&run));
+    let detail = format!("it is {} since {}", run.summary.state.as_str(), ended_at(&run));
     Err(Problem::new(Code::Conflict, format!("run {id} has ended")).detail(detail).into())
-}
-
-const fn word(state: RunState) -> &'static str {
-    match state {
-        RunState::Planned => "planned",
-        RunState::Running => "running",
-        RunState::Cancelling => "cancelling",
-        RunState::Succeeded => "succeeded",
-        RunState::Failed => "failed",
-        RunState::Cancelled => "cancelled",
-    }
 }
 
 fn ended_at(run: &api::Run) -> String {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use fw_core::hub::Effect;
-use fw_proto::api::{self, EnvValue};
+use fw_proto::api::EnvValue;
 use fw_proto::frame::{FromServer, Spec, Start};
 use fw_proto::{HostId, RunId, TaskKey, Timestamp};
 use tracing::{info, warn};
@@ -56,7 +56,7 @@ impl Shell {
                 }
                 Effect::Settle { host, key } => outgoing.settled.entry(host).or_default().push(key),
                 Effect::Late { host, report } => self.late.note(host, report),
-                Effect::Ended { run, state } => info!(run.id = %run, "run {}", in_words(state)),
+                Effect::Ended { run, state } => info!(run.id = %run, "run {}", state.as_str()),
             }
         }
         self.send(outgoing);
@@ -143,14 +143,4 @@ fn batches(starts: Vec<Start>) -> Vec<Vec<Start>> {
         }
     }
     batches
-}
-
-/// How a run ended, for a log.
-const fn in_words(state: api::RunState) -> &'static str {
-    match state {
-        api::RunState::Succeeded => "succeeded",
-        api::RunState::Failed => "failed",
-        api::RunState::Cancelled => "cancelled",
-        api::RunState::Planned | api::RunState::Running | api::RunState::Cancelling => "goes on",
-    }
 }

@@ -65,7 +65,7 @@ impl Owner {
         }
         let wanted = jobs.into_iter().map(|job| (JobSource::Api, job)).collect();
         let set = self.set(wanted).await.map_err(unavailable)?;
-        info!(%by, "{set} jobs set over the API");
+        info!(%by, jobs.set = set, "jobs set over the API");
         Ok(())
     }
 
@@ -175,7 +175,7 @@ impl Owner {
         let known = std::mem::replace(&mut self.unsettled, outcome.is_err());
         match outcome {
             Ok(0) if gone.is_empty() => {}
-            Ok(set) => info!("job files changed: {set} jobs set, {} gone", gone.len()),
+            Ok(set) => info!(jobs.set = set, jobs.gone = gone.len(), "job files changed"),
             Err(_) if known => {}
             Err(error) => {
                 error!(error = %Chain(&error), "jobs cannot be stored; the job files are read again");
