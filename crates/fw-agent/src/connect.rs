@@ -28,6 +28,9 @@ const PATH: &str = "/agent/v1/link";
 /// From the first packet to the end of the handshake.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// A goodbye that takes longer is left unsaid.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// A socket, whatever is in between.
 trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
@@ -175,6 +178,14 @@ impl Sender {
             self.sink.send(Message::Binary(message.into())).await?;
         }
         Ok(())
+    }
+}
+
+impl Sender {
+    /// Says goodbye (RFC 6455 §7), so that the server need not wonder.
+    pub async fn close(mut self) {
+        // The server may have closed first.
+        drop(tokio::time::timeout(GOODBYE, self.sink.close()).await);
     }
 }
 

@@ -60,6 +60,7 @@ pub async fn join(
         name: welcome.name,
     };
     state_dir.set_identity(&identity)?;
+    sender.close().await;
     Ok(identity)
 }
 
