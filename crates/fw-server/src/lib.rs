@@ -80,7 +80,7 @@ pub struct BackupConfig {
 /// Room for the 20,000 hosts that one server is made for, and as many again while they all come back at once.
 const MAX_CONNECTIONS: usize = 40_000;
 
-/// A month of history, as DESIGN.md §6 has it.
+/// A month of history: long enough to compare with the last month's end.
 const KEEP: Span = Span::from_secs(30 * 24 * 60 * 60);
 
 /// 20 GB of it.

@@ -27,6 +27,32 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gone;
 
+/// Why a stream ends before its end.
+pub(crate) enum Ended {
+    /// Nobody listens any more.
+    Gone,
+    /// What it shows cannot be read.
+    Failed(Failure),
+}
+
+impl From<Gone> for Ended {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<fw_store::Error> for Ended {
+    fn from(error: fw_store::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
 /// Where a stream's task puts its events.
 #[derive(Debug)]
 pub(crate) struct Out(mpsc::Sender<Event>);

@@ -49,7 +49,7 @@ pub(crate) struct VerifyArgs {
 pub(crate) struct RestoreArgs {
     /// The backup.
     pub(crate) file: PathBuf,
-    /// The data directory; what it holds is moved aside.
+    /// The data directory; what the backup replaces in it is moved aside.
     #[arg(long, value_name = "DIR", default_value = "./fleetwright-data")]
     pub(crate) data_dir: PathBuf,
     #[command(flatten)]

@@ -41,8 +41,10 @@ impl Agent {
             Event::Down(why, pause) => {
                 if self.link.take().is_some() {
                     warn!("link to the server is down: {why}");
+                } else if self.status.last_error.as_ref() == Some(&why) {
+                    debug!("still no link to the server: {why}");
                 } else {
-                    debug!("no link to the server: {why}");
+                    warn!("no link to the server: {why}");
                 }
                 self.status.down(why);
                 self.write_status();

@@ -26,7 +26,7 @@ use crate::auth::Caller;
 use crate::extract::{Path, Query};
 use crate::fleet;
 use crate::problem::{Chain, Failure, Result};
-use crate::sse::{self, Gone, LastEventId, Out};
+use crate::sse::{self, Ended, LastEventId, Out};
 use crate::state::App;
 
 /// Places of chunks read at a time. The chunks themselves are read one by one, so that a client costs little.
@@ -135,29 +135,6 @@ impl Place {
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}", self.chunk, self.records)
-    }
-}
-
-enum Ended {
-    Gone,
-    Failed(Failure),
-}
-
-impl From<Gone> for Ended {
-    fn from(_: Gone) -> Self {
-        Self::Gone
-    }
-}
-
-impl From<Failure> for Ended {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
-}
-
-impl From<fw_store::Error> for Ended {
-    fn from(error: fw_store::Error) -> Self {
-        Self::Failed(error.into())
     }
 }
 

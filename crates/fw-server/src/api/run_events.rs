@@ -19,7 +19,7 @@ use crate::auth::Caller;
 use crate::extract::Path;
 use crate::live::RunChange;
 use crate::problem::{Failure, Result};
-use crate::sse::{self, Gone, LastEventId, Out};
+use crate::sse::{self, Ended, Gone, LastEventId, Out};
 use crate::state::App;
 
 /// Changes are hints: this often the present state is looked at without one.
@@ -58,23 +58,6 @@ fn parse(id: RunId, text: &str) -> Result<u64> {
             "Last-Event-ID: give an id of this stream, {id}/NUMBER, or leave it out"
         ))
     })
-}
-
-enum Ended {
-    Gone,
-    Failed(Failure),
-}
-
-impl From<Gone> for Ended {
-    fn from(_: Gone) -> Self {
-        Self::Gone
-    }
-}
-
-impl From<Failure> for Ended {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
 }
 
 struct Follower {

@@ -24,7 +24,8 @@ const BATCH: usize = 4096;
 /// The time of day may be set at any time: look at it at least so often.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A clock that is set ahead by more makes nobody silent for that long (DESIGN: counts as downtime).
+/// A clock that is set ahead by more makes nobody silent for that long:
+/// like the time for which a server was down.
 const JUMP: Span = Span::from_secs(5 * 60);
 
 /// After a commit that did not succeed, the store is read anew after this pause.
