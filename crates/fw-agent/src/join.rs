@@ -1,9 +1,8 @@
 //! Enrolment: makes the host's key and registers it with a join string.
 
 use fw_core::link::agent::{Link, Output};
-use fw_core::tasks::Table;
 use fw_proto::frame::{self, Decoded, DeniedReason, FromServer, Welcome};
-use fw_proto::{Epoch, HostName, Join, Span};
+use fw_proto::{HostName, Join, Span};
 use fw_rt::Clock;
 use fw_rt::noise::Keypair;
 
@@ -37,11 +36,7 @@ pub async fn join(
     };
     let connection =
         connect::connect(&join.url, &join.server_key, &key, options.proxy.as_deref()).await?;
-    let hello = agent::hello(
-        &state_dir,
-        &Table::new(1, Epoch(0)),
-        policy::load(options.policy.as_deref()).policy.mode,
-    );
+    let hello = agent::hello(&state_dir, policy::load(options.policy.as_deref()).policy.mode);
     let asked = Some((join.secret.clone(), name.to_string()));
     let (mut link, greeting) = Link::open(hello, asked, clock.now());
     let (mut sender, mut receiver) = connection.split();

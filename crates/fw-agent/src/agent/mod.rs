@@ -1,6 +1,6 @@
-//! The agent: one task that owns the table of tasks, the journal, the spool and the link.
+//! The agent: one task that owns what the host decides, the journal, the spool and the connection.
 //!
-//! It turns what happens into calls of the pure [`Table`] and [`Link`] and does what they say.
+//! It turns what happens into calls of the pure [`fw_core::agent::Agent`] and does what that says.
 //! Supervisors outlive it; after a crash it reads journal and spool and goes on. What may wait
 //! for a disk is done beside it, so that the server's pings are answered whatever the disk does.
 
@@ -13,10 +13,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fw_core::link::agent::Link;
-use fw_core::tasks::{Effect, Found, Table};
+use fw_core::agent::{self as core, Effect, Now};
+use fw_core::tasks::Found;
 use fw_proto::frame::{self, Refusal, RefusalReason, Spec};
-use fw_proto::{PublicKey, Span, TaskKey, Timestamp};
+use fw_proto::{Span, TaskKey, Timestamp};
 use fw_rt::{Clock, Tasks};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -34,7 +34,7 @@ use crate::supervise::os::{self, Who};
 
 pub(crate) use link::hello;
 use perform::{Begun, Job, Written, done};
-use ship::Look;
+use ship::Seen;
 
 /// How often supervisors are looked at, beside the bell they ring.
 const LOOK: Duration = Duration::from_secs(1);
@@ -129,7 +129,7 @@ struct Agent {
     clock: Clock,
     state_dir: StateDir,
     identity: Identity,
-    table: Table,
+    core: core::Agent,
     spool: Arc<Spool>,
     /// Away while it is written.
     journal: Option<Journal>,
@@ -143,31 +143,17 @@ struct Agent {
     /// May be started: their ids are on the disk.
     starts: Vec<(TaskKey, Spec)>,
     starting: Job<Begun>,
-    link: Option<(Link, mpsc::Sender<Vec<u8>>)>,
-    /// Counts links: what was begun for one is not sent on the next.
-    links: u64,
-    /// Changed between greeting and welcome, hence in neither.
-    untold: BTreeSet<TaskKey>,
+    /// Where frames for the server go, while there is a connection.
+    outbox: Option<mpsc::Sender<Vec<u8>>>,
     /// How long a server that refuses wants to be left alone.
     pause: Duration,
     readers: BTreeMap<TaskKey, Reader>,
-    /// Tasks whose output is to be looked at.
-    due: BTreeSet<TaskKey>,
-    /// The one of them that was looked at last.
-    served: Option<TaskKey>,
-    shipping: Job<Look>,
-    /// How often in a row a task's output could not be read.
-    troubles: BTreeMap<TaskKey, u32>,
+    shipping: Job<Seen>,
     /// Tasks whose state could not be read, which was said.
     unseen: BTreeSet<TaskKey>,
     /// Settled tasks whose spool could not be removed.
     leftovers: BTreeSet<TaskKey>,
-    /// Tasks to be ended whose supervisor has not been told yet.
-    kills: BTreeSet<TaskKey>,
     own_user: String,
-    /// The key that this link's server was asked to record.
-    rekeying: Option<PublicKey>,
-    facts: String,
     status: Status,
     redial: watch::Sender<Redial>,
 }
@@ -183,7 +169,7 @@ impl Agent {
             Some(binary) => spool.with_supervisor(binary),
             None => spool,
         };
-        let table = Table::new(options.max_tasks, journal.epoch());
+        let core = core::Agent::new(options.max_tasks, options.spool_bytes, journal.epoch());
         let redial = Redial { keys: identity.server_keys.clone(), dropped: 0 };
         let status = Status::new(&identity, now);
         let mut agent = Self {
@@ -191,7 +177,7 @@ impl Agent {
             clock,
             state_dir,
             identity,
-            table,
+            core,
             spool: Arc::new(spool),
             journal: Some(journal),
             records: Vec::new(),
@@ -200,21 +186,13 @@ impl Agent {
             writing: None,
             starts: Vec::new(),
             starting: None,
-            link: None,
-            links: 0,
-            untold: BTreeSet::new(),
+            outbox: None,
             pause: Duration::ZERO,
             readers: BTreeMap::new(),
-            due: BTreeSet::new(),
-            served: None,
             shipping: None,
-            troubles: BTreeMap::new(),
             unseen: BTreeSet::new(),
             leftovers: BTreeSet::new(),
-            kills: BTreeSet::new(),
             own_user: own_user(),
-            rekeying: None,
-            facts: String::new(),
             status,
             redial: watch::Sender::new(redial),
         };
@@ -228,7 +206,7 @@ impl Agent {
         let mut keep = BTreeSet::new();
         for (key, memory) in self.journal.iter().flat_map(Journal::tasks) {
             if memory.settled {
-                self.table.remember(key, memory.not_after);
+                self.core.remember(key, memory.not_after);
                 continue;
             }
             let same_boot = is_same_boot(&memory.boot_id, &boot);
@@ -244,9 +222,7 @@ impl Agent {
             if matches!(found, Found::Dead(_)) {
                 self.spool.end_rest(key);
             }
-            // What was never started is not kept: the server asks again, and then it may start.
-            if self.table.recover(key, memory.not_after, found, same_boot) != [Effect::Forget(key)]
-            {
+            if self.core.recover(key, memory.not_after, found, same_boot) {
                 keep.insert(key);
             }
         }
@@ -283,7 +259,7 @@ impl Agent {
                 _ = report.tick() => self.write_status(),
                 written = done(&mut self.writing) => self.written(written),
                 begun = done(&mut self.starting) => self.begun(begun),
-                look = done(&mut self.shipping) => self.shipped(look),
+                seen = done(&mut self.shipping) => self.shipped(seen),
             }
             self.write_ahead();
             self.start_due();
@@ -297,32 +273,27 @@ impl Agent {
     /// Supervisors have news of these.
     fn rung(&mut self, keys: &BTreeSet<TaskKey>) {
         self.look_at(keys);
-        if self.link.is_some() {
-            self.due.extend(keys);
-        }
+        self.core.has_output(keys.iter().copied());
     }
 
     fn look(&mut self) {
-        let now = self.clock.now();
-        let keys: BTreeSet<_> = self.table.supervised().collect();
+        let keys: BTreeSet<_> = self.core.supervised().collect();
         self.look_at(&keys);
-        self.look_for_output();
-        self.kill();
         self.spool.reap();
         self.catch_up();
         self.rekey();
-        let effects = self.table.expire(now);
+        let effects = self.core.tick(self.now());
         self.perform(effects);
-        let Some((link, _)) = &mut self.link else { return };
-        for output in link.tick(now) {
-            self.output(output, now);
-        }
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: self.clock.now(), steady: self.clock.steady() }
     }
 
     /// Looks whether tasks have started or ended.
     fn look_at(&mut self, keys: &BTreeSet<TaskKey>) {
-        let now = self.clock.now();
-        let supervised: BTreeSet<_> = self.table.supervised().collect();
+        let now = self.now();
+        let supervised: BTreeSet<_> = self.core.supervised().collect();
         let mut effects = Vec::new();
         for key in keys.intersection(&supervised).copied() {
             match self.spool.state(key) {
@@ -339,28 +310,26 @@ impl Agent {
         self.perform(effects);
     }
 
-    fn seen(&mut self, key: TaskKey, found: spool::Found, now: Timestamp) -> Vec<Effect> {
+    fn seen(&mut self, key: TaskKey, found: spool::Found, now: Now) -> Vec<Effect> {
         match found {
-            spool::Found::Running { started_at } => {
-                self.table.started(key, started_at).into_iter().collect()
-            }
-            spool::Found::Ended(ended) => self.table.ended(key, ended, now),
-            spool::Found::Refused(refusal) => self.table.refused(key, refusal, now),
+            spool::Found::Running { started_at } => self.core.started(key, started_at),
+            spool::Found::Ended(ended) => self.core.ended(key, ended, now),
+            spool::Found::Refused(refusal) => self.core.refused(key, refusal, now),
             spool::Found::Dead { started_at } => {
                 self.spool.end_rest(key);
-                self.table.died(key, started_at, now)
+                self.core.died(key, started_at, now)
             }
             spool::Found::NotStarted => {
                 let message = "its supervisor ended before it started the command".to_owned();
                 let refusal = Refusal { reason: RefusalReason::Spawn, message };
-                self.table.refused(key, refusal, now)
+                self.core.refused(key, refusal, now)
             }
             spool::Found::Missing | spool::Found::Starting => Vec::new(),
         }
     }
 
     fn write_status(&mut self) {
-        let (running, queued) = self.table.load();
+        let (running, queued) = self.core.load();
         self.status.running = running;
         self.status.queued = queued;
         self.status.policy = policy::load(self.options.policy.as_deref()).describe();

@@ -1,4 +1,4 @@
-//! Does what the table of tasks says: journal first, then supervisors, then words to the server.
+//! Does what is decided: journal first, then supervisors, then words to the server.
 //!
 //! A disk may take seconds. So the journal is written and supervisors are started off the
 //! agent's own thread, one job of each kind at a time; what comes up meanwhile is the next job's,
@@ -7,11 +7,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use fw_core::tasks::Effect;
+use fw_core::agent::Effect;
 use fw_proto::TaskKey;
 use fw_proto::frame::{Refusal, RefusalReason, Spec};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{Agent, chain};
 use crate::identity::boot_id;
@@ -49,28 +49,30 @@ pub(super) struct Written {
 pub(super) type Begun = Vec<(TaskKey, Result<(), Refusal>)>;
 
 impl Agent {
-    /// Does what the table says, or notes it for the next job.
-    pub(super) fn perform(&mut self, effects: Vec<Effect>) {
-        let mut reports = Vec::new();
+    /// Does what was decided, or notes it for the next job.
+    pub(super) fn perform(&mut self, effects: impl IntoIterator<Item = Effect>) {
         for effect in effects {
             match effect {
+                Effect::Send(frame) => self.send(&frame),
                 Effect::Journal { key, not_after } => {
                     self.records.push(Record::Accepted { key, not_after, boot_id: boot_id() });
                 }
                 Effect::Epoch(epoch) => self.records.push(Record::Epoch(epoch)),
                 Effect::Forget(key) => self.records.push(Record::Settled { key }),
                 Effect::Spawn { key, spec } => self.starts.push((key, *spec)),
-                Effect::Kill(key) => {
-                    self.kills.insert(key);
-                    self.kill();
+                Effect::Kill(key) => self.kill(key),
+                Effect::Trim(ack) => {
+                    if let Err(error) = self.spool.trim(ack.key, ack.durable) {
+                        debug!(task.key = %ack.key, "spool was not trimmed: {error}");
+                    }
                 }
-                Effect::Report(report) => reports.push(report),
-                Effect::Ship(key) => {
-                    self.due.insert(key);
-                }
+                Effect::Welcomed(welcome) => self.welcomed(&welcome),
+                Effect::Denied { denied, pause } => self.denied(&denied, pause),
+                Effect::Pin(keys) => self.pin(keys),
+                Effect::Rekeyed(key) => self.rekeyed(key),
+                Effect::Close => self.drop_link(),
             }
         }
-        self.tell(reports);
     }
 
     /// Begins to write what waits for the journal. Nothing starts, and nothing is forgotten,
@@ -96,7 +98,7 @@ impl Agent {
         let effects = match result {
             Ok(()) => {
                 self.unwritable = false;
-                records.into_iter().filter_map(|record| self.remembered(&record)).collect()
+                records.into_iter().flat_map(|record| self.remembered(&record)).collect()
             }
             Err(error) => self.unwritten(records, &error),
         };
@@ -104,14 +106,14 @@ impl Agent {
     }
 
     /// A record is on the disk.
-    fn remembered(&mut self, record: &Record) -> Option<Effect> {
+    fn remembered(&mut self, record: &Record) -> Vec<Effect> {
         match record {
-            Record::Accepted { key, .. } => self.table.journaled(*key),
+            Record::Accepted { key, .. } => self.core.journaled(*key),
             Record::Settled { key } => {
                 self.forget(*key);
-                None
+                Vec::new()
             }
-            Record::Epoch(_) | Record::Began(_) => None,
+            Record::Epoch(_) | Record::Began(_) => Vec::new(),
         }
     }
 
@@ -123,12 +125,12 @@ impl Agent {
             warn!("journal cannot be written, so tasks are refused: {why}");
         }
         let refusal = Refusal { reason: RefusalReason::Disk, message: why };
-        let now = self.clock.now();
+        let now = self.now();
         let mut effects = Vec::new();
         for record in records {
             match record {
                 Record::Accepted { key, .. } => {
-                    effects.extend(self.table.refused(key, refusal.clone(), now));
+                    effects.extend(self.core.refused(key, refusal.clone(), now));
                 }
                 Record::Settled { .. } | Record::Epoch(_) => self.owed.push(record),
                 Record::Began(_) => {}
@@ -139,9 +141,6 @@ impl Agent {
 
     fn forget(&mut self, key: TaskKey) {
         self.readers.remove(&key);
-        self.kills.remove(&key);
-        self.due.remove(&key);
-        self.troubles.remove(&key);
         self.unseen.remove(&key);
         if let Err(error) = self.spool.remove(key)
             && self.leftovers.insert(key)
@@ -173,19 +172,20 @@ impl Agent {
 
     /// Starts were made or refused.
     pub(super) fn begun(&mut self, begun: Begun) {
-        let now = self.clock.now();
+        let now = self.now();
         let mut effects = Vec::new();
         for (key, result) in begun {
             if let Err(refusal) = result {
-                effects.extend(self.table.refused(key, refusal, now));
+                effects.extend(self.core.refused(key, refusal, now));
             }
         }
         self.perform(effects);
     }
 
-    pub(super) fn kill(&mut self) {
-        let spool = &self.spool;
-        self.kills.retain(|key| !spool.cancel(*key).unwrap_or(false));
+    fn kill(&mut self, key: TaskKey) {
+        if self.spool.cancel(key).unwrap_or(false) {
+            self.core.told_to_end(key);
+        }
     }
 
     /// Waits for the jobs that write to the disk, so that whoever comes next finds it at rest.

@@ -5,7 +5,7 @@ use fw_proto::frame::{
     Welcome,
 };
 use fw_proto::record::{Body, Offsets, Record as Output, Stream};
-use fw_proto::{Epoch, HostId, Incarnation, NodeId, RunId};
+use fw_proto::{Epoch, HostId, Incarnation, NodeId, PublicKey, RunId};
 use uuid::Uuid;
 
 use super::*;
@@ -163,8 +163,8 @@ impl Bench {
                     let written = done(&mut agent.writing).await;
                     agent.written(written);
                 } else if agent.shipping.is_some() {
-                    let look = done(&mut agent.shipping).await;
-                    agent.shipped(look);
+                    let seen = done(&mut agent.shipping).await;
+                    agent.shipped(seen);
                 } else {
                     break;
                 }
@@ -252,7 +252,7 @@ async fn a_task_without_its_supervisor_is_unknown_after_its_output() {
     bench.settle().await;
     let why = "its supervisor was killed, or the machine went down";
     assert_eq!(bench.told(), [Told::Chunk(key(1), 0, 10), unknown(key(1), why)]);
-    assert_eq!(bench.agent().table.load(), (0, 0));
+    assert_eq!(bench.agent().core.load(), (0, 0));
 }
 
 #[tokio::test]
@@ -329,7 +329,7 @@ async fn output_leaves_room_for_reports_and_pongs() {
     bench.say(&FromServer::Query(asked));
     bench.frames = 0;
     let told = bench.told();
-    assert!(bench.agent().link.is_some(), "the link holds");
+    assert!(bench.agent().outbox.is_some(), "the link holds");
     assert!(told.contains(&Told::Pong(7)));
     let answers = told.iter().filter(|told| matches!(told, Told::Report(_, Reported::NotKnown)));
     assert_eq!(answers.count(), 1000);
@@ -378,18 +378,6 @@ async fn pings_are_answered_while_the_disk_is_slow() {
     bench.agent().journal = Some(journal);
     bench.settle().await;
     assert_eq!(bench.agent().journal.as_ref().unwrap().epoch(), Epoch(9));
-}
-
-#[tokio::test]
-async fn what_changes_between_greeting_and_welcome_is_told() {
-    let mut bench = Bench::new();
-    bench.link();
-    bench.greet();
-    let report = Report { key: key(1), state: Reported::NotKnown };
-    bench.agent().tell(vec![report]);
-    assert_eq!(bench.told(), []);
-    bench.welcome();
-    assert_eq!(bench.told(), [Told::Report(key(1), Reported::NotKnown)]);
 }
 
 #[tokio::test]

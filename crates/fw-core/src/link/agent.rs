@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use fw_proto::frame::{Ack, Denied, FromAgent, FromServer, Hello, JoinRequest, Start, Welcome};
 use fw_proto::record::Offsets;
-use fw_proto::{PublicKey, TaskKey, Timestamp};
+use fw_proto::{PublicKey, Span, TaskKey, Timestamp};
 
 use super::{GREETING, MISSED, WINDOW};
 
@@ -18,7 +18,8 @@ use super::{GREETING, MISSED, WINDOW};
 pub struct Link {
     opened_at: Timestamp,
     heard_at: Timestamp,
-    welcome: Option<Welcome>,
+    /// How often the server pings; once the host is in.
+    ping_every: Option<Span>,
     cursors: BTreeMap<TaskKey, Cursor>,
     in_flight: u64,
     closed: bool,
@@ -76,7 +77,7 @@ impl Link {
         let link = Self {
             opened_at: now,
             heard_at: now,
-            welcome: None,
+            ping_every: None,
             cursors: BTreeMap::new(),
             in_flight: 0,
             closed: false,
@@ -92,17 +93,17 @@ impl Link {
                 self.closed = true;
                 vec![Output::Denied(denied), Output::Close]
             }
-            FromServer::Welcome(welcome) if self.welcome.is_none() => {
+            FromServer::Welcome(welcome) if self.ping_every.is_none() => {
                 for ack in &welcome.resume {
                     let cursor =
                         Cursor { sent: ack.durable, durable: ack.durable, ..Cursor::default() };
                     self.cursors.insert(ack.key, cursor);
                 }
-                self.welcome = Some(welcome.clone());
+                self.ping_every = Some(welcome.ping_every);
                 vec![Output::Welcomed(welcome)]
             }
             FromServer::Ping(number) => vec![Output::Send(FromAgent::Pong(number))],
-            _ if self.welcome.is_none() || self.closed => self.close(),
+            _ if self.ping_every.is_none() || self.closed => self.close(),
             FromServer::Welcome(_) => self.close(),
             FromServer::Start(starts) => vec![Output::Start(starts)],
             FromServer::Cancel(keys) => vec![Output::Cancel(keys)],
@@ -120,9 +121,9 @@ impl Link {
     /// Time has passed.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Output> {
         let silent = now.since(self.heard_at).as_millis();
-        let dead = match &self.welcome {
+        let dead = match self.ping_every {
             None => now.since(self.opened_at) > GREETING,
-            Some(welcome) => silent > welcome.ping_every.as_millis() * MISSED,
+            Some(every) => silent > every.as_millis().saturating_mul(MISSED),
         };
         if dead && !self.closed { self.close() } else { Vec::new() }
     }
@@ -130,7 +131,7 @@ impl Link {
     /// Whether the host is in.
     #[must_use]
     pub const fn is_live(&self) -> bool {
-        self.welcome.is_some() && !self.closed
+        self.ping_every.is_some() && !self.closed
     }
 
     /// From where a task's output is to be sent; `None` while the window is full or the host is not in.
