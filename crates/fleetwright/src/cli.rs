@@ -4,6 +4,7 @@ mod agent;
 mod ask;
 mod backup;
 mod begin;
+mod bench;
 mod completions;
 mod config;
 mod context;
@@ -101,6 +102,9 @@ enum Command {
     /// Join a fleet and run commands for it.
     #[command(subcommand)]
     Agent(agent::Verb),
+    /// Measure how fast it is here.
+    #[command(subcommand)]
+    Bench(bench::Verb),
     /// Name the servers you talk to.
     #[command(subcommand)]
     Context(context::Verb),
@@ -190,6 +194,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Code> {
         }
         Command::Backup(backup::Verb::Verify(args)) => backup::verify(&args),
         Command::Backup(backup::Verb::Restore(args)) => backup::restore(&args),
+        Command::Bench(verb) => bench::run(verb, &connection),
         Command::Context(verb) => context::run(verb, &connection),
         Command::Config(verb) => config::run(&verb),
         Command::Explain(args) => explain::run(&args),

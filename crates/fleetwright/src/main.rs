@@ -1,5 +1,6 @@
 //! `fleetwright`: the one binary.
 
+mod bench;
 mod cli;
 mod client;
 mod config;

@@ -5,7 +5,7 @@
 //! it is checked as usual, because a proxy that fakes it should be noticed.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,9 +14,10 @@ use futures_util::{SinkExt as _, Stream, StreamExt as _};
 use fw_core::link::prologue;
 use fw_proto::PublicKey;
 use fw_proto::frame::MAX_FRAME;
+use fw_rt::Backoff;
 use fw_rt::noise::{self, Initiator, Keypair, MAX_MESSAGE, Session};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -30,6 +31,15 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A goodbye that takes longer is left unsaid.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Longest pause between tries to link: all of a fleet is back half a minute after its server.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// The pauses between tries to link; to begin anew after a link that lasted longer than the longest.
+#[must_use]
+pub const fn pauses() -> Backoff {
+    Backoff::new(Duration::from_millis(250), LONGEST_PAUSE)
+}
 
 /// A socket, whatever is in between.
 trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -92,6 +102,15 @@ impl From<tungstenite::Error> for Error {
     }
 }
 
+/// Which way to the server.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Route<'a> {
+    /// Through this proxy: `http://HOST:PORT`.
+    pub proxy: Option<&'a str>,
+    /// From this address of this machine; from whichever the system chooses when `None`.
+    pub source: Option<IpAddr>,
+}
+
 /// Opens a link to a server that holds one of its keys.
 ///
 /// # Errors
@@ -100,9 +119,9 @@ pub async fn connect(
     server: &str,
     server_key: &PublicKey,
     own: &Keypair,
-    proxy: Option<&str>,
+    route: &Route<'_>,
 ) -> Result<Connection, Error> {
-    tokio::time::timeout(DEADLINE, dial(server, server_key, own, proxy))
+    tokio::time::timeout(DEADLINE, dial(server, server_key, own, route))
         .await
         .map_err(|_| Error::Deadline)?
 }
@@ -111,10 +130,10 @@ async fn dial(
     server: &str,
     server_key: &PublicKey,
     own: &Keypair,
-    proxy: Option<&str>,
+    route: &Route<'_>,
 ) -> Result<Connection, Error> {
     let target = Target::parse(server)?;
-    let stream = target.reach(proxy).await?;
+    let stream = target.reach(route).await?;
     let wire: Box<dyn Wire> =
         if target.tls { Box::new(secure(&target.host, stream).await?) } else { Box::new(stream) };
     let mut config = WebSocketConfig::default()
@@ -241,22 +260,40 @@ impl Target {
         format!("{}:{}", self.host, self.port)
     }
 
-    async fn reach(&self, proxy: Option<&str>) -> Result<TcpStream, Error> {
-        match proxy {
-            None => tcp(&self.authority()).await,
+    async fn reach(&self, route: &Route<'_>) -> Result<TcpStream, Error> {
+        match route.proxy {
+            None => tcp(&self.authority(), route.source).await,
             Some(proxy) => {
                 let via = Self::parse(proxy)?.authority();
-                tunnel(tcp(&via).await?, &via, &self.authority()).await
+                tunnel(tcp(&via, route.source).await?, &via, &self.authority()).await
             }
         }
     }
 }
 
-async fn tcp(to: &str) -> Result<TcpStream, Error> {
+async fn tcp(to: &str, source: Option<IpAddr>) -> Result<TcpStream, Error> {
     let failed = |source| Error::Connect { to: to.to_owned(), source };
-    let stream = TcpStream::connect(to).await.map_err(failed)?;
+    let stream = match source {
+        None => TcpStream::connect(to).await,
+        Some(source) => connect_from(source, to).await,
+    };
+    let stream = stream.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
     Ok(stream)
+}
+
+async fn connect_from(source: IpAddr, to: &str) -> io::Result<TcpStream> {
+    let mut unreachable = io::Error::other("it has no address of this kind");
+    let targets = tokio::net::lookup_host(to).await?;
+    for target in targets.filter(|target| target.is_ipv4() == source.is_ipv4()) {
+        let socket = if source.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.bind(SocketAddr::new(source, 0))?;
+        match socket.connect(target).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => unreachable = error,
+        }
+    }
+    Err(unreachable)
 }
 
 /// Asks a proxy for a tunnel (RFC 9110 §9.3.6).

@@ -4,13 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use fw_proto::PublicKey;
-use fw_rt::Backoff;
 use fw_rt::noise::Keypair;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
 
 use crate::agent::chain;
-use crate::connect::{self, Connection};
+use crate::connect::{self, Connection, Route};
 use crate::facts::{self, Sources};
 use crate::identity::StateDir;
 
@@ -19,9 +18,6 @@ pub(crate) const OUTBOX: usize = 256;
 
 /// How often facts are gathered.
 const FACTS_EVERY: Duration = Duration::from_secs(600);
-
-/// Longest pause between tries to link: all of a fleet is back half a minute after its server.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// What comes to the agent from outside.
 pub(crate) enum Event {
@@ -60,7 +56,7 @@ pub(crate) struct Dialer {
 impl Dialer {
     /// Dials, serves, waits, and begins anew, until the agent is gone.
     pub(crate) async fn run(mut self, events: mpsc::Sender<Event>) {
-        let mut backoff = Backoff::new(Duration::from_millis(250), LONGEST_PAUSE);
+        let mut backoff = connect::pauses();
         let mut tries = 0;
         loop {
             let (why, lasted) = match self.connect(tries).await {
@@ -80,7 +76,7 @@ impl Dialer {
             }
             // By then the agent has read what the server said last.
             let Ok(least) = least.await else { return };
-            if lasted > LONGEST_PAUSE {
+            if lasted > connect::LONGEST_PAUSE {
                 backoff.reset();
             }
             // On top of it, so that hosts that were sent away together do not come back so.
@@ -92,7 +88,8 @@ impl Dialer {
         let keys = self.redial.borrow_and_update().keys.clone();
         let key = keys.get(tries % keys.len().max(1)).ok_or(connect::Error::Closed)?;
         let own = self.own_key().ok_or(connect::Error::Closed)?;
-        connect::connect(&self.server, key, &own, self.proxy.as_deref()).await
+        let route = Route { proxy: self.proxy.as_deref(), source: None };
+        connect::connect(&self.server, key, &own, &route).await
     }
 
     fn own_key(&self) -> Option<Keypair> {

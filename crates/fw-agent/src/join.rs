@@ -7,8 +7,9 @@ use fw_rt::Clock;
 use fw_rt::noise::Keypair;
 
 use crate::agent::{self, Error, Options};
+use crate::connect::{self, Route};
 use crate::identity::{Identity, StateDir};
-use crate::{connect, policy};
+use crate::policy;
 
 /// When a server that is busy does not say until when.
 const BUSY: Span = Span::from_secs(5);
@@ -34,8 +35,8 @@ pub async fn join(
             key
         }
     };
-    let connection =
-        connect::connect(&join.url, &join.server_key, &key, options.proxy.as_deref()).await?;
+    let route = Route { proxy: options.proxy.as_deref(), source: None };
+    let connection = connect::connect(&join.url, &join.server_key, &key, &route).await?;
     let hello = agent::hello(&state_dir, policy::load(options.policy.as_deref()).policy.mode);
     let asked = Some((join.secret.clone(), name.to_string()));
     let (mut link, greeting) = Link::open(hello, asked, clock.now());

@@ -21,6 +21,9 @@ use tracing::warn;
 use crate::supervise::files::{self, Kept, Segment, Started, Status};
 use crate::supervise::{self, contain, os};
 
+/// How output is compressed: zstd's fastest level, for log text still shrinks to about a tenth.
+pub const LEVEL: i32 = 1;
+
 /// The tasks' directories of one agent.
 #[derive(Debug)]
 pub struct Spool {

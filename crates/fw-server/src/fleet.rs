@@ -1,6 +1,7 @@
 //! Hosts as the store has them, and what others see in them: the selector, a plan, the API.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use fw_core::host::Host;
 use fw_core::plan::Chosen;
@@ -26,7 +27,7 @@ pub fn selector(text: &str) -> Result<Selector> {
 
 /// The hosts that a run on this selector is for, sorted by name. Those that may not link are never chosen.
 #[must_use]
-pub fn choose(rows: &[HostRow], selector: &Selector) -> Vec<Chosen> {
+pub fn choose(rows: &[Arc<HostRow>], selector: &Selector) -> Vec<Chosen> {
     let mut chosen: Vec<_> = rows
         .iter()
         .filter(|row| row.standing == Standing::Active && selector.matches(&seen(row)))
@@ -48,7 +49,7 @@ pub fn seen(row: &HostRow) -> Host {
 }
 
 /// The host as the API shows it.
-pub(crate) fn view(row: HostRow, online: &BTreeSet<HostId>) -> api::Host {
+pub(crate) fn view(row: &HostRow, online: &BTreeSet<HostId>) -> api::Host {
     let state = match row.standing {
         Standing::Revoked => HostState::Revoked,
         Standing::Duplicate => HostState::Duplicate,
@@ -67,13 +68,13 @@ pub(crate) fn view(row: HostRow, online: &BTreeSet<HostId>) -> api::Host {
         PolicyMode::Operate => "operate".to_owned(),
     });
     api::Host {
-        name: row.name,
+        name: row.name.clone(),
         id: row.id,
         state,
         offline_since,
-        facts: row.facts,
-        labels: row.labels,
-        agent_version: row.agent_version,
+        facts: row.facts.clone(),
+        labels: row.labels.clone(),
+        agent_version: row.agent_version.clone(),
         last_seen: row.last_seen,
         joined_at: row.joined_at,
         policy,
@@ -81,10 +82,10 @@ pub(crate) fn view(row: HostRow, online: &BTreeSet<HostId>) -> api::Host {
 }
 
 /// Finds a host by its name or id.
-pub(crate) async fn find(app: &App, name_or_id: &str) -> Result<HostRow> {
+pub(crate) fn find(app: &App, name_or_id: &str) -> Result<Arc<HostRow>> {
     let found = match (name_or_id.parse::<HostId>(), name_or_id.parse::<HostName>()) {
-        (Ok(id), _) => app.store.host(id).await?,
-        (Err(_), Ok(name)) => app.store.host_named(&name).await?,
+        (Ok(id), _) => app.store.host(id),
+        (Err(_), Ok(name)) => app.store.host_named(&name),
         (Err(_), Err(_)) => None,
     };
     let shown: String = name_or_id.chars().take(80).collect();

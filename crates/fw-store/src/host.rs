@@ -1,6 +1,7 @@
 //! Hosts: who they are, what the server says of them, and what they say of themselves.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use fw_proto::api::LabelChange;
 use fw_proto::frame::PolicyMode;
@@ -67,42 +68,27 @@ impl Changed {
 
 impl Store {
     /// All hosts, by name.
-    ///
-    /// # Errors
-    /// What the database says.
-    pub async fn hosts(&self) -> Result<Vec<HostRow>, Error> {
-        self.main()
-            .read(|db| {
-                let sql = format!("{SELECT} ORDER BY name");
-                let mut statement = db.prepare_cached(&sql)?;
-                statement.query_and_then([], read_host)?.collect()
-            })
-            .await
+    #[must_use]
+    pub fn hosts(&self) -> Vec<Arc<HostRow>> {
+        self.roster().all()
     }
 
     /// The host with this id.
-    ///
-    /// # Errors
-    /// What the database says.
-    pub async fn host(&self, id: HostId) -> Result<Option<HostRow>, Error> {
-        self.main().read(move |db| one(db, "id", [blob(&id.0)])).await
+    #[must_use]
+    pub fn host(&self, id: HostId) -> Option<Arc<HostRow>> {
+        self.roster().by_id(id)
     }
 
     /// The host with this name.
-    ///
-    /// # Errors
-    /// What the database says.
-    pub async fn host_named(&self, name: &HostName) -> Result<Option<HostRow>, Error> {
-        let name = name.clone();
-        self.main().read(move |db| one(db, "name", [name.as_str()])).await
+    #[must_use]
+    pub fn host_named(&self, name: &HostName) -> Option<Arc<HostRow>> {
+        self.roster().by_name(name)
     }
 
     /// The host with this key.
-    ///
-    /// # Errors
-    /// What the database says.
-    pub async fn host_by_key(&self, key: PublicKey) -> Result<Option<HostRow>, Error> {
-        self.main().read(move |db| one(db, "key", [key.0])).await
+    #[must_use]
+    pub fn host_by_key(&self, key: PublicKey) -> Option<Arc<HostRow>> {
+        self.roster().by_key(key.0)
     }
 
     /// Gives a host another name.
@@ -110,15 +96,15 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn rename_host(&self, id: HostId, name: HostName) -> Result<Changed, Error> {
-        self.main()
-            .write(move |db| {
-                let taken = one(db, "name", [name.as_str()])?.is_some_and(|host| host.id != id);
-                if taken {
-                    return Ok(Changed::Taken);
-                }
-                set(db, "name = ?2", params![blob(&id.0), name.as_str()])
-            })
-            .await
+        let new = name.clone();
+        let write = move |db: &Connection| {
+            let taken = one(db, "name", [name.as_str()])?.is_some_and(|host| host.id != id);
+            if taken {
+                return Ok(Changed::Taken);
+            }
+            set(db, "name = ?2", params![blob(&id.0), name.as_str()])
+        };
+        self.change(id, write, move |row| row.name = new).await
     }
 
     /// Sets labels and takes others off.
@@ -126,15 +112,13 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn label_host(&self, id: HostId, change: LabelChange) -> Result<Changed, Error> {
-        self.main()
-            .write(move |db| {
-                let Some(host) = one(db, "id", [blob(&id.0)])? else { return Ok(Changed::Unknown) };
-                let mut labels = host.labels;
-                labels.retain(|name, _| !change.remove.contains(name));
-                labels.extend(change.set);
-                set(db, "labels = ?2", params![blob(&id.0), row::json(&labels)])
-            })
-            .await
+        let also = change.clone();
+        let write = move |db: &Connection| {
+            let Some(mut host) = one(db, "id", [blob(&id.0)])? else { return Ok(Changed::Unknown) };
+            relabel(&mut host.labels, change);
+            set(db, "labels = ?2", params![blob(&id.0), row::json(&host.labels)])
+        };
+        self.change(id, write, move |row| relabel(&mut row.labels, also)).await
     }
 
     /// Says whether a host may link.
@@ -142,9 +126,9 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn set_standing(&self, id: HostId, standing: Standing) -> Result<Changed, Error> {
-        self.main()
-            .write(move |db| set(db, "standing = ?2", params![blob(&id.0), standing.text()]))
-            .await
+        let write =
+            move |db: &Connection| set(db, "standing = ?2", params![blob(&id.0), standing.text()]);
+        self.change(id, write, move |row| row.standing = standing).await
     }
 
     /// Forgets a host. What it ran and wrote stays.
@@ -152,12 +136,12 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn remove_host(&self, id: HostId) -> Result<Changed, Error> {
-        self.main()
-            .write(move |db| {
-                let mut statement = db.prepare_cached("DELETE FROM hosts WHERE id = ?1")?;
-                Ok(Changed::when(statement.execute([blob(&id.0)])? > 0))
-            })
-            .await
+        let roster = self.roster().clone();
+        let remove = move |db: &Connection| {
+            let mut statement = db.prepare_cached("DELETE FROM hosts WHERE id = ?1")?;
+            Ok(Changed::when(statement.execute([blob(&id.0)])? > 0))
+        };
+        self.main().write_then(remove, move |_| roster.remove(id)).await
     }
 
     /// Gives a host another key.
@@ -165,14 +149,13 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn rekey_host(&self, id: HostId, key: PublicKey) -> Result<Changed, Error> {
-        self.main()
-            .write(move |db| {
-                if one(db, "key", [key.0])?.is_some_and(|host| host.id != id) {
-                    return Ok(Changed::Taken);
-                }
-                set(db, "key = ?2", params![blob(&id.0), key.0])
-            })
-            .await
+        let write = move |db: &Connection| {
+            if one(db, "key", [key.0])?.is_some_and(|host| host.id != id) {
+                return Ok(Changed::Taken);
+            }
+            set(db, "key = ?2", params![blob(&id.0), key.0])
+        };
+        self.change(id, write, move |row| row.key = key).await
     }
 
     /// Records what a host says of itself.
@@ -185,14 +168,13 @@ impl Store {
         facts: serde_json::Map<String, serde_json::Value>,
     ) -> Result<Changed, Error> {
         let body = row::json(&facts);
-        self.main()
-            .write(move |db| {
-                let sql = "INSERT INTO facts (host, body) SELECT id, ?2 FROM hosts WHERE id = ?1
-                           ON CONFLICT (host) DO UPDATE SET body = excluded.body";
-                let rows = db.prepare_cached(sql)?.execute(params![blob(&id.0), body])?;
-                Ok(Changed::when(rows > 0))
-            })
-            .await
+        let write = move |db: &Connection| {
+            let sql = "INSERT INTO facts (host, body) SELECT id, ?2 FROM hosts WHERE id = ?1
+                       ON CONFLICT (host) DO UPDATE SET body = excluded.body";
+            let rows = db.prepare_cached(sql)?.execute(params![blob(&id.0), body])?;
+            Ok(Changed::when(rows > 0))
+        };
+        self.change(id, write, move |row| row.facts = facts).await
     }
 
     /// Records the greeting of a host: it is online, with this build and this policy.
@@ -206,13 +188,18 @@ impl Store {
         policy: PolicyMode,
         at: Timestamp,
     ) -> Result<Changed, Error> {
-        let sql = "agent_version = ?2, policy = ?3, last_seen = max(coalesce(last_seen, 0), ?4),
-                   offline_since = NULL";
-        self.main()
-            .write(move |db| {
-                set(db, sql, params![blob(&id.0), agent_version, policy.text(), at.as_millis()])
-            })
-            .await
+        let version = agent_version.clone();
+        let write = move |db: &Connection| {
+            let sql = "agent_version = ?2, policy = ?3,
+                       last_seen = max(coalesce(last_seen, 0), ?4), offline_since = NULL";
+            set(db, sql, params![blob(&id.0), agent_version, policy.text(), at.as_millis()])
+        };
+        let greeted = move |row: &mut HostRow| {
+            row.agent_version = Some(version);
+            row.policy = Some(policy);
+            row.heard(at, None);
+        };
+        self.change(id, write, greeted).await
     }
 
     /// Records when hosts were last heard; they are online.
@@ -221,7 +208,7 @@ impl Store {
     /// What the database says.
     pub async fn seen(&self, hosts: Vec<(HostId, Timestamp)>) -> Result<(), Error> {
         let sql = "last_seen = max(coalesce(last_seen, 0), ?2), offline_since = NULL";
-        self.heard(hosts, sql).await
+        self.heard(hosts, sql, |row, at| row.heard(at, None)).await
     }
 
     /// Records that hosts went offline at these instants.
@@ -230,22 +217,60 @@ impl Store {
     /// What the database says.
     pub async fn gone(&self, hosts: Vec<(HostId, Timestamp)>) -> Result<(), Error> {
         let sql = "last_seen = max(coalesce(last_seen, 0), ?2), offline_since = ?2";
-        self.heard(hosts, sql).await
+        self.heard(hosts, sql, |row, at| row.heard(at, Some(at))).await
     }
 
     async fn heard(
         &self,
         hosts: Vec<(HostId, Timestamp)>,
         assignment: &'static str,
+        note: fn(&mut HostRow, Timestamp),
     ) -> Result<(), Error> {
-        self.main()
-            .write(move |db| {
-                hosts.iter().try_for_each(|(id, at)| {
-                    set(db, assignment, params![blob(&id.0), at.as_millis()]).map(drop)
-                })
+        let (roster, also) = (self.roster().clone(), hosts.clone());
+        let write = move |db: &Connection| {
+            hosts.iter().try_for_each(|(id, at)| {
+                set(db, assignment, params![blob(&id.0), at.as_millis()]).map(drop)
             })
-            .await
+        };
+        let noted = move |(): &()| {
+            also.iter().for_each(|(id, at)| roster.change(*id, |row| note(row, *at)));
+        };
+        self.main().write_then(write, noted).await
     }
+
+    /// Changes a host in the database, then in memory.
+    async fn change(
+        &self,
+        id: HostId,
+        write: impl FnOnce(&Connection) -> Result<Changed, Error> + Send + 'static,
+        also: impl FnOnce(&mut HostRow) + Send + 'static,
+    ) -> Result<Changed, Error> {
+        let roster = self.roster().clone();
+        let changed = move |changed: &Changed| {
+            if *changed == Changed::Done {
+                roster.change(id, also);
+            }
+        };
+        self.main().write_then(write, changed).await
+    }
+}
+
+impl HostRow {
+    fn heard(&mut self, at: Timestamp, offline_since: Option<Timestamp>) {
+        self.last_seen = self.last_seen.max(Some(at));
+        self.offline_since = offline_since;
+    }
+}
+
+fn relabel(labels: &mut BTreeMap<String, String>, change: LabelChange) {
+    labels.retain(|name, _| !change.remove.contains(name));
+    labels.extend(change.set);
+}
+
+/// All hosts, as the database has them.
+pub(crate) fn all(db: &Connection) -> Result<Vec<HostRow>, Error> {
+    let mut statement = db.prepare_cached(SELECT)?;
+    statement.query_and_then([], read_host)?.collect()
 }
 
 const SELECT: &str =

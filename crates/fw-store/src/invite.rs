@@ -79,7 +79,13 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn enrol(&self, enrolment: Enrolment) -> Result<Enrolled, Error> {
-        self.main().write(move |db| enrol(db, &enrolment)).await
+        let roster = self.roster().clone();
+        let known = move |enrolled: &Enrolled| {
+            if let Enrolled::Done(host) = enrolled {
+                roster.put(host.clone());
+            }
+        };
+        self.main().write_then(move |db| enrol(db, &enrolment), known).await
     }
 }
 

@@ -16,6 +16,7 @@ mod invite;
 mod job;
 mod log;
 mod notice;
+mod roster;
 mod row;
 mod run;
 mod secret;
@@ -50,6 +51,7 @@ pub use run::{Append, RunQuery, StoredPlan};
 pub use token::TokenRow;
 pub use upkeep::{Retention, Size, Sizes, Swept};
 
+use roster::Roster;
 use sqlite::{Database, Schema};
 
 /// Decisions and results.
@@ -72,6 +74,7 @@ pub struct Store {
 struct Inner {
     main: Database,
     logs: Database,
+    roster: Roster,
     dir: PathBuf,
     clock: Clock,
     incarnation: Incarnation,
@@ -129,7 +132,8 @@ impl Store {
         let (dir, clock, main, logs) = opened?;
         let now = clock.now();
         let (incarnation, epoch) = main.write(move |db| begin_life(db, now)).await?;
-        Ok(Self { inner: Arc::new(Inner { main, logs, dir, clock, incarnation, epoch }) })
+        let roster = Roster::load(main.read(host::all).await?);
+        Ok(Self { inner: Arc::new(Inner { main, logs, roster, dir, clock, incarnation, epoch }) })
     }
 
     /// This life of the store: new when it is made, and after each restore.
@@ -163,6 +167,10 @@ impl Store {
 
     pub(crate) fn logs(&self) -> &Database {
         &self.inner.logs
+    }
+
+    pub(crate) fn roster(&self) -> &Roster {
+        &self.inner.roster
     }
 
     pub(crate) fn now(&self) -> Timestamp {

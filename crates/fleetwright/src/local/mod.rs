@@ -26,7 +26,7 @@ pub(crate) fn configure(file: Option<&Path>, flags: Vec<Flags>) -> anyhow::Resul
 }
 
 /// Waits until someone wants this process to end: Ctrl+C, or TERM from a service manager.
-async fn told_to_stop() -> std::io::Result<&'static str> {
+pub(crate) async fn told_to_stop() -> std::io::Result<&'static str> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut term = signal(SignalKind::terminate())?;
     Ok(tokio::select! {

@@ -14,9 +14,6 @@ use tracing::warn;
 use super::Agent;
 use crate::spool::{self, Reader};
 
-/// zstd's fastest level: log text still shrinks to about a tenth.
-const LEVEL: i32 = 1;
-
 /// Frames of the outbox that output leaves to reports and pongs: without them the link is lost.
 const RESERVE: usize = 64;
 
@@ -110,6 +107,6 @@ impl Agent {
 fn next_piece(reader: &mut Reader) -> io::Result<Option<Piece>> {
     let mut raw = Vec::new();
     let Some((_, to)) = reader.next(MAX_CHUNK, &mut raw)? else { return Ok(None) };
-    let data = zstd::bulk::compress(&raw, LEVEL)?;
+    let data = zstd::bulk::compress(&raw, spool::LEVEL)?;
     Ok(Some(Piece { to, raw_len: u32::try_from(raw.len()).unwrap_or(u32::MAX), data }))
 }

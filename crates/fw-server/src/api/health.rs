@@ -38,8 +38,9 @@ async fn readyz(State(app): State<App>) -> Response {
 
 /// The text format of Prometheus, version 0.0.4.
 async fn metrics(State(app): State<App>) -> Result<Response> {
-    gauge(HOSTS_ONLINE, app.hub.online().await?.len());
-    gauge(RUNS_ACTIVE, app.hub.summaries().await?.len());
+    let counts = app.hub.counts().await?;
+    gauge(HOSTS_ONLINE, counts.hosts_online);
+    gauge(RUNS_ACTIVE, counts.runs_active);
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Ok((kind, app.metrics.render()).into_response())
 }

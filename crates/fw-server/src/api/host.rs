@@ -1,6 +1,7 @@
 //! Hosts.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -49,7 +50,7 @@ pub(super) async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<Host>>> {
     let limit = page::limit(query.limit)? as usize;
-    let mut rows = app.store.hosts().await?;
+    let mut rows = app.store.hosts();
     if let Some(text) = &query.selector {
         let selector = fleet::selector(text)?;
         rows.retain(|row| selector.matches(&fleet::seen(row)));
@@ -63,8 +64,8 @@ pub(super) async fn list(
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next = rows.last().filter(|_| more).map(|row| row.name.to_string());
-    let online = app.hub.online().await?;
-    let items = rows.into_iter().map(|row| fleet::view(row, &online)).collect();
+    let online = app.hub.online(rows.iter().map(|row| row.id).collect()).await?;
+    let items = rows.into_iter().map(|row| fleet::view(&row, &online)).collect();
     Ok(Json(Page { items, next }))
 }
 
@@ -85,7 +86,7 @@ pub(super) async fn select(
     Query(query): Query<SelectQuery>,
 ) -> Result<Json<Selected>> {
     let selector = fleet::selector(&query.expr)?;
-    let chosen = fleet::choose(&app.store.hosts().await?, &selector);
+    let chosen = fleet::choose(&app.store.hosts(), &selector);
     Ok(Json(Selected { hosts: chosen.into_iter().map(|host| host.name).collect() }))
 }
 
@@ -93,8 +94,8 @@ pub(super) async fn select(
 #[utoipa::path(get, path = "/hosts/{host}", tag = "hosts", operation_id = "hosts_show",
     params(("host" = String, Path, description = "Name or id.")), responses((status = 200, body = Host)))]
 pub(super) async fn show(State(app): State<App>, Path(host): Path<String>) -> Result<Json<Host>> {
-    let row = fleet::find(&app, &host).await?;
-    view(&app, row).await
+    let row = fleet::find(&app, &host)?;
+    view(&app, &row).await
 }
 
 /// Renames a host. Runs that go on keep showing the old name.
@@ -107,12 +108,12 @@ pub(super) async fn rename(
     Path(host): Path<String>,
     Body(new): Body<NewName>,
 ) -> Result<Json<Host>> {
-    let row = fleet::find(&app, &host).await?;
+    let row = fleet::find(&app, &host)?;
     let changed = app.store.rename_host(row.id, new.name.clone()).await?;
-    let row = after(&app, row.id, changed, new.name.as_str()).await?;
+    let row = after(&app, row.id, changed, new.name.as_str())?;
     tracing::info!(host.id = %row.id, host.name = %row.name, by = caller.name, "host renamed");
     app.live.host_changed(row.id);
-    view(&app, row).await
+    view(&app, &row).await
 }
 
 /// Removes a host: closes its link and forgets it. Its runs stay.
@@ -123,7 +124,7 @@ pub(super) async fn remove(
     caller: Caller,
     Path(host): Path<String>,
 ) -> Result<StatusCode> {
-    let row = fleet::find(&app, &host).await?;
+    let row = fleet::find(&app, &host)?;
     // Revoked first: it must not link again between the end of its link and its removal.
     app.store.set_standing(row.id, Standing::Revoked).await?;
     app.hub.forget_host(row.id, DeniedReason::Revoked).await?;
@@ -143,7 +144,7 @@ pub(super) async fn label(
     Body(change): Body<LabelChange>,
 ) -> Result<Json<Host>> {
     check_labels(change.set.iter())?;
-    let row = fleet::find(&app, &host).await?;
+    let row = fleet::find(&app, &host)?;
     let kept = row.labels.keys().filter(|key| !change.remove.contains(key));
     let labels: BTreeSet<_> = kept.chain(change.set.keys()).collect();
     if labels.len() > MAX_LABELS {
@@ -152,9 +153,9 @@ pub(super) async fn label(
         )));
     }
     let changed = app.store.label_host(row.id, change).await?;
-    let row = after(&app, row.id, changed, row.name.as_str()).await?;
+    let row = after(&app, row.id, changed, row.name.as_str())?;
     app.live.host_changed(row.id);
-    view(&app, row).await
+    view(&app, &row).await
 }
 
 /// Checks labels that someone wants to set.
@@ -189,19 +190,19 @@ pub(super) async fn revoke(
     caller: Caller,
     Path(host): Path<String>,
 ) -> Result<Json<Host>> {
-    let row = fleet::find(&app, &host).await?;
+    let row = fleet::find(&app, &host)?;
     app.store.set_standing(row.id, Standing::Revoked).await?;
     app.hub.forget_host(row.id, DeniedReason::Revoked).await?;
     tracing::info!(host.id = %row.id, host.name = %row.name, by = caller.name, "host revoked");
     app.live.host_changed(row.id);
-    view(&app, HostRow { standing: Standing::Revoked, ..row }).await
+    view(&app, &HostRow { standing: Standing::Revoked, ..HostRow::clone(&row) }).await
 }
 
 /// The host after a change, or why there was none.
-async fn after(app: &App, id: HostId, changed: Changed, name: &str) -> Result<HostRow> {
+fn after(app: &App, id: HostId, changed: Changed, name: &str) -> Result<Arc<HostRow>> {
     let removed = || Failure::not_found("host", name, "it was removed just now");
     match changed {
-        Changed::Done => app.store.host(id).await?.ok_or_else(removed),
+        Changed::Done => app.store.host(id).ok_or_else(removed),
         Changed::Unknown => Err(removed()),
         Changed::Taken => {
             let detail = "choose another name, or first rename or remove the host that has it \
@@ -213,8 +214,8 @@ async fn after(app: &App, id: HostId, changed: Changed, name: &str) -> Result<Ho
     }
 }
 
-async fn view(app: &App, row: HostRow) -> Result<Json<Host>> {
-    let online = app.hub.online().await?;
+async fn view(app: &App, row: &HostRow) -> Result<Json<Host>> {
+    let online = app.hub.online(vec![row.id]).await?;
     Ok(Json(fleet::view(row, &online)))
 }
 
@@ -293,14 +294,15 @@ async fn send_hosts(
     sent: &mut u64,
     only: Option<BTreeSet<HostId>>,
 ) -> std::result::Result<(), Ended> {
-    let online = app.hub.online().await.map_err(Failure::from)?;
     let (rows, gone) = match only {
-        None => (app.store.hosts().await.map_err(Failure::from)?, BTreeSet::new()),
-        Some(ids) => read(app, ids).await?,
+        None => (app.store.hosts(), BTreeSet::new()),
+        Some(ids) => read(app, ids),
     };
+    let ids = rows.iter().map(|row| row.id).collect();
+    let online = app.hub.online(ids).await.map_err(Failure::from)?;
     for row in rows {
         *sent += 1;
-        out.send("host", Some(format!("hosts/{sent}")), &fleet::view(row, &online)).await?;
+        out.send("host", Some(format!("hosts/{sent}")), &fleet::view(&row, &online)).await?;
     }
     for id in gone {
         *sent += 1;
@@ -311,21 +313,21 @@ async fn send_hosts(
 }
 
 /// Reads these hosts; also gives the ids of those that are no more.
-async fn read(app: &App, mut ids: BTreeSet<HostId>) -> Result<(Vec<HostRow>, BTreeSet<HostId>)> {
+fn read(app: &App, mut ids: BTreeSet<HostId>) -> (Vec<Arc<HostRow>>, BTreeSet<HostId>) {
     let mut rows = Vec::new();
     if ids.len() >= MANY {
-        rows = app.store.hosts().await?;
+        rows = app.store.hosts();
         rows.retain(|row| ids.remove(&row.id));
-        return Ok((rows, ids));
+        return (rows, ids);
     }
     let mut gone = BTreeSet::new();
     for id in ids {
-        match app.store.host(id).await? {
+        match app.store.host(id) {
             Some(row) => rows.push(row),
             None => {
                 gone.insert(id);
             }
         }
     }
-    Ok((rows, gone))
+    (rows, gone)
 }

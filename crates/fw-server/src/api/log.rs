@@ -99,7 +99,7 @@ async fn host_of(app: &App, plan: &Plan, name: &str) -> Result<HostId> {
     if let Some(host) = chosen {
         return Ok(host.id);
     }
-    let host = fleet::find(app, name).await?;
+    let host = fleet::find(app, name)?;
     if plan.hosts.iter().any(|chosen| chosen.id == host.id) {
         return Ok(host.id);
     }
@@ -187,8 +187,7 @@ impl Follower {
     }
 
     async fn run_ended(&self) -> Result<bool> {
-        let live = self.app.hub.summaries().await?;
-        Ok(!live.iter().any(|run| run.id == self.id))
+        Ok(self.app.hub.summaries([self.id].into()).await?.is_empty())
     }
 
     /// Sends all that is stored after `at`, and moves it there.

@@ -33,7 +33,7 @@ pub(super) async fn begin(
     Body(new): Body<NewRun>,
 ) -> Result<(StatusCode, Json<Created>)> {
     let selector = fleet::selector(&new.hosts)?;
-    let hosts = fleet::choose(&app.store.hosts().await?, &selector);
+    let hosts = fleet::choose(&app.store.hosts(), &selector);
     let plan = command::compile(new, hosts, app.store.incarnation(), app.config.lost_after)?;
     if plan.hosts.is_empty() {
         let detail = "`fleetwright hosts select` shows what a selector picks; revoked hosts are never picked";
@@ -108,8 +108,10 @@ pub(super) async fn list(
     let limit = page::limit(limit)?;
     let mut page = app.store.runs(RunQuery { cursor, limit, job, state, host }).await?;
     // The store knows each run as of its last event; what a run waits on, only the hub.
-    if page.items.iter().any(|run| !run.state.is_final()) {
-        let live = app.hub.summaries().await?;
+    let open = page.items.iter().filter(|run| !run.state.is_final()).map(|run| run.id);
+    let open: BTreeSet<_> = open.collect();
+    if !open.is_empty() {
+        let live = app.hub.summaries(open).await?;
         let mut live: BTreeMap<_, _> = live.into_iter().map(|run| (run.id, run)).collect();
         for run in page.items.iter_mut().filter(|run| !run.state.is_final()) {
             if let Some(now) = live.remove(&run.id) {
@@ -274,11 +276,11 @@ async fn hosts_again(app: &App, first: &Plan, run: &api::Run, failed: bool) -> R
         .filter(|task| failed && task.state == TaskState::Succeeded)
         .map(|task| &task.host)
         .collect();
-    let rows = app.store.hosts().await?;
+    let rows = app.store.hosts();
     let active: BTreeMap<_, _> = rows
         .into_iter()
         .filter(|row| row.standing == Standing::Active)
-        .map(|row| (row.id, row.name))
+        .map(|row| (row.id, row.name.clone()))
         .collect();
     let again = first.hosts.iter().filter(|host| !good.contains(&host.name));
     Ok(again

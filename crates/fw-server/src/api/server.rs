@@ -12,14 +12,15 @@ use crate::state::App;
 #[utoipa::path(get, path = "/server", tag = "server", operation_id = "server_show",
     responses((status = 200, body = ServerInfo)))]
 pub(super) async fn show(State(app): State<App>) -> Result<Json<ServerInfo>> {
+    let counts = app.hub.counts().await?;
     Ok(Json(ServerInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: app.started_at,
         incarnation: app.store.incarnation(),
         epoch: app.store.epoch(),
         keys: app.keys.public(),
-        hosts_online: app.hub.online().await?.len() as u64,
-        runs_active: app.hub.summaries().await?.len() as u64,
+        hosts_online: counts.hosts_online as u64,
+        runs_active: counts.runs_active as u64,
     }))
 }
 

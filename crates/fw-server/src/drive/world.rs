@@ -135,7 +135,7 @@ impl World {
         let starts = Arc::clone(&self.starts);
         self.tasks.spawn("host", async move {
             while let Some(frame) = frames.recv().await {
-                if let FromServer::Start(new) = frame {
+                if let FromServer::Start(new) = *frame {
                     starts.lock().unwrap().extend(new.into_iter().map(|start| start.key));
                 }
             }

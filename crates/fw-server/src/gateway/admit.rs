@@ -97,7 +97,7 @@ pub(super) async fn enrol(
     key: PublicKey,
     join: &JoinRequest,
     from: IpAddr,
-) -> Result<HostRow, Denied> {
+) -> Result<Arc<HostRow>, Denied> {
     let name: HostName = join.name.parse().map_err(|error| {
         let message = format!("{error}; join with --name");
         Denied { reason: DeniedReason::NameInvalid, message, retry_after: None }
@@ -112,7 +112,7 @@ pub(super) async fn enrol(
     match app.store.enrol(enrolment).await {
         Ok(Enrolled::Done(row)) => {
             info!(host.id = %row.id, host.name = %row.name, "host enrolled");
-            Ok(row)
+            Ok(Arc::new(row))
         }
         Ok(Enrolled::NameTaken) => {
             let message = format!(
@@ -137,8 +137,8 @@ pub(super) async fn enrol(
 ///
 /// # Errors
 /// Nobody who may come in.
-pub(super) async fn known(app: &App, key: PublicKey) -> Result<HostRow, Denied> {
-    let row = app.store.host_by_key(key).await.map_err(|error| unavailable(&error))?;
+pub(super) fn known(app: &App, key: PublicKey) -> Result<Arc<HostRow>, Denied> {
+    let row = app.store.host_by_key(key);
     let row = row.ok_or_else(|| denied(DeniedReason::UnknownKey))?;
     match row.standing {
         Standing::Active => Ok(row),
@@ -162,7 +162,7 @@ pub(super) async fn no_clone(app: &App, host: HostId, hello: &Hello) -> Result<(
     // Only the answer to this very ping proves that the older link lives: what else it brings may
     // have lain in a buffer.
     let number = rand::random::<u64>() | 1 << 63;
-    let asked = older.outbox.try_send(FromServer::Ping(number)).is_ok();
+    let asked = older.outbox.try_send(Box::new(FromServer::Ping(number))).is_ok();
     let alive = asked && answers(&older, number).await;
     if !alive {
         return Ok(());

@@ -14,7 +14,8 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use fw_core::link::prologue;
 use fw_core::link::server::{Link, Output};
 use fw_proto::frame::{
-    self, Chunk, Decoded, Denied, DeniedReason, FromAgent, FromServer, Hello, MAX_FRAME,
+    self, Chunk, Decoded, Denied, DeniedReason, FromAgent, FromServer, Hello, JoinRequest,
+    MAX_FRAME,
 };
 use fw_proto::record::Offsets;
 use fw_proto::{HostId, PublicKey, RunId};
@@ -28,6 +29,7 @@ use super::admit;
 use super::links::{LinkHandle, OUTBOX};
 use crate::live::LogChange;
 use crate::metrics::CHUNK_BYTES;
+use crate::serve::Peer;
 use crate::state::App;
 
 /// The handshake's first message must be here by then.
@@ -71,10 +73,13 @@ enum End {
 }
 
 /// Serves one link until it ends.
-pub(super) async fn serve(app: App, mut socket: WebSocket, peer: SocketAddr) {
-    let greeted = tokio::time::timeout(HANDSHAKE, handshake(&app, &mut socket))
-        .await
-        .unwrap_or(Err(End::NoHandshake));
+///
+/// A server has thousands of these futures, nearly all of them idle. Whatever one does is boxed, so
+/// that an idle one is not as large as the longest way through it. The link takes `_place`, one
+/// of the places that the server has for connections, until it ends.
+pub(super) async fn serve(app: App, mut socket: Box<WebSocket>, peer: SocketAddr, _place: Peer) {
+    let shaking = Box::pin(handshake(&app, &mut socket));
+    let greeted = tokio::time::timeout(HANDSHAKE, shaking).await.unwrap_or(Err(End::NoHandshake));
     let (session, key) = match greeted {
         Ok(greeted) => greeted,
         Err(end) => return debug!(peer.address = %peer, "no link: {end}"),
@@ -84,7 +89,7 @@ pub(super) async fn serve(app: App, mut socket: WebSocket, peer: SocketAddr) {
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
     let close = app.tasks.token().child_token();
     let heard = Arc::new(AtomicI64::new(now.as_millis()));
-    let mut agent = Agent {
+    let mut agent = Box::new(Agent {
         link: Link::new(app.clock.steady()),
         app,
         socket,
@@ -100,11 +105,11 @@ pub(super) async fn serve(app: App, mut socket: WebSocket, peer: SocketAddr) {
         owned: BTreeSet::new(),
         name: None,
         admitted: None,
-    };
+    });
     // Whatever happens to a link, the hub must learn that it is gone.
     let ran = AssertUnwindSafe(agent.run(frames)).catch_unwind().await;
     let end = ran.map_or(End::Panicked, |ran| ran.err().unwrap_or(End::Closed));
-    agent.finish(&end).await;
+    Box::pin(agent.finish(&end)).await;
 }
 
 async fn handshake(app: &App, socket: &mut WebSocket) -> Result<(Session, PublicKey), End> {
@@ -131,13 +136,13 @@ async fn handshake(app: &App, socket: &mut WebSocket) -> Result<(Session, Public
 
 struct Agent {
     app: App,
-    socket: WebSocket,
+    socket: Box<WebSocket>,
     session: Session,
     link: Link,
     key: PublicKey,
     peer: IpAddr,
     id: u64,
-    outbox: mpsc::Sender<FromServer>,
+    outbox: mpsc::Sender<Box<FromServer>>,
     close: CancellationToken,
     heard: Arc<AtomicI64>,
     ponged: Arc<AtomicU64>,
@@ -150,31 +155,31 @@ struct Agent {
 }
 
 impl Agent {
-    async fn run(&mut self, mut frames: mpsc::Receiver<FromServer>) -> Result<(), End> {
+    async fn run(&mut self, mut frames: mpsc::Receiver<Box<FromServer>>) -> Result<(), End> {
         let mut tick = tokio::time::interval(TICK);
         loop {
             tokio::select! {
                 biased;
-                () = self.close.cancelled() => return self.drain(&mut frames).await,
-                Some(frame) = frames.recv() => self.send(&frame).await?,
-                Some(durable) = self.storing.next() => self.stored(durable).await?,
+                () = self.close.cancelled() => return Box::pin(self.drain(&mut frames)).await,
+                Some(frame) = frames.recv() => Box::pin(self.send(&frame)).await?,
+                Some(durable) = self.storing.next() => Box::pin(self.stored(durable)).await?,
                 message = self.socket.recv(), if self.link.wants_more() => {
                     match message.ok_or(End::ByAgent)?? {
-                        Message::Binary(bytes) => self.message(&bytes).await?,
+                        Message::Binary(bytes) => Box::pin(self.message(&bytes)).await?,
                         Message::Ping(_) | Message::Pong(_) => {}
                         Message::Text(_) | Message::Close(_) => return Err(End::ByAgent),
                     }
                 }
                 _ = tick.tick() => {
                     let outputs = self.link.tick(self.app.clock.steady());
-                    self.perform(outputs).await?;
+                    Box::pin(self.perform(outputs)).await?;
                 }
             }
         }
     }
 
     /// Sends what waits, such as the reason for the end.
-    async fn drain(&mut self, frames: &mut mpsc::Receiver<FromServer>) -> Result<(), End> {
+    async fn drain(&mut self, frames: &mut mpsc::Receiver<Box<FromServer>>) -> Result<(), End> {
         while let Ok(frame) = frames.try_recv() {
             self.send(&frame).await?;
         }
@@ -205,36 +210,41 @@ impl Agent {
         while let Some(output) = todo.pop_front() {
             match output {
                 Output::Send(frame) => self.send(&frame).await?,
-                Output::Admit(hello) => {
-                    let place = self.app.admission.place().await;
-                    let found = match &place {
-                        Some(_) => admit::known(&self.app, self.key).await,
-                        None => Err(admit::busy()),
-                    };
-                    todo.extend(self.let_in(found, hello).await?);
-                    drop(place);
-                }
-                Output::Enrol(join) => {
-                    let enrolled = admit::enrol(&self.app, self.key, &join, self.peer).await;
-                    todo.extend(self.let_in(enrolled, join.hello).await?);
-                }
+                Output::Admit(hello) => todo.extend(Box::pin(self.admit(hello)).await?),
+                Output::Enrol(join) => todo.extend(Box::pin(self.enrol(join)).await?),
                 Output::Store(chunk) => self.store(&chunk).await?,
                 Output::Reports(reports) => {
                     if let Some(host) = self.link.host() {
                         self.app.hub.reports(host, reports).await?;
                     }
                 }
-                Output::Facts(json) => self.facts(&json).await?,
-                Output::Rekey(key) => self.rekey(key).await?,
+                Output::Facts(json) => Box::pin(self.facts(&json)).await?,
+                Output::Rekey(key) => Box::pin(self.rekey(key)).await?,
                 Output::Close => return Err(End::Closed),
             }
         }
         Ok(())
     }
 
+    async fn admit(&mut self, hello: Hello) -> Result<Vec<Output<'static>>, End> {
+        let place = self.app.admission.place().await;
+        let found = match &place {
+            Some(_) => admit::known(&self.app, self.key),
+            None => Err(admit::busy()),
+        };
+        let outputs = self.let_in(found, hello).await;
+        drop(place);
+        outputs
+    }
+
+    async fn enrol(&mut self, join: JoinRequest) -> Result<Vec<Output<'static>>, End> {
+        let enrolled = admit::enrol(&self.app, self.key, &join, self.peer).await;
+        self.let_in(enrolled, join.hello).await
+    }
+
     async fn let_in(
         &mut self,
-        found: Result<HostRow, Denied>,
+        found: Result<Arc<HostRow>, Denied>,
         hello: Hello,
     ) -> Result<Vec<Output<'static>>, End> {
         match self.check(found, &hello).await {
@@ -278,7 +288,7 @@ impl Agent {
 
     /// Someone may have revoked or removed the host while it was let in, and found no link to close.
     async fn still_welcome(&mut self, host: HostId) -> Result<(), End> {
-        let why = match self.app.store.host(host).await?.map(|row| row.standing) {
+        let why = match self.app.store.host(host).map(|row| row.standing) {
             Some(Standing::Active) => return Ok(()),
             Some(Standing::Revoked) => DeniedReason::Revoked,
             Some(Standing::Duplicate) => DeniedReason::Duplicate,
@@ -289,9 +299,9 @@ impl Agent {
 
     async fn check(
         &mut self,
-        found: Result<HostRow, Denied>,
+        found: Result<Arc<HostRow>, Denied>,
         hello: &Hello,
-    ) -> Result<(HostRow, frame::Welcome), Denied> {
+    ) -> Result<(Arc<HostRow>, frame::Welcome), Denied> {
         let row = found?;
         admit::no_clone(&self.app, row.id, hello).await?;
         let welcome = admit::welcome(&self.app, &row, hello).await?;
@@ -302,7 +312,7 @@ impl Agent {
     /// a restore, is taken off the host and dropped.
     async fn store(&mut self, chunk: &Chunk<'_>) -> Result<(), End> {
         let Some(host) = self.link.host() else { return Ok(()) };
-        if !self.owns(host, chunk.key.run).await? {
+        if !Box::pin(self.owns(host, chunk.key.run)).await? {
             debug!(run.id = %chunk.key.run, "output of an unknown run was dropped");
             let to = chunk.to;
             self.storing.push_back(Box::pin(async move { Ok(to) }));
@@ -396,7 +406,7 @@ impl Agent {
         Ok(())
     }
 
-    async fn finish(mut self, end: &End) {
+    async fn finish(&mut self, end: &End) {
         let Some(host) = self.admitted else {
             return debug!(peer.address = %self.peer, "link ended before its greeting: {end}");
         };

@@ -21,8 +21,8 @@ pub(crate) struct LinkHandle {
     pub(crate) host: HostId,
     /// Which of that host's links.
     pub(crate) id: u64,
-    /// Frames to send.
-    pub(crate) outbox: mpsc::Sender<FromServer>,
+    /// Frames to send. A channel makes room for 32 at once, so boxes keep an idle link small.
+    pub(crate) outbox: mpsc::Sender<Box<FromServer>>,
     /// Ends the link once what waits in the outbox was sent.
     pub(crate) close: CancellationToken,
     /// How the host greeted.
@@ -78,7 +78,7 @@ impl Links {
     /// Sends a frame to a host, if it is linked.
     pub(crate) fn send(&mut self, host: HostId, frame: FromServer) {
         let Some(link) = self.by_host.get(&host) else { return };
-        if link.outbox.try_send(frame).is_err() {
+        if link.outbox.try_send(Box::new(frame)).is_err() {
             warn!(host.id = %host, "host does not read its link; closing it");
             link.close.cancel();
         }
@@ -109,7 +109,7 @@ fn refuse(link: &LinkHandle, reason: DeniedReason, message: &str) {
     let denied =
         FromServer::Denied(Denied { reason, message: message.to_owned(), retry_after: None });
     // A full outbox means that the host reads nothing: closing is all that is left.
-    drop(link.outbox.try_send(denied));
+    drop(link.outbox.try_send(Box::new(denied)));
     link.close.cancel();
 }
 

@@ -23,8 +23,9 @@ use crate::state::App;
 /// Where agents link.
 pub const PATH: &str = "/agent/v1/link";
 
-/// Read buffer of an idle link; the default of 128 KiB would be most of a server's memory.
-const READ_BUFFER: usize = 4 * 1024;
+/// Read buffer of an idle link: the longest frame of one that has nothing to ship. It grows for the
+/// others; the default of 128 KiB would be most of a server's memory.
+const READ_BUFFER: usize = 1024;
 
 /// The route of the agent link.
 pub fn router() -> Router<App> {
@@ -53,9 +54,5 @@ async fn upgrade(
         .write_buffer_size(0)
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)
-        .on_upgrade(move |socket| async move {
-            link::serve(app, socket, from).await;
-            // Until here the link takes one of the places that the server has for connections.
-            drop(peer);
-        })
+        .on_upgrade(move |socket| link::serve(app, Box::new(socket), from, peer))
 }

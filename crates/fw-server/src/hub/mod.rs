@@ -9,14 +9,14 @@ mod late;
 mod perform;
 mod shell;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fw_core::plan::Plan;
 use fw_core::run::Actor;
 use fw_proto::frame::{DeniedReason, Report};
-use fw_proto::{HostId, PublicKey, RunId, Span, TaskKey, Timestamp, api};
+use fw_proto::{HostId, JobName, PublicKey, RunId, Span, TaskKey, Timestamp, api};
 use fw_rt::{Clock, Tasks};
 use fw_store::{NewFire, Store};
 use tokio::sync::{mpsc, oneshot};
@@ -58,6 +58,15 @@ pub struct Begin {
     pub fire: Option<NewFire>,
 }
 
+/// How much there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Hosts that are linked.
+    pub hosts_online: usize,
+    /// Runs that have not ended.
+    pub runs_active: usize,
+}
+
 /// How others reach the hub.
 #[derive(Debug, Clone)]
 pub struct Handle {
@@ -70,8 +79,10 @@ enum Message {
     Begin(Box<Begin>, Reply<Result<(), Error>>),
     Cancel(RunId, Actor, Reply<Result<bool, Error>>),
     Run(RunId, Reply<Option<api::Run>>),
-    Summaries(Reply<Vec<api::RunSummary>>),
-    Online(Reply<BTreeSet<HostId>>),
+    Summaries(BTreeSet<RunId>, Reply<Vec<api::RunSummary>>),
+    Active(Reply<BTreeMap<RunId, Option<JobName>>>),
+    Online(Vec<HostId>, Reply<BTreeSet<HostId>>),
+    Counts(Reply<Counts>),
     Owns(HostId, RunId, Reply<bool>),
     LinkOf(HostId, Reply<Option<LinkHandle>>),
     Linked(Box<LinkHandle>, Vec<Report>),
@@ -108,20 +119,36 @@ impl Handle {
         self.ask(|reply| Message::Run(id, reply)).await
     }
 
-    /// All runs that have not ended.
+    /// Those of these runs that have not ended.
     ///
     /// # Errors
     /// The server is stopping.
-    pub async fn summaries(&self) -> Result<Vec<api::RunSummary>, Error> {
-        self.ask(Message::Summaries).await
+    pub async fn summaries(&self, runs: BTreeSet<RunId>) -> Result<Vec<api::RunSummary>, Error> {
+        self.ask(|reply| Message::Summaries(runs, reply)).await
     }
 
-    /// Hosts that are linked.
+    /// All runs that have not ended, with the job that each belongs to.
     ///
     /// # Errors
     /// The server is stopping.
-    pub async fn online(&self) -> Result<BTreeSet<HostId>, Error> {
-        self.ask(Message::Online).await
+    pub async fn active(&self) -> Result<BTreeMap<RunId, Option<JobName>>, Error> {
+        self.ask(Message::Active).await
+    }
+
+    /// Those of these hosts that are linked.
+    ///
+    /// # Errors
+    /// The server is stopping.
+    pub async fn online(&self, hosts: Vec<HostId>) -> Result<BTreeSet<HostId>, Error> {
+        self.ask(|reply| Message::Online(hosts, reply)).await
+    }
+
+    /// How much there is.
+    ///
+    /// # Errors
+    /// The server is stopping.
+    pub async fn counts(&self) -> Result<Counts, Error> {
+        self.ask(Message::Counts).await
     }
 
     /// Whether a run that has not ended has a task on this host.

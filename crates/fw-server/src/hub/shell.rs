@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::late::Late;
-use super::{Begin, Error, Message, Parts, answer};
+use super::{Begin, Counts, Error, Message, Parts, answer};
 use crate::gateway::links::Links;
 use crate::live::RunChange;
 use crate::metrics::{COMMITS, task_ended};
@@ -109,10 +109,23 @@ impl Shell {
             Message::Run(id, reply) => {
                 answer(reply, self.hub.run(id).map(|run| self.hub.view(run)));
             }
-            Message::Summaries(reply) => {
-                answer(reply, self.hub.runs().map(|run| self.hub.summary(run)).collect());
+            Message::Summaries(runs, reply) => {
+                let active = runs.iter().filter_map(|id| self.hub.run(*id));
+                answer(reply, active.map(|run| self.hub.summary(run)).collect());
             }
-            Message::Online(reply) => answer(reply, self.hub.online().clone()),
+            Message::Active(reply) => {
+                let job = |run: &Run| (run.id, run.plan.origin.job.clone());
+                answer(reply, self.hub.runs().map(job).collect());
+            }
+            Message::Online(mut hosts, reply) => {
+                hosts.retain(|host| self.hub.online().contains(host));
+                answer(reply, hosts.into_iter().collect());
+            }
+            Message::Counts(reply) => {
+                let (hosts_online, runs_active) =
+                    (self.hub.online().len(), self.hub.runs().count());
+                answer(reply, Counts { hosts_online, runs_active });
+            }
             Message::Owns(host, run, reply) => {
                 answer(reply, self.hub.run(run).is_some_and(|run| run.tasks.contains_key(&host)));
             }

@@ -53,7 +53,18 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     {
-        let written = self.writer.call(work).await;
+        self.write_then(work, |_| ()).await
+    }
+
+    /// One write transaction; once it is durable, `after` runs on the thread that writes: in the
+    /// order of the commits, and whether the caller still waits or not.
+    pub(crate) async fn write_then<T, F, A>(&self, work: F, after: A) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+        A: FnOnce(&T) + Send + 'static,
+    {
+        let written = self.writer.call(work, after).await;
         written.map_err(|error| self.reason(error).in_file(self.schema.file))
     }
 

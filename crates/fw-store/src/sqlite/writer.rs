@@ -52,10 +52,12 @@ impl Writer {
         Ok(Self { queue })
     }
 
-    pub(super) async fn call<T, F>(&self, work: F) -> Result<T, Error>
+    /// Does `work`; once that is committed, and before the answer, `after`.
+    pub(super) async fn call<T, F, A>(&self, work: F, after: A) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+        A: FnOnce(&T) + Send + 'static,
     {
         let (tell, told) = oneshot::channel();
         let work: Work = Box::new(move |connection| {
@@ -63,7 +65,11 @@ impl Writer {
             let error = result.as_ref().err().cloned();
             // A caller that has gone away does not want to know.
             let tell = Box::new(move |committed: Result<(), Error>| {
-                drop(tell.send(result.and_then(|value| committed.map(|()| value))));
+                let result = result.and_then(|value| committed.map(|()| value));
+                if let Ok(value) = &result {
+                    after(value);
+                }
+                drop(tell.send(result));
             });
             Done { error, tell }
         });

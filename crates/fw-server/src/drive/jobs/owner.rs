@@ -4,7 +4,7 @@
 //! since the ledger wants a job's fires in order. Meanwhile nothing else is decided: a store that
 //! cannot write holds the schedule up, and what that makes late counts as missed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,8 +126,8 @@ impl Owner {
         let pending = parts.store.pending_fires().await?;
         let mut pending: BTreeMap<_, _> =
             pending.into_iter().map(|fire| (fire.job, fire.from)).collect();
-        let summaries = parts.hub.summaries().await?;
-        let active = summaries.into_iter().filter_map(|run| Some((run.id, run.job?))).collect();
+        let active = parts.hub.active().await?;
+        let active = active.into_iter().filter_map(|(run, job)| Some((run, job?))).collect();
         let mut owner = Self {
             scheduler: Scheduler::new(parts.clock.now()),
             jobs: BTreeMap::new(),
@@ -323,10 +323,9 @@ impl Owner {
 
     /// Whatever is not going on has ended. All that were decided have been begun by now.
     async fn compare_runs(&mut self) {
-        match self.parts.hub.summaries().await {
-            Ok(runs) => {
-                let going_on: BTreeSet<_> = runs.into_iter().map(|run| run.id).collect();
-                let ended = self.active.keys().filter(|run| !going_on.contains(run));
+        match self.parts.hub.active().await {
+            Ok(going_on) => {
+                let ended = self.active.keys().filter(|run| !going_on.contains_key(run));
                 self.over.extend(ended.copied());
             }
             Err(error) => info!(%error, "runs cannot be compared"),

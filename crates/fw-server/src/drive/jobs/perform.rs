@@ -151,11 +151,9 @@ impl Performer {
     }
 
     async fn read_fleet(&self) -> Result<Fleet, fw_store::Error> {
-        let rows = self.store.hosts().await?;
+        let rows = self.store.hosts();
         let active = rows.into_iter().filter(|row| row.standing == Standing::Active);
-        let hosts = active
-            .map(|row| Host { id: row.id, name: row.name, labels: row.labels, facts: row.facts })
-            .collect();
+        let hosts = active.map(|row| crate::fleet::seen(&row)).collect();
         let secrets = self.store.secrets().await?.into_iter().map(|secret| secret.name).collect();
         Ok(Fleet { hosts, secrets })
     }
