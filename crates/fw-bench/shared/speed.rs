@@ -17,7 +17,9 @@ pub(crate) fn time(scenarios: Vec<Scenario>) {
         });
         group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(2));
         match scenario.work {
-            Work::Again(prepare) => group.bench_function(scenario.name, |bencher| bencher.iter(prepare())),
+            Work::Again(prepare) => {
+                group.bench_function(scenario.name, |bencher| bencher.iter(prepare()))
+            }
             Work::Once(prepare) => {
                 // A turn takes milliseconds, and its input as long to prepare.
                 group.sample_size(10).sampling_mode(SamplingMode::Flat);

@@ -48,6 +48,10 @@ pub(super) fn all() -> Vec<Scenario> {
             let hub = begun(Some(PARALLEL));
             move || hub.summary(hub.run(RUN).expect("it has begun"))
         }),
+        Scenario::again("hub-view-10000", each, || {
+            let hub = begun(Some(PARALLEL));
+            move || hub.view(hub.run(RUN).expect("it has begun"))
+        }),
     ]
 }
 
@@ -74,9 +78,8 @@ fn steps() -> impl FnOnce() -> Run {
 /// All hosts say that they started, then that they ended; so many reports are taken up at once.
 fn life(batch: usize) -> impl FnOnce() -> Hub {
     let mut hub = begun(None);
-    let all = |said: &Reported| {
-        (0..HOSTS).map(|n| (host(n), report(said.clone()))).collect::<Vec<_>>()
-    };
+    let all =
+        |said: &Reported| (0..HOSTS).map(|n| (host(n), report(said.clone()))).collect::<Vec<_>>();
     let reports = [all(&Reported::Started(at(1))), all(&ended())].concat();
     move || {
         for batch in reports.chunks(batch) {

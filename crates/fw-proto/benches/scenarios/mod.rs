@@ -156,13 +156,7 @@ fn hello() -> FromAgent<'static> {
 
 fn chunk(data: &'static [u8]) -> FromAgent<'static> {
     let to = Offsets { stdout: 600_000, ..Offsets::default() };
-    FromAgent::Chunk(Chunk {
-        key: key(1),
-        from: Offsets::default(),
-        to,
-        raw_len: 256 * 1024,
-        data,
-    })
+    FromAgent::Chunk(Chunk { key: key(1), from: Offsets::default(), to, raw_len: 256 * 1024, data })
 }
 
 fn write_lines(line: &[u8], out: &mut Vec<u8>) {
