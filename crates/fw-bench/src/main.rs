@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use scenario::{Scenario, Size, Work};
 
 /// Turns of a scenario that can be done again: some costs come up only once in several turns.
-const TURNS: u32 = 10;
+const TURNS: u32 = 4;
 
 fn main() -> ExitCode {
     let mut all = [of_proto::all(), of_core::all(), of_rt::all()].into_iter().flatten();

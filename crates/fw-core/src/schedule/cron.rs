@@ -373,15 +373,14 @@ fn check_field(text: &str, index: usize, field: Field<'_>) -> Result<(), caret::
 }
 
 /// Whether an item is `*` or a number that fits its field: most are, and need not be parsed to
-/// find out. The year is not among them: it is rare.
+/// find out. Numbers of years are not among them: they are rare.
 fn is_plain(index: usize, item: &str) -> bool {
     const RANGES: [std::ops::RangeInclusive<u8>; 6] =
         [0..=59, 0..=59, 0..=23, 1..=31, 1..=12, 0..=7];
     let digits = item.len() <= 2 && item.bytes().all(|byte| byte.is_ascii_digit());
-    let fits = |range: &std::ops::RangeInclusive<u8>| {
-        item == "*" || (digits && item.parse().is_ok_and(|number| range.contains(&number)))
-    };
-    RANGES.get(index).is_some_and(fits)
+    let number = item.parse().ok().filter(|_| digits);
+    item == "*"
+        || RANGES.get(index).zip(number).is_some_and(|(range, number)| range.contains(&number))
 }
 
 /// What to write instead.
