@@ -242,8 +242,8 @@ fn judge(kept: &Counts, now: &Counts) -> anyhow::Result<()> {
     };
     let accept = "cargo xtask count --accept";
     for (which, said) in [
-        (Verdict::Fell, "cheaper, so that a later rise is seen, run"),
-        (Verdict::Gone, "no scenario any more; run"),
+        (Verdict::Fell, "these got cheaper; so that a later rise is seen, run"),
+        (Verdict::Gone, "these are no scenarios any more; run"),
     ] {
         let found = of(which);
         if !found.is_empty() {
