@@ -1,5 +1,6 @@
-//! What CI and people both call: `cargo xtask setup | test | ci | licences | dist`.
+//! What CI and people both call: `cargo xtask setup | test | ci | count | licences | dist`.
 
+mod count;
 mod dist;
 mod licences;
 mod run;
@@ -13,7 +14,9 @@ cargo xtask <what>
 
   setup         says what is missing to build and test here, and installs what it can
   test [ARGS]   builds the binary and runs all tests; ARGS go to the test runner
-  ci            formatting, lints, licences, advisories, documentation, tests
+  ci            formatting, lints, licences, advisories, documentation, counts, tests
+  count         counts the instructions of hot paths and compares them with those that are kept;
+                --accept keeps the new counts, NAME counts only scenarios whose name contains it
   licences      checks licences and banned crates against deny.toml, without network
   dist          builds the release binary into dist/, with its SHA-256
 ";
@@ -27,6 +30,7 @@ fn main() -> anyhow::Result<()> {
         "setup" => setup::setup(),
         "test" => steps::test(rest),
         "ci" => steps::ci(),
+        "count" => count::count(rest),
         "licences" => licences::check(),
         "dist" => dist::dist(),
         "help" | "--help" | "-h" => {

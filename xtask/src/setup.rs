@@ -1,5 +1,5 @@
-//! What building and testing needs beside Rust: a C compiler (`SQLite`, zstd and aws-lc are C), and
-//! cargo-nextest for quicker tests.
+//! What building and testing needs beside Rust: a C compiler (`SQLite`, zstd and aws-lc are C),
+//! valgrind to count instructions, and cargo-nextest for quicker tests.
 
 use std::process::Command;
 
@@ -7,16 +7,37 @@ use anyhow::{Context as _, bail};
 
 use crate::run::{cargo, run, works};
 
+/// What the system's packages bring.
+struct Needed {
+    name: &'static str,
+    /// As Debian calls them.
+    packages: &'static [&'static str],
+    /// On other systems.
+    elsewhere: &'static str,
+}
+
+const C_COMPILER: Needed = Needed {
+    name: "a C compiler",
+    packages: &["gcc", "libc6-dev"],
+    elsewhere: "install gcc or clang and the headers of the C library",
+};
+
+const VALGRIND: Needed =
+    Needed { name: "valgrind", packages: &["valgrind"], elsewhere: "install valgrind" };
+
 /// Installed when it is absent. A version, because a later one may need a later Rust.
 const NEXTEST: &str = "0.9.143";
 
 /// Says what is missing, and installs what it can.
 pub(crate) fn setup() -> anyhow::Result<()> {
     if !has_c_compiler()? {
-        install_c_compiler()?;
+        install(&C_COMPILER)?;
     }
     if !has_nextest() {
         run(&mut cargo(&["install", "--locked", "--version", NEXTEST, "cargo-nextest"]))?;
+    }
+    if crate::count::why_not_here().is_none() {
+        require_valgrind()?;
     }
     println!("all is there: cargo xtask test");
     Ok(())
@@ -28,6 +49,16 @@ pub(crate) fn require() -> anyhow::Result<()> {
         bail!("no C compiler with its headers was found; run: cargo xtask setup");
     }
     Ok(())
+}
+
+/// Whether instructions can be counted here. Installs what is missing where it may: nobody should
+/// have to prepare a machine of CI by hand.
+pub(crate) fn require_valgrind() -> anyhow::Result<()> {
+    if has_valgrind() { Ok(()) } else { install(&VALGRIND) }
+}
+
+fn has_valgrind() -> bool {
+    works(Command::new("valgrind").arg("--version"))
 }
 
 /// Whether cargo-nextest is here.
@@ -48,23 +79,19 @@ fn has_c_compiler() -> anyhow::Result<bool> {
     Ok(good)
 }
 
-fn install_c_compiler() -> anyhow::Result<()> {
+fn install(needed: &Needed) -> anyhow::Result<()> {
+    let Needed { name, packages, elsewhere } = needed;
     let debian = works(Command::new("apt-get").arg("--version"));
     let root = crate::run::output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
     match (debian, root) {
         (true, true) => {
             run(Command::new("apt-get").arg("update"))?;
-            run(Command::new("apt-get").args([
-                "install",
-                "-y",
-                "--no-install-recommends",
-                "gcc",
-                "libc6-dev",
-            ]))
+            let install = ["install", "-y", "--no-install-recommends"];
+            run(Command::new("apt-get").args(install).args(*packages))
         }
-        (true, false) => bail!("a C compiler is missing; run: sudo apt-get install gcc libc6-dev"),
-        (false, _) => {
-            bail!("a C compiler is missing; install gcc or clang and the headers of the C library")
+        (true, false) => {
+            bail!("{name} is missing; run: sudo apt-get install {}", packages.join(" "))
         }
+        (false, _) => bail!("{name} is missing; {elsewhere}"),
     }
 }

@@ -1,7 +1,7 @@
 //! The steps of `test` and `ci`, in the order in which they fail soonest.
 
 use crate::run::{cargo, heading, run, run_keeping_end, works};
-use crate::{licences, setup};
+use crate::{count, licences, setup};
 
 /// Builds the binary and runs all tests; `args` go to the runner.
 pub(crate) fn test(args: &[String]) -> anyhow::Result<()> {
@@ -37,6 +37,7 @@ pub(crate) fn ci() -> anyhow::Result<()> {
     heading("documentation");
     let mut doc = cargo(&["doc", "--workspace", "--no-deps"]);
     run(doc.env("RUSTDOCFLAGS", "-D warnings"))?;
+    count::count(&[])?;
     test(&[])?;
     eprintln!("\nall steps passed");
     Ok(())

@@ -61,6 +61,11 @@ const RULES: &[Rule] = &[
         members: &["fw-proto", "fw-core", "fw-rt", "fw-store", "fw-agent", "fw-server"],
         never: &[],
     },
+    Rule {
+        name: "fw-bench",
+        members: &["fw-proto", "fw-core", "fw-rt"],
+        never: &["axum", "rusqlite", "reqwest"],
+    },
     Rule { name: "xtask", members: &[], never: &["tokio"] },
 ];
 

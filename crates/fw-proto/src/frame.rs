@@ -488,10 +488,15 @@ pub enum Decoded<T> {
     Unknown,
 }
 
+/// Most frames are shorter: their buffer never grows.
+const USUAL: usize = 256;
+
 /// Encodes a frame.
 #[must_use]
 pub fn encode<T: Encode<()>>(frame: &T) -> Vec<u8> {
-    minicbor::to_vec(frame).expect("writing to memory cannot go wrong")
+    let mut bytes = Vec::with_capacity(USUAL);
+    minicbor::encode(frame, &mut bytes).expect("writing to memory cannot go wrong");
+    bytes
 }
 
 /// Decodes a frame.

@@ -158,11 +158,11 @@ impl Scheduler {
             }
             if jumped {
                 self.owe_jump(&name, before);
+                self.plan(&name);
             } else {
                 self.settle_owed(&name, &mut out);
-                self.fire(&name, now, &mut out);
+                self.fire(name, now, &mut out);
             }
-            self.plan(&name);
         }
         out
     }
@@ -281,14 +281,17 @@ impl Scheduler {
         })
     }
 
-    /// Decides every instant of one job that is due by now.
-    fn fire(&mut self, name: &JobName, now: Timestamp, out: &mut Vec<Decision>) {
-        let Some(entry) = self.jobs.get_mut(name) else { return };
+    /// Decides every instant of one job that is due by now, and notes when it is due next.
+    fn fire(&mut self, name: JobName, now: Timestamp, out: &mut Vec<Decision>) {
+        let Some(entry) = self.jobs.get_mut(&name) else { return };
         let Some(job) = &entry.job else { return };
         let (schedule, overlap) = (job.schedule.clone(), job.overlap);
         while let Some(fire) = entry.next.filter(|fire| fire.nominal <= now) {
             entry.next = schedule.next_after(fire.nominal);
-            entry.decide(name, fire, overlap, out);
+            entry.decide(&name, fire, overlap, out);
+        }
+        if let Some(fire) = entry.next {
+            self.due.insert((fire.nominal, name));
         }
     }
 

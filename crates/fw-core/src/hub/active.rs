@@ -14,7 +14,9 @@ use crate::run::{self, Kind, Ruling, Run};
 pub(super) struct Active {
     pub(super) run: Run,
     /// Undispatched hosts that could begin now, by their place in the plan.
-    pub(super) ready: BTreeSet<(u32, HostId)>,
+    ready: BTreeSet<(u32, HostId)>,
+    /// Undispatched hosts that are linked and may not begin yet: what they remember is not known.
+    held: BTreeSet<(u32, HostId)>,
     pub(super) silent: Silent,
     pub(super) wake: Option<Timestamp>,
 }
@@ -53,6 +55,30 @@ impl Silent {
 }
 
 impl Active {
+    pub(super) fn new(run: Run) -> Self {
+        let (ready, held) = (BTreeSet::new(), BTreeSet::new());
+        Self { run, ready, held, silent: Silent::default(), wake: None }
+    }
+
+    /// How many undispatched hosts are linked.
+    pub(super) fn here(&self) -> usize {
+        self.ready.len() + self.held.len()
+    }
+
+    /// Notes that a linked host could begin, or is held back; neither once it is dispatched.
+    fn put(&mut self, place: (u32, HostId), may_begin: bool) {
+        self.take_out(place);
+        if self.run.undispatched.contains(&place) {
+            let to = if may_begin { &mut self.ready } else { &mut self.held };
+            to.insert(place);
+        }
+    }
+
+    fn take_out(&mut self, place: (u32, HostId)) {
+        self.ready.remove(&place);
+        self.held.remove(&place);
+    }
+
     pub(super) fn key(&self, attempt: u16) -> TaskKey {
         TaskKey { run: self.run.id, node: ONLY_NODE, attempt }
     }
@@ -68,7 +94,10 @@ impl Active {
             return Due::Nothing;
         };
         let key = self.key(task.attempt);
+        let (place, may_ask) = ((task.place, host), restored && !task.asked);
+        let (confirmed, not_after) = (task.confirmed_at.is_some(), task.not_after);
         self.silent.remove(host);
+        self.put(place, false);
         let cancelled = self.run.cancel_requested_at.is_some();
         if known.contains(&key) {
             return if cancelled {
@@ -77,15 +106,15 @@ impl Active {
                 Due::Nothing
             };
         }
-        if task.confirmed_at.is_some() || (restored && !task.asked) {
+        if confirmed || may_ask {
             return Due::Effect(Effect::Query { host, key });
         }
-        match task.not_after {
+        match not_after {
             // It was sent the start, and does not know it: so it never started, and will not.
             _ if cancelled => Due::Ruling(Ruling::CancelledUnsent),
             Some(not_after) => Due::Effect(Effect::Start { host, key, not_after }),
             None => {
-                self.ready.insert((task.place, host));
+                self.put(place, true);
                 Due::Nothing
             }
         }
@@ -95,10 +124,11 @@ impl Active {
         let Some(task) = self.run.tasks.get(&host).filter(|task| !task.state.is_final()) else {
             return;
         };
-        self.ready.remove(&(task.place, host));
+        let place = (task.place, host);
         if task.dispatched_at.is_some() || task.confirmed_at.is_some() {
             self.silent.insert(host, self.run.lost_at(task, since));
         }
+        self.take_out(place);
     }
 
     /// Keeps `ready` and `silent` true after a host's task has changed.
@@ -113,15 +143,16 @@ impl Active {
         let place = (task.place, host);
         let may_begin = task.asked || self.run.plan.incarnation == incarnation;
         let waits = self.run.undispatched.contains(&place);
-        if waits && may_begin && online.contains(&host) {
-            self.ready.insert(place);
-        } else {
-            self.ready.remove(&place);
-        }
+        let here = online.contains(&host);
         if task.state.is_final() {
             self.silent.remove(host);
-        } else if !waits && !online.contains(&host) && !self.silent.lost_at.contains_key(&host) {
+        } else if !waits && !here && !self.silent.lost_at.contains_key(&host) {
             self.silent.insert(host, self.run.lost_at(task, now));
+        }
+        if waits && here {
+            self.put(place, may_begin);
+        } else {
+            self.take_out(place);
         }
     }
 

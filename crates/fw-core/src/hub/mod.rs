@@ -16,7 +16,7 @@ use fw_proto::api::{self, RunState, TaskState};
 use fw_proto::frame::{Report, Reported};
 use fw_proto::{HostId, Incarnation, RunId, Span, TaskKey, Timestamp};
 
-use self::active::{Active, Due, Silent};
+use self::active::{Active, Due};
 use crate::plan::Plan;
 use crate::run::{self, Actor, Event, Kind, News, Ruling, Run};
 
@@ -316,13 +316,14 @@ impl Hub {
     }
 
     fn waiting_on(&self, run: &Run) -> Vec<api::WaitingOn> {
-        run.waiting_on(|host| self.online.contains(&host), run.plan.incarnation != self.incarnation)
+        // A run that the hub no longer holds has ended: no host of it is undispatched.
+        let here = self.runs.get(&run.id).map_or(0, Active::here);
+        run.waiting_on(here, run.plan.incarnation != self.incarnation)
     }
 
     fn adopt(&mut self, run: Run) {
         let id = run.id;
-        let mut active =
-            Active { run, ready: BTreeSet::new(), silent: Silent::default(), wake: None };
+        let mut active = Active::new(run);
         let restored = active.run.plan.incarnation != self.incarnation;
         let open = active.run.tasks.iter().filter(|(_, task)| !task.state.is_final());
         for host in open.map(|(host, _)| *host).collect::<Vec<_>>() {
@@ -461,3 +462,6 @@ pub fn late_note(task: &api::Task, said: &Reported) -> Option<String> {
     }
     run::late_text(said)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
+use fw_proto::Timestamp;
 use fw_proto::api::{self, Offline, RunReport, RunState, TaskState, WaitingOn};
-use fw_proto::{HostId, Timestamp};
 
 use super::state::{Run, Task};
 
@@ -74,10 +74,11 @@ impl Run {
         silent_since.max(ends) + self.plan.limits.lost_after
     }
 
-    /// What the run is waiting on. `online` says which hosts are linked, `asking` whether its
-    /// undispatched hosts must first say what they remember.
+    /// What the run is waiting on. `here` is how many undispatched hosts are linked; `asking` says
+    /// whether those must first say what they remember. Does not look at the hosts themselves: the
+    /// server asks with each commit.
     #[must_use]
-    pub fn waiting_on(&self, online: impl Fn(HostId) -> bool, asking: bool) -> Vec<WaitingOn> {
+    pub fn waiting_on(&self, here: usize, asking: bool) -> Vec<WaitingOn> {
         let mut waiting = Vec::new();
         let running = self.count(TaskState::Running);
         if running > 0 {
@@ -86,8 +87,7 @@ impl Run {
         if self.in_flight > running {
             waiting.push(WaitingOn::Starting { hosts: self.in_flight - running });
         }
-        let here = self.undispatched.iter().filter(|(_, host)| online(*host)).count();
-        let away = as_u32(self.undispatched.len() - here);
+        let away = as_u32(self.undispatched.len().saturating_sub(here));
         if here > 0 {
             let hosts = as_u32(here);
             waiting.push(match (asking, self.budget_room()) {

@@ -44,15 +44,13 @@ impl Cron {
         let parsed = parser().parse(&texts.join(" "));
         let mut pattern =
             parsed.map_err(|error| caret::Error::new(text, 0, error.to_string()))?.pattern;
-        let years = pattern.years.values();
-        let years = years.into_iter().filter_map(|year| i16::try_from(year).ok()).collect();
         let wildcard = fields.iter().take(3).any(|field| field.text.contains(['*', '/']));
         let cron = Self {
             seconds: mask(&pattern.seconds),
             minutes: mask(&pattern.minutes),
             hours: mask(&pattern.hours),
             months: mask(&pattern.months),
-            years: (!all_years).then_some(years),
+            years: (!all_years).then(|| years(&pattern)),
             wildcard,
             zone,
             days: {
@@ -250,6 +248,12 @@ fn mask(component: &CronComponent) -> u64 {
     component.values().into_iter().fold(0, |mask, value| mask | 1 << (value & 63))
 }
 
+/// Costs a look at each year that there could be.
+fn years(pattern: &CronPattern) -> Vec<i16> {
+    let years = pattern.years.values();
+    years.into_iter().filter_map(|year| i16::try_from(year).ok()).collect()
+}
+
 fn second_of_day(time: Time) -> u32 {
     let part = |value: i8| u32::from(value.unsigned_abs());
     part(time.hour()) * 3600 + part(time.minute()) * 60 + part(time.second())
@@ -354,6 +358,10 @@ fn check_field(text: &str, index: usize, field: Field<'_>) -> Result<(), caret::
         if let Some(slot) = pattern.get_mut(index) {
             *slot = item;
         }
+        if is_plain(index, item) {
+            at += item.chars().count() + 1;
+            continue;
+        }
         let words_fit = !item.is_empty() && words(item).all(|word| word_fits(index, word));
         if !words_fit || parser().parse(&pattern.join(" ")).is_err() {
             let message = format!("{name} {item:?}: write {range}{}", hint(item));
@@ -362,6 +370,17 @@ fn check_field(text: &str, index: usize, field: Field<'_>) -> Result<(), caret::
         at += item.chars().count() + 1;
     }
     Ok(())
+}
+
+/// Whether an item is `*` or a number that fits its field: most are, and need not be parsed to
+/// find out. Numbers of years are not among them: they are rare.
+fn is_plain(index: usize, item: &str) -> bool {
+    const RANGES: [std::ops::RangeInclusive<u8>; 6] =
+        [0..=59, 0..=59, 0..=23, 1..=31, 1..=12, 0..=7];
+    let digits = item.len() <= 2 && item.bytes().all(|byte| byte.is_ascii_digit());
+    let number = item.parse().ok().filter(|_| digits);
+    item == "*"
+        || RANGES.get(index).zip(number).is_some_and(|(range, number)| range.contains(&number))
 }
 
 /// What to write instead.
@@ -396,5 +415,25 @@ fn word_fits(index: usize, word: &str) -> bool {
         4 => MONTHS.contains(&word.as_str()),
         5 => DAYS.contains(&word.strip_suffix('L').unwrap_or(&word)) || word == "L",
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_plain_needs_no_parser() {
+        let numbers = (0..=99).flat_map(|n| [format!("{n}"), format!("{n:02}")]);
+        for item in numbers.chain(["*".to_owned()]) {
+            for index in 0..FIELDS.len() {
+                let mut pattern = ["0", "0", "0", "1", "1", "0", ANY_YEAR];
+                pattern[index] = &item;
+                let parsed = parser().parse(&pattern.join(" "));
+                let plain = is_plain(index, &item);
+                assert!(!plain || parsed.is_ok(), "{item} in field {index}");
+                assert!(plain || parsed.is_err() || index == 6, "{item} in field {index}");
+            }
+        }
     }
 }

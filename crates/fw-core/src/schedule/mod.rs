@@ -32,8 +32,8 @@ use cron::Cron;
 /// A schedule in its time zone. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Schedule {
-    text: String,
-    timezone: String,
+    text: Arc<str>,
+    timezone: Arc<str>,
     kind: Arc<Kind>,
 }
 
@@ -98,7 +98,8 @@ impl Schedule {
             Some(period) => Kind::Every(period_of(text, period)?),
             None => Kind::Cron(Cron::parse(text, zone)?),
         };
-        let schedule = Self { text: text.trim().to_owned(), timezone, kind: Arc::new(kind) };
+        let schedule =
+            Self { text: text.trim().into(), timezone: timezone.into(), kind: Arc::new(kind) };
         if schedule.next_after(Timestamp::EPOCH).is_none() {
             let message = "this is never due: no such day is in the calendar";
             return Err(caret::Error::new(text, 0, message).into());

@@ -7,6 +7,10 @@
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Glob {
     text: String,
+    /// Bytes of the text before its first sign: they stand for themselves, and most hosts are
+    /// told apart by them alone.
+    fixed: usize,
+    /// From the first sign on.
     parts: Vec<Part>,
 }
 
@@ -28,9 +32,10 @@ pub(super) type Malformed = (usize, &'static str);
 impl Glob {
     /// Reads a glob.
     pub(super) fn parse(text: &str) -> Result<Self, Malformed> {
+        let first_sign = text.find(['*', '?', '[']).unwrap_or(text.len());
         let chars: Vec<char> = text.chars().collect();
-        let mut parts = Vec::with_capacity(chars.len());
-        let mut at = 0;
+        let mut parts = Vec::new();
+        let mut at = text.get(..first_sign).map_or(0, |fixed| fixed.chars().count());
         while let Some(&c) = chars.get(at) {
             let part = match c {
                 '*' => Part::Many,
@@ -47,7 +52,7 @@ impl Glob {
                 parts.push(part);
             }
         }
-        Ok(Self { text: text.to_owned(), parts })
+        Ok(Self { text: text.to_owned(), fixed: first_sign, parts })
     }
 
     /// The text it was read from.
@@ -59,20 +64,21 @@ impl Glob {
     /// Whether it stands for nothing but its own text.
     #[must_use]
     pub fn is_literal(&self) -> bool {
-        self.parts.iter().all(|part| matches!(part, Part::Char(_)))
+        self.parts.is_empty()
     }
 
     /// Whether the whole of `text` fits. At most (length of glob × length of text) steps: only
     /// the last star ever needs another try.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
+        let fixed = self.text.get(..self.fixed).unwrap_or_default();
+        let Some(mut rest) = text.strip_prefix(fixed) else { return false };
         let mut parts = self.parts.as_slice();
-        let mut rest = text;
         let mut retry: Option<(&[Part], &str)> = None;
         loop {
             let mut chars = rest.chars();
             match (parts.split_first(), chars.next()) {
-                (None, None) => return true,
+                (None, None) | (Some((Part::Many, [])), _) => return true,
                 (Some((Part::Many, after)), _) => {
                     retry = Some((after, rest));
                     parts = after;

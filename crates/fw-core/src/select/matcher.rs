@@ -31,7 +31,9 @@ pub enum Matcher {
 /// Names and globs of names, one of which must fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
-    items: Vec<Glob>,
+    /// As they were written.
+    text: String,
+    globs: Vec<Glob>,
     /// Those that are plain names: a list of a thousand is then still one look-up.
     exact: BTreeSet<String>,
 }
@@ -84,10 +86,7 @@ impl Matcher {
 impl fmt::Display for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = match self {
-            Self::Names(names) => {
-                let items: Vec<_> = names.items.iter().map(Glob::as_str).collect();
-                items.join(",")
-            }
+            Self::Names(names) => names.text.clone(),
             Self::Regex(regex) => return f.write_str(&written_regex(regex.0.as_str())),
             Self::Label(label) => format!("label:{}={}", label.key, label.value.as_str()),
             Self::Fact(fact) => fact.written.clone(),
@@ -98,8 +97,7 @@ impl fmt::Display for Matcher {
 
 impl Names {
     fn matches(&self, name: &str) -> bool {
-        self.exact.contains(name)
-            || self.items.iter().any(|item| !item.is_literal() && item.matches(name))
+        self.exact.contains(name) || self.globs.iter().any(|glob| glob.matches(name))
     }
 }
 
@@ -244,7 +242,7 @@ fn short_path(text: &str, word: &Text, start: usize, path: &str) -> Result<(), E
 
 /// A list of names and globs.
 fn names(text: &str, word: &Text) -> Result<Matcher, Error> {
-    let mut items = Vec::new();
+    let mut globs = Vec::new();
     let mut exact = BTreeSet::new();
     let mut from = 0;
     for item in word.chars.split(|c| *c == ',') {
@@ -260,11 +258,12 @@ fn names(text: &str, word: &Text) -> Result<Matcher, Error> {
         only_names(text, word, from, item)?;
         if glob.is_literal() {
             exact.insert(glob.as_str().to_owned());
+        } else {
+            globs.push(glob);
         }
-        items.push(glob);
         from += item.len() + 1;
     }
-    Ok(Matcher::Names(Names { items, exact }))
+    Ok(Matcher::Names(Names { text: word.text(), globs, exact }))
 }
 
 /// Refuses what no host name can contain: it is a slip, and would else quietly match nothing.

@@ -1,0 +1,122 @@
+//! What the hub keeps up must be what counting anew would give.
+
+use std::collections::BTreeMap;
+
+use fw_proto::api::{Command, Offline, OnFull};
+use fw_proto::frame::{Report, Reported};
+use fw_proto::{HostId, Incarnation, RunId, Span, TaskKey, Timestamp};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::Hub;
+use crate::plan::{Chosen, Exec, Limits, ONLY_NODE, Origin, Plan};
+use crate::run::Actor;
+
+const HOSTS: u128 = 4;
+const RUN: RunId = RunId(Uuid::from_u128(1));
+
+#[derive(Debug, Clone)]
+enum Step {
+    Linked(u128, Option<Reported>),
+    Unlinked(u128),
+    Said(u128, Reported),
+    Gone(u128),
+    Cancel,
+    Wait(u64),
+}
+
+fn host(n: u128) -> HostId {
+    HostId(Uuid::from_u128(n))
+}
+
+fn at(secs: u64) -> Timestamp {
+    Timestamp::from_millis(1_800_000_000_000) + Span::from_secs(secs)
+}
+
+fn report(state: Reported) -> Report {
+    Report { key: TaskKey { run: RUN, node: ONLY_NODE, attempt: 1 }, state }
+}
+
+fn plan(parallel: Option<u32>) -> Plan {
+    Plan {
+        exec: Exec {
+            command: Command::Shell("true".into()),
+            user: None,
+            cwd: None,
+            env: BTreeMap::new(),
+            timeout: Some(Span::from_secs(60)),
+            kill_after: Span::from_secs(10),
+            on_full: OnFull::Block,
+            nice: None,
+            umask: None,
+        },
+        selector: "*".into(),
+        hosts: (0..HOSTS)
+            .map(|n| Chosen { id: host(n), name: format!("h{n}").parse().expect("a name") })
+            .collect(),
+        limits: Limits {
+            start_within: Span::from_secs(600),
+            offline: Offline::Wait(Span::from_secs(600)),
+            parallel,
+            max_failures: None,
+            lost_after: Span::from_secs(600),
+        },
+        origin: Origin::default(),
+        incarnation: Incarnation(Uuid::from_u128(1)),
+    }
+}
+
+fn said() -> impl Strategy<Value = Reported> {
+    prop_oneof![
+        Just(Reported::NotKnown),
+        Just(Reported::Queued),
+        Just(Reported::Started(at(0))),
+        Just(Reported::Unknown("power cut".into())),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let host = 0..HOSTS;
+    prop_oneof![
+        4 => (host.clone(), prop::option::of(said())).prop_map(|(host, said)| Step::Linked(host, said)),
+        2 => host.clone().prop_map(Step::Unlinked),
+        4 => (host.clone(), said()).prop_map(|(host, said)| Step::Said(host, said)),
+        1 => host.prop_map(Step::Gone),
+        1 => Just(Step::Cancel),
+        2 => (1..300_u64).prop_map(Step::Wait),
+    ]
+}
+
+proptest! {
+    /// Also in a restored store, whose hosts are held back until they say what they remember.
+    #[test]
+    fn who_is_here_need_not_be_counted(
+        parallel in prop::option::of(1..4_u32),
+        restored in any::<bool>(),
+        steps in prop::collection::vec(step(), 0..40),
+    ) {
+        let incarnation = Incarnation(Uuid::from_u128(1 + u128::from(restored)));
+        let mut hub = Hub::new(incarnation, at(0), Span::from_secs(30));
+        hub.begin(RUN, plan(parallel), Actor::Server, at(0));
+        hub.decide(at(0));
+        let mut secs = 0;
+        for step in steps {
+            match step {
+                Step::Linked(n, said) => {
+                    hub.unlinked(host(n), at(secs));
+                    hub.linked(host(n), said.map(report).into_iter().collect(), at(secs));
+                }
+                Step::Unlinked(n) => hub.unlinked(host(n), at(secs)),
+                Step::Said(n, said) => hub.reported(host(n), report(said)),
+                Step::Gone(n) => hub.gone(host(n), at(secs)),
+                Step::Cancel => drop(hub.cancel(RUN, Actor::Server, at(secs))),
+                Step::Wait(more) => secs += more,
+            }
+            hub.decide(at(secs));
+            let Some(run) = hub.run(RUN) else { return Ok(()) };
+            let here = run.undispatched.iter().filter(|(_, host)| hub.online().contains(host));
+            let counted = run.waiting_on(here.count(), restored);
+            prop_assert_eq!(hub.summary(run).report.waiting_on, counted);
+        }
+    }
+}
