@@ -138,7 +138,8 @@ pub fn restore_backup(
     }
     let scratch = scratch(data_dir)?;
     let info = unpack(file, scratch.path())?;
-    begin_life(&scratch.path().join(MAIN.file))?;
+    let main = scratch.path().join(MAIN.file);
+    begin_life(&main).map_err(|error| error.in_file(&main))?;
     if let Some(name) = info.parts.keys().find(|name| !is_replaced(top(name))) {
         let what = format!("{name:?} is no part of a server's identity");
         return Err(Error::BadBackup { file: file.to_owned(), what });
@@ -376,7 +377,7 @@ fn unsound(path: &Path, schema: &Schema) -> Result<Option<String>, Error> {
     };
     match check() {
         Err(Error::Corrupt { what, .. }) => Ok(Some(what)),
-        checked => checked,
+        checked => checked.map_err(|error| error.in_file(path)),
     }
 }
 

@@ -5,7 +5,7 @@
 //! transaction and returns once it is durable. There is one file per noun; the databases
 //! themselves (one thread that writes, a few connections that read, migrations) are in `sqlite/`.
 //!
-//! On a full disk calls fail with [`Error::Full`]; reads go on, and so do writes as soon as
+//! On a full disk calls fail with [`Error::Full`], which says where; reads go on, and so do writes as soon as
 //! there is space again.
 
 mod backup;
@@ -29,6 +29,7 @@ pub mod conformance;
 mod property_tests;
 
 use std::fs::{File, TryLockError};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -122,13 +123,28 @@ impl Store {
             let lock = Arc::new(lock_dir(&dir)?);
             let now = clock.now();
             let main = Database::open(&dir, &MAIN, readers, Arc::clone(&lock), now)?;
-            let logs = Database::open(&dir, &LOGS, readers, lock, now)?;
+            let logs = Database::open(&dir, &LOGS, readers, lock, now);
             Ok::<_, Error>((dir, clock, main, logs))
         };
         let opened = tokio::task::spawn_blocking(open).await.map_err(|_| Error::Closed)?;
         let (dir, clock, main, logs) = opened?;
+        // Who tries again must not meet this try's lock: what was opened is closed first.
+        let logs = match logs {
+            Ok(logs) => logs,
+            Err(error) => {
+                main.close().await;
+                return Err(error);
+            }
+        };
         let now = clock.now();
-        let (incarnation, epoch) = main.write(move |db| begin_life(db, now)).await?;
+        let (incarnation, epoch) = match main.write(move |db| begin_life(db, now)).await {
+            Ok(life) => life,
+            Err(error) => {
+                main.close().await;
+                logs.close().await;
+                return Err(error);
+            }
+        };
         Ok(Self { inner: Arc::new(Inner { main, logs, dir, clock, incarnation, epoch }) })
     }
 
@@ -207,13 +223,23 @@ pub(crate) fn lock_dir(dir: &Path) -> Result<File, Error> {
     let path = dir.join(LOCK);
     let file = std::fs::OpenOptions::new()
         .create(true)
+        .read(true)
         .append(true)
         .mode(0o600)
         .open(&path)
         .map_err(Error::io(format!("open {}", path.display())))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::InUse { dir: dir.to_owned() }),
+        Ok(()) => {
+            // For people only: what cannot be written, as on a full disk, is not missed.
+            file.set_len(0).and_then(|()| writeln!(&file, "{}", std::process::id())).ok();
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            let read = (&file).take(20).read_to_string(&mut text);
+            let pid = read.ok().and_then(|_| text.trim().parse().ok());
+            Err(Error::InUse { dir: dir.to_owned(), pid })
+        }
         Err(TryLockError::Error(error)) => {
             Err(Error::io(format!("lock {}", path.display()))(error))
         }

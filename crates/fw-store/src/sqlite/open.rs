@@ -69,6 +69,10 @@ pub(super) fn reading(path: &Path) -> Result<Connection, Error> {
 /// One step copies all pages under one read transaction: in several steps each write in
 /// between would begin the copy anew.
 pub(crate) fn copy(from: &Connection, to: &Path) -> Result<(), Error> {
+    copy_pages(from, to).map_err(|error| error.in_file(to))
+}
+
+fn copy_pages(from: &Connection, to: &Path) -> Result<(), Error> {
     let mut target = Connection::open(to)?;
     let step = Backup::new(from, &mut target)?.step(-1)?;
     if step != StepResult::Done {

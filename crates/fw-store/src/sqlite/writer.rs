@@ -126,7 +126,10 @@ fn commit(connection: &Connection, batch: Vec<Work>) {
         };
         // On a full disk and the like SQLite itself rolls the whole transaction back.
         if begun.is_ok() && connection.is_autocommit() {
-            begun = Err(worked.error.clone().unwrap_or(Error::Full));
+            begun = Err(worked
+                .error
+                .clone()
+                .unwrap_or_else(|| Error::corrupt("a transaction ended by itself")));
         }
         done.push(worked);
     }
