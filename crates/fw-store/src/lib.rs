@@ -14,10 +14,12 @@ mod fire;
 mod host;
 mod invite;
 mod job;
+mod lock;
 mod log;
 mod notice;
 mod row;
 mod run;
+mod scratch;
 mod secret;
 mod sqlite;
 mod token;
@@ -28,9 +30,6 @@ pub mod conformance;
 #[cfg(test)]
 mod property_tests;
 
-use std::fs::{File, TryLockError};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,6 +50,7 @@ pub use run::{Append, RunQuery, StoredPlan};
 pub use token::TokenRow;
 pub use upkeep::{Retention, Size, Sizes, Swept};
 
+use lock::Lock;
 use sqlite::{Database, Schema};
 
 /// Decisions and results.
@@ -60,9 +60,6 @@ pub(crate) const MAIN: Schema =
 /// Output.
 pub(crate) const LOGS: Schema =
     Schema { file: "logs.db", steps: &[include_str!("../migrations/logs/0001_begin.sql")] };
-
-/// The file whose lock says that a server uses the directory.
-pub(crate) const LOCK: &str = "lock";
 
 /// What a fleet remembers. Clones are the same store.
 #[derive(Clone)]
@@ -120,7 +117,8 @@ impl Store {
         let dir = dir.to_owned();
         let open = move || {
             let readers = options.read_connections;
-            let lock = Arc::new(lock_dir(&dir)?);
+            let lock = Arc::new(Lock::take(&dir)?);
+            scratch::clear(&dir);
             let now = clock.now();
             let main = Database::open(&dir, &MAIN, readers, Arc::clone(&lock), now)?;
             let logs = Database::open(&dir, &LOGS, readers, lock, now);
@@ -210,39 +208,6 @@ impl Store {
                 Ok(ms.map(Timestamp::from_millis))
             })
             .await
-    }
-}
-
-/// Makes the directory and takes its lock, which the kernel frees however the process ends.
-pub(crate) fn lock_dir(dir: &Path) -> Result<File, Error> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(Error::io(format!("create {}", dir.display())))?;
-    let path = dir.join(LOCK);
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .read(true)
-        .append(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(Error::io(format!("open {}", path.display())))?;
-    match file.try_lock() {
-        Ok(()) => {
-            // For people only: what cannot be written, as on a full disk, is not missed.
-            file.set_len(0).and_then(|()| writeln!(&file, "{}", std::process::id())).ok();
-            Ok(file)
-        }
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let read = (&file).take(20).read_to_string(&mut text);
-            let pid = read.ok().and_then(|_| text.trim().parse().ok());
-            Err(Error::InUse { dir: dir.to_owned(), pid })
-        }
-        Err(TryLockError::Error(error)) => {
-            Err(Error::io(format!("lock {}", path.display()))(error))
-        }
     }
 }
 

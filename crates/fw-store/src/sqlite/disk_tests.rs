@@ -241,7 +241,7 @@ fn files_of_another_user_are_refused_in_clear_words() {
     in_a_child(test, dir.path(), wrap, async |dir| {
         let data = dir.join("data");
         let mode = |path: &Path, mode| {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap()
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         };
         let refused = async |file: &str| {
             let refused = open(dir).await.unwrap_err();

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use sha2::{Digest as _, Sha256};
 
 use crate::Error;
+use crate::scratch::Scratch;
 
 /// What a database of this build looks like, step by step.
 pub(crate) struct Schema {
@@ -42,14 +43,7 @@ pub(super) fn migrate(
         return Ok(());
     }
     if done > 0 {
-        let copy = path.with_extension(format!("db.before-{}", done + 1));
-        // A copy of an attempt that did not end well is stale.
-        match std::fs::remove_file(&copy) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io(format!("remove {}", copy.display()))(error));
-            }
-            Ok(()) | Err(_) => super::copy(connection, &copy)?,
-        }
+        keep_copy(connection, &path.with_extension(format!("db.before-{}", done + 1)))?;
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(LEDGER)?;
@@ -62,6 +56,15 @@ pub(super) fn migrate(
     }
     transaction.commit()?;
     Ok(())
+}
+
+/// Copies the database to `copy`, which is whole whenever it is there.
+fn keep_copy(connection: &Connection, copy: &Path) -> Result<(), Error> {
+    let scratch = Scratch::beside(copy.parent().unwrap_or_else(|| Path::new(".")))?;
+    let part = scratch.path().join("copy.db");
+    super::copy(connection, &part)?;
+    // One of an attempt that did not end well is stale.
+    std::fs::rename(&part, copy).map_err(Error::io(format!("write {}", copy.display())))
 }
 
 /// How many migrations the database has; 0 when it is new.

@@ -14,6 +14,7 @@ use fw_proto::Timestamp;
 use rusqlite::Connection;
 
 use crate::Error;
+use crate::lock::Lock;
 use readers::Readers;
 use writer::Writer;
 
@@ -33,7 +34,7 @@ impl Database {
         dir: &Path,
         schema: &'static Schema,
         readers: usize,
-        lock: Arc<File>,
+        lock: Arc<Lock>,
         now: Timestamp,
     ) -> Result<Self, Error> {
         let path = dir.join(schema.file);
@@ -84,11 +85,10 @@ fn reason(error: Error, path: &Path) -> Error {
     let vague = |error: &rusqlite::Error| {
         matches!(error.sqlite_error_code(), Some(CannotOpen | SystemIoFailure))
     };
-    match &error {
-        Error::Sqlite { source, .. } if vague(source) => look(path).err().unwrap_or(error),
-        Error::ReadOnly { what } if what.is_empty() => look(path).err().unwrap_or(error),
-        _ => error,
-    }
+    // `ReadOnly` as when the index beside a database is another user's.
+    let unsaid = matches!(&error, Error::ReadOnly { what } if what.is_empty())
+        || matches!(&error, Error::Sqlite { source, .. } if vague(source));
+    if unsaid { look(path).err().unwrap_or(error) } else { error }
 }
 
 /// Tries what `SQLite` needs to do with a database and the files beside it.
@@ -109,7 +109,8 @@ fn look(path: &Path) -> Result<(), Error> {
 /// Writes as much beside the database as `SQLite` does at least: on a full disk a file can
 /// still be made, but nothing written to it.
 fn probe(path: &Path) -> std::io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+    let mut file =
+        tempfile::NamedTempFile::new_in(path.parent().unwrap_or_else(|| Path::new(".")))?;
     file.write_all(&[0; PROBE])?;
     file.as_file().sync_all()
 }
