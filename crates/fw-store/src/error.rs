@@ -58,6 +58,14 @@ pub enum Error {
         /// Which migration.
         number: u32,
     },
+    /// One of the two databases is gone.
+    #[error("{} is missing or empty; put it back, or restore a backup, {way_out}", file.display())]
+    Missing {
+        /// Which one.
+        file: PathBuf,
+        /// What else can be done.
+        way_out: &'static str,
+    },
     /// No space is left. The store goes on by itself when there is some again.
     #[error("{what}: the disk is full; make room on it, then try again")]
     Full {
@@ -165,6 +173,7 @@ impl Error {
             | Self::NotEmpty { .. }
             | Self::NewerSchema { .. }
             | Self::ChangedMigration { .. }
+            | Self::Missing { .. }
             | Self::OutOfOrder { .. }
             | Self::MalformedChunk(_)
             | Self::BadCursor

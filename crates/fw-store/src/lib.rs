@@ -51,7 +51,7 @@ pub use token::TokenRow;
 pub use upkeep::{Retention, Size, Sizes, Swept};
 
 use lock::Lock;
-use sqlite::{Database, Schema};
+use sqlite::{Database, Schema, Unopened};
 
 /// Decisions and results.
 pub(crate) const MAIN: Schema =
@@ -120,8 +120,11 @@ impl Store {
             let lock = Arc::new(Lock::take(&dir)?);
             scratch::clear(&dir);
             let now = clock.now();
-            let main = Database::open(&dir, &MAIN, readers, Arc::clone(&lock), now)?;
-            let logs = Database::open(&dir, &LOGS, readers, lock, now);
+            // Both, before either is changed.
+            let (main, logs) = (Unopened::check(&dir, &MAIN)?, Unopened::check(&dir, &LOGS)?);
+            refuse_half(&main, &logs)?;
+            let main = main.open(readers, Arc::clone(&lock), now)?;
+            let logs = logs.open(readers, lock, now);
             Ok::<_, Error>((dir, clock, main, logs))
         };
         let opened = tokio::task::spawn_blocking(open).await.map_err(|_| Error::Closed)?;
@@ -209,6 +212,28 @@ impl Store {
             })
             .await
     }
+}
+
+/// Refuses a directory of which one database was taken away: the other would go on beside an empty
+/// one, and nobody would be told what is gone. The databases are made one after the other, so a
+/// start that was cut short has left `main.db` at most, and it does not know of a life yet.
+fn refuse_half(main: &Unopened, logs: &Unopened) -> Result<(), Error> {
+    let missing =
+        |lost: &Unopened, way_out| Err(Error::Missing { file: lost.path.clone(), way_out });
+    if main.version == 0 && logs.version > 0 {
+        return missing(main, "or use another data directory to begin anew");
+    }
+    if logs.version > 0 || main.version == 0 || !main.has_lived()? {
+        return Ok(());
+    }
+    if !logs.path.exists() {
+        return missing(
+            logs,
+            "or make an empty file of this name to give up the output of all runs",
+        );
+    }
+    tracing::warn!(store.file = LOGS.file, "the file is empty: the output of all runs is given up");
+    Ok(())
 }
 
 /// Begins an epoch. The time of day keeps it ahead of what hosts have seen when the store was

@@ -28,16 +28,48 @@ pub(crate) struct Database {
     readers: Readers,
 }
 
-impl Database {
+/// A database that is not open yet, and of which this build knows what it holds.
+pub(crate) struct Unopened {
+    schema: &'static Schema,
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// The migrations that it has; 0 when it is new.
+    pub(crate) version: u32,
+}
+
+impl Unopened {
+    /// Looks at the file, and changes nothing about it; blocks.
+    ///
+    /// # Errors
+    /// It is of a newer build, of another one, or damaged.
+    pub(crate) fn check(dir: &Path, schema: &'static Schema) -> Result<Self, Error> {
+        let path = dir.join(schema.file);
+        match migrate::version(&path, schema) {
+            Ok(version) => Ok(Self { schema, path, version }),
+            Err(error) => Err(reason(error, &path).in_file(&path)),
+        }
+    }
+
+    /// Whether a store was ever opened with it.
+    ///
+    /// # Errors
+    /// It is damaged.
+    pub(crate) fn has_lived(&self) -> Result<bool, Error> {
+        let lived = || {
+            let connection = migrate::looking(&self.path)?;
+            Ok(connection.prepare("SELECT 1 FROM store")?.exists([])?)
+        };
+        lived().map_err(|error: Error| error.in_file(&self.path))
+    }
+
     /// Opens and migrates; blocks. The lock is let go when the writer has ended.
     pub(crate) fn open(
-        dir: &Path,
-        schema: &'static Schema,
+        self,
         readers: usize,
         lock: Arc<Lock>,
         now: Timestamp,
-    ) -> Result<Self, Error> {
-        let path = dir.join(schema.file);
+    ) -> Result<Database, Error> {
+        let Self { schema, path, .. } = self;
         let open = || {
             let mut connection = open::writing(&path)?;
             migrate::migrate(&mut connection, &path, schema, now)?;
@@ -46,11 +78,13 @@ impl Database {
             Ok((writer, readers))
         };
         match open() {
-            Ok((writer, readers)) => Ok(Self { path, writer, readers }),
+            Ok((writer, readers)) => Ok(Database { path, writer, readers }),
             Err(error) => Err(reason(error, &path).in_file(&path)),
         }
     }
+}
 
+impl Database {
     /// One write transaction; returns when it is durable.
     pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, Error>
     where
@@ -121,8 +155,12 @@ const PROBE: usize = 32 * 1024;
 #[cfg(test)]
 mod again;
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod disk_tests;
 #[cfg(test)]
 mod kill_tests;
+#[cfg(test)]
+mod migrate_tests;
 #[cfg(test)]
 mod tests;

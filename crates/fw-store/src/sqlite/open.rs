@@ -11,6 +11,9 @@ use crate::Error;
 /// Statements are few and known; each connection keeps them all compiled.
 const STATEMENTS: usize = 128;
 
+/// Bytes of a page.
+pub(super) const PAGE: u64 = 8192;
+
 /// Pages of 8 KiB: chunks of output are mostly larger than the default of 4 KiB.
 ///
 /// Deleted rows leave free pages that new rows use; `auto_vacuum` lets the sweeper give
