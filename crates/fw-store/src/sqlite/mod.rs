@@ -163,4 +163,6 @@ mod kill_tests;
 #[cfg(test)]
 mod migrate_tests;
 #[cfg(test)]
+mod plan_tests;
+#[cfg(test)]
 mod tests;

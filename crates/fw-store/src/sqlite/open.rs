@@ -42,6 +42,8 @@ pub(crate) fn connect(path: &Path) -> Result<Connection, Error> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    #[cfg(test)]
+    let connection = super::plan_tests::overheard(connection);
     Ok(connection)
 }
 
