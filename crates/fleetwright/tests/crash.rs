@@ -89,6 +89,53 @@ async fn a_server_killed_five_times_loses_nothing() {
     assert_whole(&fleet, &id).await;
 }
 
+/// Prints 200 kB of lines.
+const PRINTS_LINES: &str = "seq 1000000 1024999";
+
+/// A server is killed two dozen times, while it takes runs, starts and output in from three
+/// hosts: every run that was acknowledged ends well, ran once on each host, and has all its output.
+#[tokio::test]
+async fn a_server_killed_dozens_of_times_keeps_every_run() {
+    const KILLS: usize = 24;
+    let mut fleet = Fleet::start(BINARY).await;
+    let mut agents = Vec::new();
+    for name in ["web1", "web2", "web3"] {
+        agents.push(fleet.agent(name).await);
+    }
+    let scratch = fleet.scratch().display().to_string();
+    let mut ids = Vec::new();
+    for kill in 0..KILLS {
+        let text = format!("echo {kill} >> began; {PRINTS_LINES}");
+        let patient = ["--offline", "wait=10m", "--start-within", "10m"];
+        let line = [&["*", "--cwd", &scratch], &patient[..], &["--shell", &text]].concat();
+        let id = fleet.begin(&line).await;
+        // At once, mostly: hosts take their time to link again. When one has begun; when there is output.
+        match kill % 6 {
+            0..4 => {}
+            4 => drop(fleet.run_when(&id, "a start", |run| run["state"] != "planned").await),
+            _ => drop(fleet.run_when(&id, "some output", |run| stored(run) > 0).await),
+        }
+        ids.push(id);
+        fleet.server.kill9().await;
+        fleet.start_server().await;
+    }
+    let mut expected = Vec::new();
+    (1_000_000..=1_024_999).for_each(|n| expected.extend(format!("{n}\n").into_bytes()));
+    for id in &ids {
+        let run = fleet.ended(id).await;
+        assert_eq!(run["state"], "succeeded", "{run}");
+        for task in run["tasks"].as_array().expect("three tasks") {
+            assert_eq!(task["stdout_sha256"], sha256(&expected).as_str(), "{task}");
+            let host = task["host"].as_str().expect("a name");
+            assert!(fleet.raw(id, host, "stdout").await.ok().stdout == expected, "{task}");
+        }
+    }
+    let mut began = fleet.lines("began");
+    began.sort_by_key(|line| line.parse::<usize>().ok());
+    let once: Vec<_> = (0..KILLS).flat_map(|kill| vec![kill.to_string(); 3]).collect();
+    assert_eq!(began, once, "each ran once on each host");
+}
+
 /// The agent is killed. The command goes on and ends without it; the next agent ships what is
 /// left and starts nothing.
 #[tokio::test]

@@ -49,12 +49,7 @@ impl Failure {
         };
         match error {
             Error::BadCursor => Self::invalid(format!("cursor: {error}")),
-            Error::Full => {
-                unavailable("the disk of its data directory is full; make room, then try again")
-            }
-            Error::ReadOnly => {
-                unavailable("its data directory is read-only; remount it, then try again")
-            }
+            Error::Full { .. } | Error::ReadOnly { .. } => unavailable(&error.to_string()),
             Error::Closed => stopping(),
             _ => fault(error),
         }

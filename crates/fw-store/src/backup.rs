@@ -18,8 +18,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::lock::{LOCK, Lock};
+use crate::scratch::{self, Scratch};
 use crate::sqlite::{Schema, check_schema, connect, copy};
-use crate::{Error, LOCK, LOGS, MAIN, Store, lock_dir, row, upkeep};
+use crate::{Error, LOGS, MAIN, Store, row, upkeep};
 
 /// A backup that was made or verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +84,7 @@ impl Store {
         let beside = parent(to);
         let make = {
             let beside = beside.clone();
-            move || scratch(&beside)
+            move || Scratch::beside(&beside)
         };
         let scratch = blocking(make).await?;
         for (database, schema) in [(self.main(), &MAIN), (self.logs(), &LOGS)] {
@@ -110,7 +112,7 @@ impl Store {
 /// # Errors
 /// [`Error::BadBackup`] says what is wrong; [`Error::NewerSchema`] that this build is too old for it.
 pub fn verify_backup(file: &Path) -> Result<BackupInfo, Error> {
-    let scratch = scratch(&parent(file))?;
+    let scratch = Scratch::beside(&parent(file))?;
     unpack(file, scratch.path())
 }
 
@@ -130,15 +132,16 @@ pub fn restore_backup(
     force: bool,
     now: Timestamp,
 ) -> Result<BackupInfo, Error> {
-    let lock = lock_dir(data_dir)?;
+    let lock = Lock::take(data_dir)?;
     let mut there = entries(data_dir)?;
     there.retain(|name| is_replaced(&name.to_string_lossy()));
     if !there.is_empty() && !force {
         return Err(Error::NotEmpty { dir: data_dir.to_owned() });
     }
-    let scratch = scratch(data_dir)?;
+    let scratch = Scratch::beside(data_dir)?;
     let info = unpack(file, scratch.path())?;
-    begin_life(&scratch.path().join(MAIN.file))?;
+    let main = scratch.path().join(MAIN.file);
+    begin_life(&main).map_err(|error| error.in_file(&main))?;
     if let Some(name) = info.parts.keys().find(|name| !is_replaced(top(name))) {
         let what = format!("{name:?} is no part of a server's identity");
         return Err(Error::BadBackup { file: file.to_owned(), what });
@@ -166,7 +169,7 @@ fn entries(dir: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
         read().map_err(Error::io(format!("read {}", dir.display())))?;
     names.retain(|name| {
         let name = name.to_string_lossy();
-        name != LOCK && !name.starts_with("before-restore-") && !name.starts_with(SCRATCH)
+        name != LOCK && !name.starts_with("before-restore-") && !name.starts_with(scratch::PREFIX)
     });
     Ok(names)
 }
@@ -376,7 +379,7 @@ fn unsound(path: &Path, schema: &Schema) -> Result<Option<String>, Error> {
     };
     match check() {
         Err(Error::Corrupt { what, .. }) => Ok(Some(what)),
-        checked => checked,
+        checked => checked.map_err(|error| error.in_file(path)),
     }
 }
 
@@ -395,21 +398,6 @@ impl<W: Write> Write for Hashing<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
     }
-}
-
-/// What working directories are called; they are removed however the work ends.
-const SCRATCH: &str = ".fleetwright-";
-
-/// A directory of our own on the same file system, so that results can be renamed into place.
-fn scratch(beside: &Path) -> Result<tempfile::TempDir, Error> {
-    // Whatever lies in it are keys and what commands wrote, so it is for its owner only.
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(beside)
-        .map_err(Error::io(format!("create {}", beside.display())))?;
-    let made = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(beside);
-    made.map_err(Error::io(format!("create a directory in {}", beside.display())))
 }
 
 fn parent(file: &Path) -> PathBuf {

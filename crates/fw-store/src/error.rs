@@ -1,6 +1,6 @@
 //! What can go wrong, by what a caller can do about it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fw_proto::record::Offsets;
@@ -25,10 +25,12 @@ pub enum Error {
         nominal: Timestamp,
     },
     /// Another server uses the data directory.
-    #[error("{} is in use by another server; stop it first", dir.display())]
+    #[error("{} is in use by another server{}; stop it first", dir.display(), process(*pid))]
     InUse {
         /// The data directory.
         dir: PathBuf,
+        /// Its process, as it says itself; another container may number processes differently.
+        pid: Option<u32>,
     },
     /// A backup is not restored over data.
     #[error("{} is not empty; use another directory, or --force to move what is there aside", dir.display())]
@@ -56,12 +58,32 @@ pub enum Error {
         /// Which migration.
         number: u32,
     },
+    /// One of the two databases is gone.
+    #[error("{} is missing or empty; put it back, or restore a backup, {way_out}", file.display())]
+    Missing {
+        /// Which one.
+        file: PathBuf,
+        /// What else can be done.
+        way_out: &'static str,
+    },
     /// No space is left. The store goes on by itself when there is some again.
-    #[error("the disk of the data directory is full")]
-    Full,
+    #[error("{what}: the disk is full; make room on it, then try again")]
+    Full {
+        /// What was done with which file.
+        what: String,
+    },
     /// The file system cannot be written.
-    #[error("the data directory is read-only")]
-    ReadOnly,
+    #[error("{what}: the file system is read-only; remount it writable, then try again")]
+    ReadOnly {
+        /// What was done with which file.
+        what: String,
+    },
+    /// The files are another user's.
+    #[error("{what}: permission denied; run as the owner of the directory and of all files in it")]
+    Denied {
+        /// What was done with which file.
+        what: String,
+    },
     /// The chunk does not follow what is there: send from `durable` on.
     #[error("the chunk does not follow what is stored")]
     OutOfOrder {
@@ -102,8 +124,17 @@ pub enum Error {
         source: Arc<std::io::Error>,
     },
     /// Anything else that `SQLite` says.
-    #[error("database")]
-    Sqlite(#[source] Arc<rusqlite::Error>),
+    #[error("use {file}")]
+    Sqlite {
+        /// Which file.
+        file: String,
+        /// What it says.
+        source: Arc<rusqlite::Error>,
+    },
+}
+
+fn process(pid: Option<u32>) -> String {
+    pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
 }
 
 impl Error {
@@ -113,10 +144,13 @@ impl Error {
         move |source| {
             use std::io::ErrorKind;
             if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
-                return Self::Full;
+                return Self::Full { what };
             }
             if source.kind() == ErrorKind::ReadOnlyFilesystem {
-                return Self::ReadOnly;
+                return Self::ReadOnly { what };
+            }
+            if source.kind() == ErrorKind::PermissionDenied {
+                return Self::Denied { what };
             }
             Self::Io { what, source: Arc::new(source) }
         }
@@ -127,12 +161,28 @@ impl Error {
         Self::Corrupt { file: String::new(), what: what.to_string() }
     }
 
-    /// Names the database in which the error came about.
-    pub(crate) fn in_file(self, name: &str) -> Self {
-        if let Self::Corrupt { file, what } = &self
-            && file.is_empty()
-        {
-            return Self::Corrupt { file: name.to_owned(), what: what.clone() };
+    /// Names the database in which the error came about, unless it is named already.
+    pub(crate) fn in_file(mut self, path: &Path) -> Self {
+        let unnamed = match &mut self {
+            Self::Corrupt { file, .. } | Self::Sqlite { file, .. } => Some((file, "")),
+            Self::Full { what } | Self::ReadOnly { what } => Some((what, "write ")),
+            Self::Denied { what } => Some((what, "open ")),
+            Self::Conflict { .. }
+            | Self::FireTaken { .. }
+            | Self::InUse { .. }
+            | Self::NotEmpty { .. }
+            | Self::NewerSchema { .. }
+            | Self::ChangedMigration { .. }
+            | Self::Missing { .. }
+            | Self::OutOfOrder { .. }
+            | Self::MalformedChunk(_)
+            | Self::BadCursor
+            | Self::BadBackup { .. }
+            | Self::Closed
+            | Self::Io { .. } => None,
+        };
+        if let Some((name, verb)) = unnamed.filter(|(name, _)| name.is_empty()) {
+            *name = format!("{verb}{}", path.display());
         }
         self
     }
@@ -149,10 +199,10 @@ impl From<rusqlite::Error> for Error {
             | rusqlite::Error::InvalidColumnType(..)
             | rusqlite::Error::IntegralValueOutOfRange(..) => Self::corrupt(error),
             other => match other.sqlite_error_code() {
-                Some(ErrorCode::DiskFull) => Self::Full,
-                Some(ErrorCode::ReadOnly) => Self::ReadOnly,
+                Some(ErrorCode::DiskFull) => Self::Full { what: String::new() },
+                Some(ErrorCode::ReadOnly) => Self::ReadOnly { what: String::new() },
                 Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::corrupt(error),
-                _ => Self::Sqlite(Arc::new(error)),
+                _ => Self::Sqlite { file: String::new(), source: Arc::new(error) },
             },
         }
     }

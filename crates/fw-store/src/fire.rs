@@ -84,7 +84,9 @@ impl Store {
     pub async fn pending_fires(&self) -> Result<Vec<NewFire>, Error> {
         self.main()
             .read(|db| {
-                let sql = "SELECT * FROM fires WHERE verdict = 'pending' ORDER BY job, from_at";
+                // By itself SQLite would read the whole ledger to spare the sort of a few rows.
+                let sql = "SELECT * FROM fires INDEXED BY fires_pending WHERE verdict = 'pending'
+                    ORDER BY job, from_at";
                 let mut statement = db.prepare_cached(sql)?;
                 let pending = statement.query_and_then([], |row| {
                     let fire = read_fire(row)?;

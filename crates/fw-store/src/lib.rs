@@ -5,7 +5,7 @@
 //! transaction and returns once it is durable. There is one file per noun; the databases
 //! themselves (one thread that writes, a few connections that read, migrations) are in `sqlite/`.
 //!
-//! On a full disk calls fail with [`Error::Full`]; reads go on, and so do writes as soon as
+//! On a full disk calls fail with [`Error::Full`], which says where; reads go on, and so do writes as soon as
 //! there is space again.
 
 mod backup;
@@ -14,11 +14,13 @@ mod fire;
 mod host;
 mod invite;
 mod job;
+mod lock;
 mod log;
 mod notice;
 mod roster;
 mod row;
 mod run;
+mod scratch;
 mod secret;
 mod sqlite;
 mod token;
@@ -29,8 +31,6 @@ pub mod conformance;
 #[cfg(test)]
 mod property_tests;
 
-use std::fs::{File, TryLockError};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,8 +51,9 @@ pub use run::{Append, RunQuery, StoredPlan};
 pub use token::TokenRow;
 pub use upkeep::{Retention, Size, Sizes, Swept};
 
+use lock::Lock;
 use roster::Roster;
-use sqlite::{Database, Schema};
+use sqlite::{Database, Schema, Unopened};
 
 /// Decisions and results.
 pub(crate) const MAIN: Schema =
@@ -61,9 +62,6 @@ pub(crate) const MAIN: Schema =
 /// Output.
 pub(crate) const LOGS: Schema =
     Schema { file: "logs.db", steps: &[include_str!("../migrations/logs/0001_begin.sql")] };
-
-/// The file whose lock says that a server uses the directory.
-pub(crate) const LOCK: &str = "lock";
 
 /// What a fleet remembers. Clones are the same store.
 #[derive(Clone)]
@@ -122,18 +120,43 @@ impl Store {
         let dir = dir.to_owned();
         let open = move || {
             let readers = options.read_connections;
-            let lock = Arc::new(lock_dir(&dir)?);
+            let lock = Arc::new(Lock::take(&dir)?);
+            scratch::clear(&dir);
             let now = clock.now();
-            let main = Database::open(&dir, &MAIN, readers, Arc::clone(&lock), now)?;
-            let logs = Database::open(&dir, &LOGS, readers, lock, now)?;
+            // Both, before either is changed.
+            let (main, logs) = (Unopened::check(&dir, &MAIN)?, Unopened::check(&dir, &LOGS)?);
+            refuse_half(&main, &logs)?;
+            let main = main.open(readers, Arc::clone(&lock), now)?;
+            let logs = logs.open(readers, lock, now);
             Ok::<_, Error>((dir, clock, main, logs))
         };
         let opened = tokio::task::spawn_blocking(open).await.map_err(|_| Error::Closed)?;
         let (dir, clock, main, logs) = opened?;
+        // Who tries again must not meet this try's lock: what was opened is closed first.
+        let logs = match logs {
+            Ok(logs) => logs,
+            Err(error) => {
+                main.close().await;
+                return Err(error);
+            }
+        };
         let now = clock.now();
-        let (incarnation, epoch) = main.write(move |db| begin_life(db, now)).await?;
-        let roster = Roster::load(main.read(host::all).await?);
-        Ok(Self { inner: Arc::new(Inner { main, logs, roster, dir, clock, incarnation, epoch }) })
+        let begin = async {
+            let (incarnation, epoch) = main.write(move |db| begin_life(db, now)).await?;
+            let roster = Roster::load(main.read(host::all).await?);
+            Ok((incarnation, epoch, roster))
+        };
+        match begin.await {
+            Ok((incarnation, epoch, roster)) => {
+                let inner = Inner { main, logs, roster, dir, clock, incarnation, epoch };
+                Ok(Self { inner: Arc::new(inner) })
+            }
+            Err(error) => {
+                main.close().await;
+                logs.close().await;
+                Err(error)
+            }
+        }
     }
 
     /// This life of the store: new when it is made, and after each restore.
@@ -205,27 +228,26 @@ impl Store {
     }
 }
 
-/// Makes the directory and takes its lock, which the kernel frees however the process ends.
-pub(crate) fn lock_dir(dir: &Path) -> Result<File, Error> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(Error::io(format!("create {}", dir.display())))?;
-    let path = dir.join(LOCK);
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(Error::io(format!("open {}", path.display())))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::InUse { dir: dir.to_owned() }),
-        Err(TryLockError::Error(error)) => {
-            Err(Error::io(format!("lock {}", path.display()))(error))
-        }
+/// Refuses a directory of which one database was taken away: the other would go on beside an empty
+/// one, and nobody would be told what is gone. The databases are made one after the other, so a
+/// start that was cut short has left `main.db` at most, and it does not know of a life yet.
+fn refuse_half(main: &Unopened, logs: &Unopened) -> Result<(), Error> {
+    let missing =
+        |lost: &Unopened, way_out| Err(Error::Missing { file: lost.path.clone(), way_out });
+    if main.version == 0 && logs.version > 0 {
+        return missing(main, "or use another data directory to begin anew");
     }
+    if logs.version > 0 || main.version == 0 || !main.has_lived()? {
+        return Ok(());
+    }
+    if !logs.path.exists() {
+        return missing(
+            logs,
+            "or make an empty file of this name to give up the output of all runs",
+        );
+    }
+    tracing::warn!(store.file = LOGS.file, "the file is empty: the output of all runs is given up");
+    Ok(())
 }
 
 /// Begins an epoch. The time of day keeps it ahead of what hosts have seen when the store was

@@ -378,37 +378,63 @@ fn read_event(row: &Row<'_>) -> Result<Event, Error> {
     row::decode_event(row.get(0)?, row.get_ref(1)?.as_blob().map_err(Error::corrupt)?)
 }
 
+/// The runs of a page come from where they are few: the table by number, an index by job or state;
+/// with a host from that host's tasks and from what goes on there, both by number.
 fn page(db: &Connection, query: &RunQuery, before: i64) -> Result<Page<RunSummary>, Error> {
     let limit = query.limit.clamp(1, MAX_PAGE);
-    let mut sql = "SELECT * FROM runs WHERE n < :before".to_owned();
+    let Some(host) = &query.host else {
+        let from = "FROM runs WHERE n < :before";
+        let rows = listed(db, query, from, "n", &[(":before", &before)])?;
+        return Ok(cut(rows, limit, |n| n.to_string()));
+    };
+    let going_on = going_on_at(db, host)?;
+    let from = "FROM runs WHERE n < :before AND n IN (SELECT value FROM json_each(:going_on))";
+    let values: Values<'_> = &[(":before", &before), (":going_on", &going_on)];
+    let mut rows = listed(db, query, from, "n", values)?;
+    let from = "FROM tasks CROSS JOIN runs ON n = run WHERE host = :host AND run < :before";
+    rows.extend(listed(
+        db,
+        query,
+        from,
+        "run",
+        &[(":before", &before), (":host", &host.as_str())],
+    )?);
+    // A run has tasks when it goes on no more, so none is there twice.
+    rows.sort_by_key(|(n, _)| std::cmp::Reverse(*n));
+    Ok(cut(rows, limit, |n| n.to_string()))
+}
+
+type Values<'a> = &'a [(&'a str, &'a dyn rusqlite::ToSql)];
+
+/// Newest first by this column, and one more than the page takes.
+fn listed(
+    db: &Connection,
+    query: &RunQuery,
+    from: &str,
+    newest: &str,
+    values: Values<'_>,
+) -> Result<Vec<(i64, RunSummary)>, Error> {
+    let mut sql = format!("SELECT runs.* {from}");
+    let mut values = values.to_vec();
     let job = query.job.as_ref().map(JobName::as_str);
     let state = query.state.map(|state| state.text());
-    let host = query.host.as_ref().map(HostName::as_str);
-    let going_on = query.host.as_ref().map(|host| going_on_at(db, host)).transpose()?;
-    let limit_sql = i64::from(limit) + 1;
-    let mut values: Vec<(&str, &dyn rusqlite::ToSql)> =
-        vec![(":before", &before), (":limit", &limit_sql)];
+    let most = i64::from(query.limit.clamp(1, MAX_PAGE)) + 1;
     if let Some(job) = &job {
         sql.push_str(" AND job = :job");
         values.push((":job", job));
     }
     if let Some(state) = &state {
-        sql.push_str(" AND state = :state");
+        sql.push_str(" AND runs.state = :state");
         values.push((":state", state));
     }
-    if let (Some(host), Some(going_on)) = (&host, &going_on) {
-        sql.push_str(
-            " AND (n IN (SELECT value FROM json_each(:going_on))
-                   OR n IN (SELECT run FROM tasks WHERE host = :host AND run < :before))",
-        );
-        values.extend([(":host", host as _), (":going_on", going_on as _)]);
-    }
-    sql.push_str(" ORDER BY n DESC LIMIT :limit");
+    sql.push_str(" ORDER BY ");
+    sql.push_str(newest);
+    sql.push_str(" DESC LIMIT :limit");
+    values.push((":limit", &most));
     let mut statement = db.prepare_cached(&sql)?;
     let rows = statement
         .query_and_then(values.as_slice(), |row| Ok((row.get("n")?, read_summary(row)?)))?;
-    let rows = rows.collect::<Result<Vec<(i64, _)>, Error>>()?;
-    Ok(cut(rows, limit, |n| n.to_string()))
+    rows.collect()
 }
 
 /// Cuts the row that was read to see whether there is a next page.

@@ -8,6 +8,7 @@
     reason = "a check that panics is how a store hears that it does not conform"
 )]
 
+pub mod crowd;
 mod fires;
 pub mod fixture;
 mod hosts;

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use fw_proto::Timestamp;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use sha2::{Digest as _, Sha256};
 
 use crate::Error;
+use crate::scratch::Scratch;
 
 /// What a database of this build looks like, step by step.
 pub(crate) struct Schema {
@@ -29,6 +31,38 @@ const LEDGER: &str = "CREATE TABLE IF NOT EXISTS migrations (
     applied_at INTEGER NOT NULL
 ) STRICT";
 
+/// How many migrations the database at `path` has; 0 when it is new. Leaves every byte as it is.
+///
+/// # Errors
+/// As [`check_schema`].
+pub(super) fn version(path: &Path, schema: &Schema) -> Result<u32, Error> {
+    let len = bytes(path);
+    if len == 0 {
+        return Ok(0);
+    }
+    // SQLite takes a file shorter than a page for a new database, and reads zeros beyond the end.
+    // After a crash its log may still put that right.
+    let logs = ["db-wal", "db-journal"].map(|log| bytes(&path.with_extension(log)));
+    if logs == [0, 0] && !len.is_multiple_of(super::open::PAGE) {
+        return Err(Error::corrupt("it was cut short"));
+    }
+    check_schema(&looking(path)?, schema)
+}
+
+/// A connection that leaves every byte as it is.
+pub(super) fn looking(path: &Path) -> Result<Connection, Error> {
+    let connection = super::connect(path)?;
+    // What a crash has left in the log would be written back at the end.
+    let unclean = bytes(&path.with_extension("db-wal")) > 0;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, unclean)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+fn bytes(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |file| file.len())
+}
+
 /// Brings the database up to this build. A database that holds something is copied to
 /// `<file>.before-<number>` first.
 pub(super) fn migrate(
@@ -42,14 +76,7 @@ pub(super) fn migrate(
         return Ok(());
     }
     if done > 0 {
-        let copy = path.with_extension(format!("db.before-{}", done + 1));
-        // A copy of an attempt that did not end well is stale.
-        match std::fs::remove_file(&copy) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io(format!("remove {}", copy.display()))(error));
-            }
-            Ok(()) | Err(_) => super::copy(connection, &copy)?,
-        }
+        keep_copy(connection, &path.with_extension(format!("db.before-{}", done + 1)))?;
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(LEDGER)?;
@@ -62,6 +89,15 @@ pub(super) fn migrate(
     }
     transaction.commit()?;
     Ok(())
+}
+
+/// Copies the database to `copy`, which is whole whenever it is there.
+fn keep_copy(connection: &Connection, copy: &Path) -> Result<(), Error> {
+    let scratch = Scratch::beside(copy.parent().unwrap_or_else(|| Path::new(".")))?;
+    let part = scratch.path().join("copy.db");
+    super::copy(connection, &part)?;
+    // One of an attempt that did not end well is stale.
+    std::fs::rename(&part, copy).map_err(Error::io(format!("write {}", copy.display())))
 }
 
 /// How many migrations the database has; 0 when it is new.

@@ -11,6 +11,9 @@ use crate::Error;
 /// Statements are few and known; each connection keeps them all compiled.
 const STATEMENTS: usize = 128;
 
+/// Bytes of a page.
+pub(super) const PAGE: u64 = 8192;
+
 /// Pages of 8 KiB: chunks of output are mostly larger than the default of 4 KiB.
 ///
 /// Deleted rows leave free pages that new rows use; `auto_vacuum` lets the sweeper give
@@ -39,6 +42,8 @@ pub(crate) fn connect(path: &Path) -> Result<Connection, Error> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    #[cfg(test)]
+    let connection = super::plan_tests::overheard(connection);
     Ok(connection)
 }
 
@@ -69,6 +74,10 @@ pub(super) fn reading(path: &Path) -> Result<Connection, Error> {
 /// One step copies all pages under one read transaction: in several steps each write in
 /// between would begin the copy anew.
 pub(crate) fn copy(from: &Connection, to: &Path) -> Result<(), Error> {
+    copy_pages(from, to).map_err(|error| error.in_file(to))
+}
+
+fn copy_pages(from: &Connection, to: &Path) -> Result<(), Error> {
     let mut target = Connection::open(to)?;
     let step = Backup::new(from, &mut target)?.step(-1)?;
     if step != StepResult::Done {

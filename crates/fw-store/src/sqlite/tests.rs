@@ -146,7 +146,7 @@ async fn a_full_disk_refuses_writes_until_there_is_space() {
             break error;
         }
     };
-    assert!(matches!(error, Error::Full), "{error:?}");
+    assert!(matches!(error, Error::Full { .. }), "{error:?}");
     let text = noise(1, 60_000);
     let mut durable = 0;
     let error = loop {
@@ -155,7 +155,7 @@ async fn a_full_disk_refuses_writes_until_there_is_space() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(error, Error::Full), "{error:?}");
+    assert!(matches!(error, Error::Full { .. }), "{error:?}");
     assert_eq!(store.unfinished().await.unwrap().len() as u128, acknowledged - 1);
     assert_eq!(store.run(run_id(1)).await.unwrap(), Some(kept.run.view(Vec::new())));
 
@@ -183,7 +183,7 @@ async fn a_read_only_database_refuses_writes_and_is_read() {
     store.main().write(read_only).await.unwrap();
     for _ in 0..3 {
         let refused = store.touch_alive(at(2)).await;
-        assert!(matches!(refused, Err(Error::ReadOnly)), "{refused:?}");
+        assert!(matches!(refused, Err(Error::ReadOnly { .. })), "{refused:?}");
         assert_eq!(store.last_alive().await.unwrap(), Some(at(1)));
     }
 }

@@ -139,7 +139,17 @@ impl Fleet {
     /// # Panics
     /// It does not start.
     pub async fn start_with(binary: &str, args: &[&str]) -> Self {
-        Self::launch(binary, "serve", args).await
+        Self::launch(binary, "serve", args, None).await
+    }
+
+    /// Starts a server whose data directory is a disk of its own, of this size (`32m`). It is
+    /// there for the server's process alone, in a mount namespace (`mount_namespaces(7)`) that
+    /// ends with it; [`Fleet::in_server`] sees it from outside.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub async fn start_on_a_small_disk(binary: &str, size: &str) -> Self {
+        Self::launch(binary, "serve", &[], Some(size)).await
     }
 
     /// Starts server and agent in one process (`up`), with more arguments for it.
@@ -147,17 +157,18 @@ impl Fleet {
     /// # Panics
     /// It does not start.
     pub async fn up(binary: &str, args: &[&str]) -> Self {
-        Self::launch(binary, "up", args).await
+        Self::launch(binary, "up", args, None).await
     }
 
-    async fn launch(binary: &str, verb: &str, args: &[&str]) -> Self {
+    async fn launch(binary: &str, verb: &str, args: &[&str], disk: Option<&str>) -> Self {
         let dir = TempDir::with_prefix("fleetwright-test-").expect("a temporary directory");
         for inner in ["home", "facts", "scratch"] {
             fs::create_dir(dir.path().join(inner)).expect("a new directory");
         }
         let proxy = Proxy::start().await.expect("a free port");
-        let mut command: Vec<OsString> = vec![binary.into(), verb.into()];
-        command.extend(["--listen", "127.0.0.1:0", "--data-dir"].map(OsString::from));
+        let mut command =
+            disk.map_or_else(Vec::new, |size| on_a_disk(&dir.path().join("data"), size));
+        command.extend([binary, verb, "--listen", "127.0.0.1:0", "--data-dir"].map(OsString::from));
         command.push(dir.path().join("data").into());
         if verb == "serve" {
             command.extend(["--public-url".into(), format!("http://{}", proxy.addr()).into()]);
@@ -170,6 +181,7 @@ impl Fleet {
         let mut fleet = Self { binary: binary.into(), dir, server, proxy, addr: None, token, http };
         fleet.start_server().await;
         let written = fleet.data_dir().join("admin.token");
+        let written = if disk.is_some() { fleet.in_server(&written) } else { written };
         fs::copy(written, &fleet.token).expect("the first start writes a token");
         fleet
     }
@@ -211,6 +223,17 @@ impl Fleet {
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
+    }
+
+    /// A path as the server's process sees it (`proc_pid_root(5)`).
+    ///
+    /// # Panics
+    /// The server does not run, or the path is not absolute.
+    #[must_use]
+    pub fn in_server(&self, path: &Path) -> PathBuf {
+        let pid = self.server.pid().expect("the server runs");
+        let path = path.strip_prefix("/").expect("an absolute path");
+        Path::new("/proc").join(pid.to_string()).join("root").join(path)
     }
 
     /// The directory of all the fleet's files.
@@ -491,6 +514,21 @@ impl Fleet {
     pub fn processes(&self) -> usize {
         processes_of(self.dir.path())
     }
+}
+
+/// What starts a command that alone sees a disk of this size at `place`.
+fn on_a_disk(place: &Path, size: &str) -> Vec<OsString> {
+    let mount = format!(
+        "mkdir -p \"$1\" && mount -t tmpfs -o mode=700,size={size} tmpfs \"$1\" && shift && exec \"$@\""
+    );
+    // Who is not root may mount in a user namespace of its own (user_namespaces(7)).
+    let root = rustix::process::getuid().is_root();
+    let user: &[&str] = if root { &[] } else { &["--user", "--map-root-user"] };
+    let words = ["unshare"].iter().chain(user).chain(&["--mount", "--propagation", "private"]);
+    let mut words: Vec<OsString> = words.map(OsString::from).collect();
+    words.extend(["sh", "-c", &mount, "sh"].map(OsString::from));
+    words.push(place.into());
+    words
 }
 
 /// The living processes of the fleet that has, or had, its files in `dir`.
