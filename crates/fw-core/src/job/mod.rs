@@ -140,7 +140,7 @@ fn parse(file: &str, text: &str) -> Parsed {
     if text.len() > LARGEST_FILE {
         return whole(format!("a job file has at most {LARGEST_FILE} bytes; split this one"));
     }
-    let lines: Vec<&str> = text.split('\n').collect();
+    let lines = yaml::lines(text);
     match yaml::document(text) {
         Err(error) => {
             let place = yaml::Place { line: error.line, column: error.column };
