@@ -8,12 +8,17 @@ pub mod server;
 
 use fw_proto::Span;
 
-/// A ping goes out this often. Three missed ones end the link: a cable that was pulled is
-/// noticed within a minute, and 20,000 idle agents cost 1,300 small frames a second.
+/// A ping goes out this often, when nobody says otherwise. Three missed ones end the link: a cable that
+/// was pulled is noticed within a minute, and 20,000 idle agents cost 1,300 small frames a second.
 pub const PING_EVERY: Span = Span::from_secs(15);
 
 /// So many intervals of silence end a link.
 pub const MISSED: u64 = 3;
+
+/// A link is over after so much silence. The interval may come from a server that is not to be trusted.
+const fn patience(ping_every: Span) -> Span {
+    Span::from_millis(ping_every.as_millis().saturating_mul(MISSED))
+}
 
 /// Both ends have so long from the first byte to the welcome.
 pub const GREETING: Span = Span::from_secs(30);

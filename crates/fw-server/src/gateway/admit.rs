@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fw_core::link::PING_EVERY;
 use fw_core::link::server::{Rival, choose_protocol, resume, rival};
 use fw_proto::frame::{Denied, DeniedReason, FromServer, Hello, JoinRequest, Welcome};
 use fw_proto::{HostId, HostName, PublicKey, Span, TaskKey};
@@ -199,7 +198,7 @@ pub(super) async fn welcome(app: &App, row: &HostRow, hello: &Hello) -> Result<W
         incarnation: app.store.incarnation(),
         epoch: app.store.epoch(),
         now: app.clock.now(),
-        ping_every: PING_EVERY,
+        ping_every: app.config.ping_every,
         resume: resume(&hello.tasks, &keys.into_iter().zip(durable).collect()),
     })
 }

@@ -36,7 +36,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A frame that the socket does not take for so long ends the link.
 const SEND: Duration = Duration::from_secs(30);
 
-/// How often the link looks at the time.
+/// How often the link looks at the time, unless it is to ping more often.
 const TICK: Duration = Duration::from_secs(5);
 
 /// Runs that a link knows to have a task on its host; more than any host has at once.
@@ -151,7 +151,7 @@ struct Agent {
 
 impl Agent {
     async fn run(&mut self, mut frames: mpsc::Receiver<FromServer>) -> Result<(), End> {
-        let mut tick = tokio::time::interval(TICK);
+        let mut tick = tokio::time::interval(TICK.min(self.app.config.ping_every.duration()));
         loop {
             tokio::select! {
                 biased;
