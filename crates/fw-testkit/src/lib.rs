@@ -3,5 +3,6 @@
 
 pub mod fleet;
 pub mod fuzz;
+pub mod intruder;
 pub mod proxy;
 pub mod sim;

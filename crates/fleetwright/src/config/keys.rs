@@ -8,7 +8,9 @@ use fw_proto::Span;
 use ipnet::IpNet;
 use reqwest::Url;
 
-use super::setting::{Bytes, LogFilter, LogFormat, PingEvery, Proxy, Secret, Setting, Shape, SpoolBytes};
+use super::setting::{
+    Bytes, LogFilter, LogFormat, PingEvery, Proxy, Secret, Setting, Shape, SpoolBytes,
+};
 use super::types::Config;
 
 /// A key, and how it is read into a [`Config`] and out of it.

@@ -39,6 +39,7 @@ impl Agent {
             Event::Frame(bytes) => self.frame(&bytes),
             Event::Facts(json) => self.tell_facts(json),
             Event::Down(why, pause) => {
+                let why = self.refused.take().unwrap_or(why);
                 if self.link.take().is_some() {
                     warn!("link to the server is down: {why}");
                 } else if self.status.last_error.as_ref() == Some(&why) {
@@ -145,6 +146,7 @@ impl Agent {
     fn denied(&mut self, denied: &Denied) {
         warn!("the server refuses this host: {}", denied.message);
         self.status.down(denied.message.clone());
+        self.refused = Some(denied.message.clone());
         // The server may have recorded the next key just before the link was lost.
         let retry = denied.reason == DeniedReason::UnknownKey && self.next_key().is_some();
         if retry {

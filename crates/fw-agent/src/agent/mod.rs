@@ -150,6 +150,8 @@ struct Agent {
     untold: BTreeSet<TaskKey>,
     /// How long a server that refuses wants to be left alone.
     pause: Duration,
+    /// Why the server refused, until the link is down: that is then why.
+    refused: Option<String>,
     readers: BTreeMap<TaskKey, Reader>,
     /// Tasks whose output is to be looked at.
     due: BTreeSet<TaskKey>,
@@ -204,6 +206,7 @@ impl Agent {
             links: 0,
             untold: BTreeSet::new(),
             pause: Duration::ZERO,
+            refused: None,
             readers: BTreeMap::new(),
             due: BTreeSet::new(),
             served: None,
@@ -409,8 +412,14 @@ async fn ring(bell: &mut Option<spool::Wake>) -> BTreeSet<TaskKey> {
 
 /// An error and all that caused it.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |error| error.source())
-        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    std::iter::successors(error.source(), |error| error.source()).fold(
+        error.to_string(),
+        |text, cause| {
+            let cause = cause.to_string();
+            // Some libraries say their cause themselves.
+            if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
+        },
+    )
 }
 
 #[cfg(test)]

@@ -132,6 +132,8 @@ fn node(text: &str, raw: Spanned<Raw>) -> Node {
             let one_line = !value.is_empty() && !value.contains('\n');
             let before = written.find(&value).filter(|_| one_line);
             let before = before.and_then(|byte| written.get(..byte));
+            // A text that was folded may begin on a later line.
+            let before = before.filter(|before| !before.contains(['\n', '\r']));
             let shift = before.and_then(|before| u32::try_from(before.chars().count()).ok());
             Value::Scalar { text: value, shift }
         }

@@ -14,7 +14,7 @@ use fw_proto::frame::{
 use fw_proto::record::Offsets;
 use fw_proto::{HostId, PublicKey, Span, TaskKey, Timestamp};
 
-use super::{GREETING, PING_EVERY, patience};
+use super::{GREETING, PING_EVERY, Versions, patience};
 
 /// Pieces of output that may wait for the store on one link: more than an agent's window holds.
 pub const MAX_PENDING: usize = 64;
@@ -222,12 +222,8 @@ impl Link {
     }
 
     fn greet<'a>(&mut self, protocol: (u16, u16), next: Output<'a>) -> Vec<Output<'a>> {
-        if choose_protocol(protocol).is_none() {
-            let (first, last) = (fw_proto::PROTOCOL.start(), fw_proto::PROTOCOL.end());
-            let message = format!(
-                "this server speaks protocol {first} to {last}, the agent {} to {}: upgrade the older of the two",
-                protocol.0, protocol.1
-            );
+        let (first, last) = protocol;
+        if let Err(message) = (Versions { first, last }).common() {
             return self.refuse(DeniedReason::Protocol, message);
         }
         self.state = State::Admitting;
@@ -286,13 +282,6 @@ fn plausible(report: &Report) -> bool {
         | Reported::Refused(_)
         | Reported::Unknown(_) => true,
     }
-}
-
-/// The highest version that both speak.
-#[must_use]
-pub fn choose_protocol((first, last): (u16, u16)) -> Option<u16> {
-    let highest = last.min(*fw_proto::PROTOCOL.end());
-    (first <= highest && fw_proto::PROTOCOL.contains(&highest)).then_some(highest)
 }
 
 /// How two links that use one key relate.
