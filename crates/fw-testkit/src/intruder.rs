@@ -91,6 +91,14 @@ impl Intruder {
         self.raw(&message).await
     }
 
+    /// Says that nothing more will come, as a peer does that goes in good order.
+    ///
+    /// # Errors
+    /// The server has closed.
+    pub async fn finish(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await
+    }
+
     /// The next message of bytes; `None` when the server closes.
     pub async fn hear(&mut self) -> Option<Vec<u8>> {
         loop {
