@@ -1,6 +1,7 @@
-//! What CI and people both call: `cargo xtask setup | test | ci | licences | dist`.
+//! What CI and people both call: `cargo xtask setup | test | ci | licences | dist | fuzz`.
 
 mod dist;
+mod fuzz;
 mod licences;
 mod run;
 mod setup;
@@ -15,6 +16,8 @@ cargo xtask <what>
   test [ARGS]   builds the binary and runs all tests; ARGS go to the test runner
   ci            formatting, lints, licences, advisories, documentation, tests
   licences      checks licences and banned crates against deny.toml, without network
+  fuzz [TARGET] [--minutes N]
+                looks for inputs that break a parser's rules, 10 minutes a target
   dist          builds the release binary into dist/, with its SHA-256
 ";
 
@@ -28,6 +31,7 @@ fn main() -> anyhow::Result<()> {
         "test" => steps::test(rest),
         "ci" => steps::ci(),
         "licences" => licences::check(),
+        "fuzz" => fuzz::fuzz(rest),
         "dist" => dist::dist(),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");

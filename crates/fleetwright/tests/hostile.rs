@@ -30,8 +30,8 @@ const SEED: u64 = 0x5eed_0003;
 
 /// What a server may have grown by after all this: what one link may make it hold (a frame of 1 MiB that
 /// comes in parts, its text, what waits for the store), a few times over, and the allocator's keeping.
-/// One that kept a hundredth of what it was sent would hold more.
-const GROWTH: u64 = 48 * 1024 * 1024;
+/// One that kept a sixth of the 150 MB that it is sent would hold more.
+const GROWTH: u64 = 24 * 1024 * 1024;
 
 /// A link that has broken the protocol is over by then.
 const OVER: Duration = Duration::from_secs(30);
