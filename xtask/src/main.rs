@@ -1,7 +1,8 @@
-//! What CI and people both call: `cargo xtask setup | test | ci | count | licences | dist`.
+//! What CI and people both call: `cargo xtask setup | test | ci | count | fuzz | licences | dist`.
 
 mod count;
 mod dist;
+mod fuzz;
 mod licences;
 mod run;
 mod setup;
@@ -18,6 +19,8 @@ cargo xtask <what>
   count         counts the instructions of hot paths and compares them with those that are kept;
                 --accept keeps the new counts, NAME counts only scenarios whose name contains it
   licences      checks licences and banned crates against deny.toml, without network
+  fuzz [TARGET] [--minutes N]
+                looks for inputs that break a parser's rules, 10 minutes a target
   dist          builds the release binary into dist/, with its SHA-256
 ";
 
@@ -32,6 +35,7 @@ fn main() -> anyhow::Result<()> {
         "ci" => steps::ci(),
         "count" => count::count(rest),
         "licences" => licences::check(),
+        "fuzz" => fuzz::fuzz(rest),
         "dist" => dist::dist(),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");

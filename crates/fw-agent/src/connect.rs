@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, Stream, StreamExt as _};
-use fw_core::link::prologue;
+use fw_core::link::{VERSIONS_HEADER, Versions};
 use fw_proto::PublicKey;
-use fw_proto::frame::MAX_FRAME;
+use fw_proto::api::Problem;
+use fw_proto::frame::{MAX_FRAME, MAX_TEXT};
 use fw_rt::Backoff;
 use fw_rt::noise::{self, Initiator, Keypair, MAX_MESSAGE, Session};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
@@ -21,7 +22,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{self, ClientRequestBuilder, Message};
 
 /// Where on the server agents link.
 const PATH: &str = "/agent/v1/link";
@@ -88,6 +90,16 @@ pub enum Error {
     /// The other end does not hold the pinned key, or the bytes were changed on the way.
     #[error("handshake: is this the server that the host joined?")]
     Noise(#[from] noise::Error),
+    /// The server could not read what was meant for the holder of the pinned key.
+    #[error(
+        "handshake: the server does not hold the key that this host has pinned. If it was set up anew, remove this \
+         host's state directory and enrol it with `fleetwright agent join`; else something on the way is not what it \
+         seems"
+    )]
+    OtherKey,
+    /// The server answers, but not with a link.
+    #[error("the server gives no link: {0}")]
+    Refused(String),
     /// The server closed the socket.
     #[error("closed by the server")]
     Closed,
@@ -98,8 +110,21 @@ pub enum Error {
 
 impl From<tungstenite::Error> for Error {
     fn from(error: tungstenite::Error) -> Self {
+        if let tungstenite::Error::Http(answer) = &error
+            && let Some(said) = answer.body().as_deref().and_then(said)
+        {
+            return Self::Refused(said);
+        }
         Self::Socket(Box::new(error))
     }
+}
+
+/// What a problem (RFC 9457) in an answer says, on one line. Nobody has vouched for it.
+fn said(body: &[u8]) -> Option<String> {
+    let problem: Problem = serde_json::from_slice(body).ok()?;
+    let mut said = problem.detail.unwrap_or(problem.title).replace(char::is_control, " ");
+    said.truncate(said.floor_char_boundary(MAX_TEXT));
+    Some(said)
 }
 
 /// Which way to the server.
@@ -141,9 +166,12 @@ async fn dial(
         .max_frame_size(Some(MAX_MESSAGE));
     config.read_buffer_size = 16 * 1024;
     config.write_buffer_size = 0;
+    let versions = Versions::OURS;
+    let request = ClientRequestBuilder::new(target.link_uri()?)
+        .with_header(VERSIONS_HEADER, versions.to_string());
     let (mut socket, _) =
-        tokio_tungstenite::client_async_with_config(target.link_url(), wire, Some(config)).await?;
-    let (initiator, first) = Initiator::start(own, server_key, &prologue())?;
+        tokio_tungstenite::client_async_with_config(request, wire, Some(config)).await?;
+    let (initiator, first) = Initiator::start(own, server_key, &versions.prologue())?;
     socket.send(Message::Binary(first.into())).await?;
     let answer = binary(&mut socket).await?;
     let session = initiator.finish(&answer)?;
@@ -157,6 +185,9 @@ async fn binary(
         match socket.next().await.ok_or(Error::Closed)?? {
             Message::Binary(bytes) => return Ok(bytes),
             Message::Ping(_) | Message::Pong(_) => {}
+            Message::Close(Some(close)) if close.code == CloseCode::Policy => {
+                return Err(Error::OtherKey);
+            }
             Message::Text(_) | Message::Close(_) | Message::Frame(_) => return Err(Error::Closed),
         }
     }
@@ -254,6 +285,10 @@ impl Target {
     fn link_url(&self) -> String {
         let scheme = if self.tls { "wss" } else { "ws" };
         format!("{scheme}://{}:{}{}{PATH}", self.host, self.port, self.prefix)
+    }
+
+    fn link_uri(&self) -> Result<Uri, Error> {
+        self.link_url().parse().map_err(|_| Error::Address(self.link_url()))
     }
 
     fn authority(&self) -> String {

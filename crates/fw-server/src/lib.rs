@@ -60,6 +60,8 @@ pub struct Config {
     pub spool_bytes: u64,
     /// The first admin token; made up when absent.
     pub admin_token: Option<String>,
+    /// How often each agent is pinged; three missed intervals end its link. Not zero.
+    pub ping_every: Span,
     /// Handshakes a second from one address.
     pub handshake_rate: u32,
     /// Connections at one time, links of agents included. Further ones wait.
@@ -115,6 +117,7 @@ impl Config {
             grace: fw_core::hub::GRACE,
             spool_bytes: SPOOL_BYTES,
             admin_token: None,
+            ping_every: fw_core::link::PING_EVERY,
             handshake_rate: HANDSHAKE_RATE,
             max_connections: MAX_CONNECTIONS,
         }

@@ -71,6 +71,9 @@ pub(crate) struct Server {
     /// After a start, how long hosts may take to link before a run gives up on one that is away.
     #[arg(long, value_name = "DUR")]
     reconnect_grace: Option<String>,
+    /// How often each agent is pinged; three missed intervals end its link.
+    #[arg(long, value_name = "DUR")]
+    ping_every: Option<String>,
     /// Links of agents at once.
     #[arg(long, value_name = "N")]
     max_agents: Option<String>,
@@ -128,6 +131,7 @@ impl Server {
             ("server.backup_keep", &self.backup_keep),
             ("server.lost_after", &self.lost_after),
             ("server.reconnect_grace", &self.reconnect_grace),
+            ("server.ping_every", &self.ping_every),
             ("server.max_agents", &self.max_agents),
             ("server.handshake_rate", &self.handshake_rate),
         ]);

@@ -8,7 +8,9 @@ use fw_proto::Span;
 use ipnet::IpNet;
 use reqwest::Url;
 
-use super::setting::{Bytes, LogFilter, LogFormat, Proxy, Secret, Setting, Shape, SpoolBytes};
+use super::setting::{
+    Bytes, LogFilter, LogFormat, PingEvery, Proxy, Secret, Setting, Shape, SpoolBytes,
+};
 use super::types::Config;
 
 /// A key, and how it is read into a [`Config`] and out of it.
@@ -67,6 +69,7 @@ pub(crate) const KEYS: &[Key] = &[
     key!(server.backup_keep: u32, "How many scheduled backups are kept."),
     key!(server.lost_after: Span, "Beyond its timeout, a started task's host may be unheard of for so long before the task counts as lost."),
     key!(server.reconnect_grace: Span, "After a start, hosts may take so long to link before a run gives up on any that is away."),
+    key!(server.ping_every: PingEvery, "How often each agent is pinged, `1s` to `10m`; three missed intervals end its link. Less than what a firewall on the way takes to forget a quiet connection."),
     key!(server.max_agents: NonZeroU32, "Links of agents at once; further ones are told to come back later."),
     key!(server.handshake_rate: NonZeroU32, "New links taken from one address in one second, before any key arithmetic."),
     key!(agent.state_dir: PathBuf, "The host's key, the server's pinned keys and the spool. For root; other users have `~/.local/state/fleetwright/agent`."),

@@ -62,6 +62,17 @@ impl SpoolBytes {
     const LEAST: Bytes = Bytes(64 * 1024);
 }
 
+/// Between two pings of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PingEvery(pub(crate) Span);
+
+impl PingEvery {
+    /// More often, a fleet's pings would be a load of their own.
+    const LEAST: Span = Span::from_secs(1);
+    /// Less often, nobody would call it noticing.
+    const MOST: Span = Span::from_secs(600);
+}
+
 /// A value that is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(pub(crate) String);
@@ -272,6 +283,20 @@ impl Setting for SpoolBytes {
                 Err(format!("{bytes} is too little for any output; give {} or more", Self::LEAST))
             }
             false => Ok(Self(bytes)),
+        }
+    }
+    fn show(&self) -> Option<String> {
+        self.0.show()
+    }
+}
+
+impl Setting for PingEvery {
+    const SHAPE: Shape = Shape::Number;
+    fn parse(text: &str) -> Result<Self, String> {
+        let span = <Span as Setting>::parse(text)?;
+        match (Self::LEAST..=Self::MOST).contains(&span) {
+            true => Ok(Self(span)),
+            false => Err(format!("{span} is not between {} and {}", Self::LEAST, Self::MOST)),
         }
     }
     fn show(&self) -> Option<String> {

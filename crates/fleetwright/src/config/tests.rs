@@ -297,6 +297,7 @@ fn show_prints_every_key() {
     server.backup_keep      7                             default
     server.lost_after       10m                           default
     server.reconnect_grace  30s                           default
+    server.ping_every       15s                           default
     server.max_agents       25000                         default
     server.handshake_rate   500                           default
     agent.state_dir         /var/lib/fleetwright-agent    default
@@ -346,12 +347,13 @@ fn the_guide_has_the_table_of_keys() {
 
 #[test]
 fn bounds_that_let_nothing_through_are_refused() {
-    let file = "[server]\nmax_agents = 0\nhandshake_rate = 0\n[agent]\nmax_tasks = 0\nspool_bytes = \"1 KiB\"\n";
+    let file = "[server]\nping_every = 0\nmax_agents = 0\nhandshake_rate = 0\n[agent]\nmax_tasks = 0\nspool_bytes = \"1 KiB\"\n";
     insta::assert_snapshot!(check(file, &[], &[]), @r#"
-    fw.toml:2: `server.max_agents`: "0" is not a whole number from 1 to 4294967295
-    fw.toml:3: `server.handshake_rate`: "0" is not a whole number from 1 to 4294967295
-    fw.toml:5: `agent.max_tasks`: "0" is not a whole number from 1 to 4294967295
-    fw.toml:6: `agent.spool_bytes`: 1 KiB is too little for any output; give 64 KiB or more
+    fw.toml:2: `server.ping_every`: 0s is not between 1s and 10m
+    fw.toml:3: `server.max_agents`: "0" is not a whole number from 1 to 4294967295
+    fw.toml:4: `server.handshake_rate`: "0" is not a whole number from 1 to 4294967295
+    fw.toml:6: `agent.max_tasks`: "0" is not a whole number from 1 to 4294967295
+    fw.toml:7: `agent.spool_bytes`: 1 KiB is too little for any output; give 64 KiB or more
     "#);
 }
 

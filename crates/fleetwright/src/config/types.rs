@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use reqwest::Url;
 
 use super::error::{Error, Problem};
-use super::setting::{Bytes, LogFilter, LogFormat, Proxy, Secret, SpoolBytes};
+use super::setting::{Bytes, LogFilter, LogFormat, PingEvery, Proxy, Secret, SpoolBytes};
 
 /// All configuration of one process.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +66,8 @@ pub(crate) struct ServerConfig {
     pub(crate) lost_after: Span,
     /// How long hosts may take to link after a start.
     pub(crate) reconnect_grace: Span,
+    /// How often each agent is pinged.
+    pub(crate) ping_every: PingEvery,
     /// Links at once.
     pub(crate) max_agents: NonZeroU32,
     /// New links from one address in one second.
@@ -121,6 +123,7 @@ impl Default for ServerConfig {
             backup_keep: 7,
             lost_after: fw_core::plan::LOST_AFTER,
             reconnect_grace: fw_core::hub::GRACE,
+            ping_every: PingEvery(fw_core::link::PING_EVERY),
             // A quarter more than the 20,000 that one server is measured with.
             max_agents: whole(25_000),
             // A whole fleet may come back through one NAT: 10,000 hosts then need 20 s.

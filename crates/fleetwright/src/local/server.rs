@@ -49,6 +49,7 @@ fn settings(config: &ServerConfig) -> fw_server::Config {
     };
     settings.lost_after = config.lost_after;
     settings.grace = config.reconnect_grace;
+    settings.ping_every = config.ping_every.0;
     settings.handshake_rate = config.handshake_rate.get();
     // Pages, API and command lines have room beside the agents.
     settings.max_connections =

@@ -30,6 +30,7 @@ impl Agent {
                 self.perform(told);
             }
             Event::Down(why, pause) => {
+                let why = self.refused.take().unwrap_or(why);
                 self.outbox = None;
                 if self.core.down() {
                     warn!("link to the server is down: {why}");
@@ -91,6 +92,7 @@ impl Agent {
     pub(super) fn denied(&mut self, denied: &Denied, pause: Span) {
         warn!("the server refuses this host: {}", denied.message);
         self.status.down(denied.message.clone());
+        self.refused = Some(denied.message.clone());
         // The server may have recorded the next key just before the link was lost.
         let retry = denied.reason == DeniedReason::UnknownKey && self.next_key().is_some();
         if retry {

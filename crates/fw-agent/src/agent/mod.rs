@@ -147,6 +147,8 @@ struct Agent {
     outbox: Option<mpsc::Sender<Vec<u8>>>,
     /// How long a server that refuses wants to be left alone.
     pause: Duration,
+    /// Why the server refused, until the link is down: that is then why.
+    refused: Option<String>,
     readers: BTreeMap<TaskKey, Reader>,
     shipping: Job<Seen>,
     /// Tasks whose state could not be read, which was said.
@@ -188,6 +190,7 @@ impl Agent {
             starting: None,
             outbox: None,
             pause: Duration::ZERO,
+            refused: None,
             readers: BTreeMap::new(),
             shipping: None,
             unseen: BTreeSet::new(),
@@ -378,8 +381,14 @@ async fn ring(bell: &mut Option<spool::Wake>) -> BTreeSet<TaskKey> {
 
 /// An error and all that caused it.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |error| error.source())
-        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    std::iter::successors(error.source(), |error| error.source()).fold(
+        error.to_string(),
+        |text, cause| {
+            let cause = cause.to_string();
+            // Some libraries say their cause themselves.
+            if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
+        },
+    )
 }
 
 #[cfg(test)]

@@ -58,7 +58,8 @@ pub struct Parsed {
     pub jobs: Vec<JobDef>,
     /// What is wrong with the others, in the order of the file; at most [`MOST_ERRORS`] and how many more.
     pub errors: Vec<SourceError>,
-    /// The names of the jobs that are not good, all of them.
+    /// The names of the jobs that are not good, all of them. A name that stands twice is here, and its
+    /// first job is good all the same.
     pub wrong: BTreeSet<String>,
     /// Whether the file could be read at all. Only then is a job that has neither a good text
     /// here nor an error of its own gone from the file.
@@ -140,7 +141,7 @@ fn parse(file: &str, text: &str) -> Parsed {
     if text.len() > LARGEST_FILE {
         return whole(format!("a job file has at most {LARGEST_FILE} bytes; split this one"));
     }
-    let lines: Vec<&str> = text.split('\n').collect();
+    let lines = yaml::lines(text);
     match yaml::document(text) {
         Err(error) => {
             let place = yaml::Place { line: error.line, column: error.column };

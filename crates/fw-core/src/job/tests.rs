@@ -329,6 +329,27 @@ fn a_name_in_two_files_stays_with_its_owner() {
     assert_eq!(merge(&files, &current).0[&name].0, "b.yaml");
 }
 
+/// A quoted text may begin on the line after its quote; an error in it is then shown at the quote.
+#[test]
+fn an_error_in_a_folded_text_stands_inside_its_line() {
+    let text = "jobs:\n  a: {schedule: \"@daily\", run: x, hosts: \"\n  a: {b c\"}\n";
+    let parsed = parse_jobs("jobs.yaml", text);
+    let error = &parsed.errors[0];
+    assert_eq!((error.line, error.column), (2, 42), "{error}");
+}
+
+/// Carriage returns alone end lines too: the line shown is the one that is meant.
+#[test]
+fn the_line_shown_is_the_one_that_is_meant() {
+    for end in ["\n", "\r\n", "\r"] {
+        let text = ["jobs:", "  a:", "    schdule: x", ""].join(end);
+        let parsed = parse_jobs("jobs.yaml", &text);
+        let error = parsed.errors.last().unwrap();
+        assert_eq!((error.line, error.column), (3, 5), "{end:?}");
+        assert_eq!(error.snippet.as_deref(), Some("    schdule: x\n    ^"), "{end:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_panics(text in "\\PC*") {

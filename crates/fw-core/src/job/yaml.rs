@@ -132,6 +132,8 @@ fn node(text: &str, raw: Spanned<Raw>) -> Node {
             let one_line = !value.is_empty() && !value.contains('\n');
             let before = written.find(&value).filter(|_| one_line);
             let before = before.and_then(|byte| written.get(..byte));
+            // A text that was folded may begin on a later line.
+            let before = before.filter(|before| !before.contains(['\n', '\r']));
             let shift = before.and_then(|before| u32::try_from(before.chars().count()).ok());
             Value::Scalar { text: value, shift }
         }
@@ -203,6 +205,19 @@ impl<'de> Visitor<'de> for AnyNode {
         }
         Ok(Raw::Map(map))
     }
+}
+
+/// The lines of a text as YAML counts them (YAML 1.2.2, section 5.4): a lone carriage return ends one too.
+pub(super) fn lines(text: &str) -> Vec<&str> {
+    let mut lines = Vec::new();
+    let mut rest = text;
+    while let Some((line, after)) = rest.split_once(['\n', '\r']) {
+        lines.push(line);
+        let both = rest.get(line.len()..).is_some_and(|end| end.starts_with("\r\n"));
+        rest = if both { after.get(1..).unwrap_or_default() } else { after };
+    }
+    lines.push(rest);
+    lines
 }
 
 /// An error at a place of a file, with the line and a caret. `lines` are those of the file.

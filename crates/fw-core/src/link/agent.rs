@@ -11,7 +11,7 @@ use fw_proto::frame::{Ack, Denied, FromAgent, FromServer, Hello, JoinRequest, St
 use fw_proto::record::Offsets;
 use fw_proto::{PublicKey, Span, TaskKey, Timestamp};
 
-use super::{GREETING, MISSED, WINDOW};
+use super::{GREETING, WINDOW, patience};
 
 /// The agent's end of a link.
 #[derive(Debug)]
@@ -120,10 +120,10 @@ impl Link {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Output> {
-        let silent = now.since(self.heard_at).as_millis();
+        let silent = now.since(self.heard_at);
         let dead = match self.ping_every {
             None => now.since(self.opened_at) > GREETING,
-            Some(every) => silent > every.as_millis().saturating_mul(MISSED),
+            Some(every) => silent > patience(every),
         };
         if dead && !self.closed { self.close() } else { Vec::new() }
     }

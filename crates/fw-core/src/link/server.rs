@@ -12,9 +12,9 @@ use fw_proto::frame::{
     Reported, Welcome,
 };
 use fw_proto::record::Offsets;
-use fw_proto::{HostId, PublicKey, TaskKey, Timestamp};
+use fw_proto::{HostId, PublicKey, Span, TaskKey, Timestamp};
 
-use super::{GREETING, MISSED, PING_EVERY};
+use super::{GREETING, PING_EVERY, Versions, patience};
 
 /// Pieces of output that may wait for the store on one link: more than an agent's window holds.
 pub const MAX_PENDING: usize = 64;
@@ -26,6 +26,8 @@ pub struct Link {
     opened_at: Timestamp,
     heard_at: Timestamp,
     pinged_at: Timestamp,
+    /// As the host was told in its welcome.
+    ping_every: Span,
     pings: u64,
     waiting: VecDeque<Waiting>,
     durable: BTreeMap<TaskKey, Offsets>,
@@ -83,6 +85,7 @@ impl Link {
             opened_at: now,
             heard_at: now,
             pinged_at: now,
+            ping_every: PING_EVERY,
             pings: 0,
             waiting,
             durable,
@@ -159,6 +162,7 @@ impl Link {
             return Vec::new();
         }
         self.state = State::Live(welcome.host);
+        self.ping_every = welcome.ping_every;
         self.durable = welcome.resume.iter().map(|ack| (ack.key, ack.durable)).collect();
         vec![Output::Send(FromServer::Welcome(welcome))]
     }
@@ -192,14 +196,14 @@ impl Link {
 
     /// Time has passed.
     pub fn tick<'a>(&mut self, now: Timestamp) -> Vec<Output<'a>> {
-        let silent = now.since(self.heard_at).as_millis();
+        let silent = now.since(self.heard_at);
         match self.state {
             State::Closed => Vec::new(),
             State::Greeting | State::Admitting if now.since(self.opened_at) > GREETING => {
                 self.close()
             }
-            State::Live(_) if silent > PING_EVERY.as_millis() * MISSED => self.close(),
-            State::Live(_) if now.since(self.pinged_at) >= PING_EVERY => self.ping(now),
+            State::Live(_) if silent > patience(self.ping_every) => self.close(),
+            State::Live(_) if now.since(self.pinged_at) >= self.ping_every => self.ping(now),
             State::Greeting | State::Admitting | State::Live(_) => Vec::new(),
         }
     }
@@ -218,12 +222,8 @@ impl Link {
     }
 
     fn greet<'a>(&mut self, protocol: (u16, u16), next: Output<'a>) -> Vec<Output<'a>> {
-        if choose_protocol(protocol).is_none() {
-            let (first, last) = (fw_proto::PROTOCOL.start(), fw_proto::PROTOCOL.end());
-            let message = format!(
-                "this server speaks protocol {first} to {last}, the agent {} to {}: upgrade the older of the two",
-                protocol.0, protocol.1
-            );
+        let (first, last) = protocol;
+        if let Err(message) = (Versions { first, last }).common() {
             return self.refuse(DeniedReason::Protocol, message);
         }
         self.state = State::Admitting;
@@ -282,13 +282,6 @@ fn plausible(report: &Report) -> bool {
         | Reported::Refused(_)
         | Reported::Unknown(_) => true,
     }
-}
-
-/// The highest version that both speak.
-#[must_use]
-pub fn choose_protocol((first, last): (u16, u16)) -> Option<u16> {
-    let highest = last.min(*fw_proto::PROTOCOL.end());
-    (first <= highest && fw_proto::PROTOCOL.contains(&highest)).then_some(highest)
 }
 
 /// How two links that use one key relate.

@@ -12,6 +12,10 @@ use crate::host::Host;
 /// The most memory a compiled regular expression may take.
 const REGEX_BYTES: usize = 1 << 20;
 
+/// The deepest nesting in a regular expression. The crate's own bound of 250 overflows the stack of a
+/// thread (2 MiB) in a build without optimisation.
+const DEEPEST_REGEX: u32 = 64;
+
 /// The most steps of a fact's path (`a:b:c`).
 const LONGEST_PATH: usize = 8;
 
@@ -141,7 +145,8 @@ pub(super) fn regex(text: &str, at: usize, pattern: &Text) -> Result<Matcher, Er
     if source.is_empty() {
         return Err(Error::new(text, at, "a regular expression should follow '~'"));
     }
-    let built = regex::RegexBuilder::new(&source).size_limit(REGEX_BYTES).build();
+    let built =
+        regex::RegexBuilder::new(&source).size_limit(REGEX_BYTES).nest_limit(DEEPEST_REGEX).build();
     built.map(|regex| Matcher::Regex(Regex(regex))).map_err(|error| match error {
         regex::Error::Syntax(said) => {
             let (index, message) = syntax(&said);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fw_core::link::PING_EVERY;
-use fw_core::link::server::{Rival, choose_protocol, resume, rival};
+use fw_core::link::Versions;
+use fw_core::link::server::{Rival, resume, rival};
 use fw_proto::frame::{Denied, DeniedReason, FromServer, Hello, JoinRequest, Welcome};
 use fw_proto::{HostId, HostName, PublicKey, Span, TaskKey};
 use fw_store::{Enrolled, Enrolment, HostRow, Standing};
@@ -190,16 +190,17 @@ async fn answers(link: &LinkHandle, number: u64) -> bool {
 /// The store cannot be read.
 pub(super) async fn welcome(app: &App, row: &HostRow, hello: &Hello) -> Result<Welcome, Denied> {
     let keys: Vec<TaskKey> = hello.tasks.iter().map(|report| report.key).collect();
+    let (first, last) = hello.protocol;
     let durable =
         app.store.durable(row.id, keys.clone()).await.map_err(|error| unavailable(&error))?;
     Ok(Welcome {
         host: row.id,
         name: row.name.clone(),
-        protocol: choose_protocol(hello.protocol).unwrap_or(*fw_proto::PROTOCOL.start()),
+        protocol: Versions { first, last }.common().unwrap_or(Versions::OURS.first),
         incarnation: app.store.incarnation(),
         epoch: app.store.epoch(),
         now: app.clock.now(),
-        ping_every: PING_EVERY,
+        ping_every: app.config.ping_every,
         resume: resume(&hello.tasks, &keys.into_iter().zip(durable).collect()),
     })
 }

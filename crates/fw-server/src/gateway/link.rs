@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt as _, StreamExt as _};
-use fw_core::link::prologue;
+use fw_core::link::Versions;
 use fw_core::link::server::{Link, Output};
 use fw_proto::frame::{
     self, Chunk, Decoded, Denied, DeniedReason, FromAgent, FromServer, Hello, JoinRequest,
@@ -38,7 +38,10 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A frame that the socket does not take for so long ends the link.
 const SEND: Duration = Duration::from_secs(30);
 
-/// How often the link looks at the time.
+/// A goodbye that takes longer is left unsaid.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// How often the link looks at the time, unless it is to ping more often.
 const TICK: Duration = Duration::from_secs(5);
 
 /// Runs that a link knows to have a task on its host; more than any host has at once.
@@ -77,12 +80,18 @@ enum End {
 /// A server has thousands of these futures, nearly all of them idle. Whatever one does is boxed, so
 /// that an idle one is not as large as the longest way through it. The link takes `_place`, one
 /// of the places that the server has for connections, until it ends.
-pub(super) async fn serve(app: App, mut socket: Box<WebSocket>, peer: SocketAddr, _place: Peer) {
-    let shaking = Box::pin(handshake(&app, &mut socket));
+pub(super) async fn serve(
+    app: App,
+    mut socket: Box<WebSocket>,
+    peer: SocketAddr,
+    versions: Versions,
+    _place: Peer,
+) {
+    let shaking = Box::pin(handshake(&app, &mut socket, versions));
     let greeted = tokio::time::timeout(HANDSHAKE, shaking).await.unwrap_or(Err(End::NoHandshake));
     let (session, key) = match greeted {
         Ok(greeted) => greeted,
-        Err(end) => return debug!(peer.address = %peer, "no link: {end}"),
+        Err(end) => return Box::pin(turn_away(socket, peer, &end)).await,
     };
     let now = app.clock.now();
     let (outbox, frames) = mpsc::channel(OUTBOX);
@@ -112,7 +121,22 @@ pub(super) async fn serve(app: App, mut socket: Box<WebSocket>, peer: SocketAddr
     Box::pin(agent.finish(&end)).await;
 }
 
-async fn handshake(app: &App, socket: &mut WebSocket) -> Result<(Session, PublicKey), End> {
+/// Ends a socket without a session. Whoever does not hold our key should know that this is why.
+async fn turn_away(mut socket: Box<WebSocket>, peer: SocketAddr, end: &End) {
+    debug!(peer.address = %peer, "no link: {end}");
+    let close = matches!(end, End::Noise(_)).then(|| CloseFrame {
+        code: close_code::POLICY,
+        reason: "handshake with another key".into(),
+    });
+    // Who does not take it has gone.
+    drop(tokio::time::timeout(GOODBYE, socket.send(Message::Close(close))).await);
+}
+
+async fn handshake(
+    app: &App,
+    socket: &mut WebSocket,
+    versions: Versions,
+) -> Result<(Session, PublicKey), End> {
     let first = loop {
         match socket.recv().await.ok_or(End::ByAgent)?? {
             Message::Binary(bytes) => break bytes,
@@ -120,7 +144,7 @@ async fn handshake(app: &App, socket: &mut WebSocket) -> Result<(Session, Public
             Message::Text(_) | Message::Close(_) => return Err(End::ByAgent),
         }
     };
-    let prologue = prologue();
+    let prologue = versions.prologue();
     let mut refused = None;
     for own in app.keys.all() {
         match noise::respond(&own, &prologue, &first) {
@@ -156,7 +180,7 @@ struct Agent {
 
 impl Agent {
     async fn run(&mut self, mut frames: mpsc::Receiver<Box<FromServer>>) -> Result<(), End> {
-        let mut tick = tokio::time::interval(TICK);
+        let mut tick = tokio::time::interval(TICK.min(self.app.config.ping_every.duration()));
         loop {
             tokio::select! {
                 biased;
@@ -432,9 +456,6 @@ impl Agent {
             debug!(host.id = %host, error = &error as &dyn std::error::Error, "the end of the link was not noted");
         }
         // The socket may be gone already.
-        drop(
-            tokio::time::timeout(Duration::from_secs(1), self.socket.send(Message::Close(None)))
-                .await,
-        );
+        drop(tokio::time::timeout(GOODBYE, self.socket.send(Message::Close(None))).await);
     }
 }

@@ -12,6 +12,7 @@ use axum::extract::{State, WebSocketUpgrade};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use fw_core::link::{InvalidVersions, VERSIONS_HEADER, Versions};
 use fw_proto::api::{Code, Problem};
 use fw_rt::noise::MAX_MESSAGE;
 
@@ -50,9 +51,23 @@ async fn upgrade(
         return Failure::from(Problem::new(Code::RateLimited, "too many links from this address"))
             .into_response();
     }
+    let versions = match versions(&headers) {
+        Ok(versions) => versions,
+        Err(why) => return Failure::invalid(why).into_response(),
+    };
     ws.read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)
-        .on_upgrade(move |socket| link::serve(app, Box::new(socket), from, peer))
+        .on_upgrade(move |socket| link::serve(app, Box::new(socket), from, versions, peer))
+}
+
+/// What the agent speaks. It is said once more inside the session; here it decides whether there can be one.
+fn versions(headers: &HeaderMap) -> Result<Versions, String> {
+    let Some(header) = headers.get(VERSIONS_HEADER) else { return Ok(Versions::OURS) };
+    let text = header.to_str().unwrap_or_default();
+    let versions: Versions =
+        text.parse().map_err(|error: InvalidVersions| format!("{VERSIONS_HEADER}: {error}"))?;
+    versions.common()?;
+    Ok(versions)
 }

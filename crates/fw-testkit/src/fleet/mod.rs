@@ -328,6 +328,13 @@ impl Fleet {
         serde_json::from_slice(&body).ok()
     }
 
+    /// The server's own figures (`/metrics`), as text. `None` when the server is away.
+    pub async fn metrics(&self) -> Option<String> {
+        let token = fs::read_to_string(&self.token).ok()?;
+        let request = self.http.get(format!("{}/metrics", self.url()));
+        request.bearer_auth(token.trim()).send().await.ok()?.text().await.ok()
+    }
+
     /// A run, as `runs show -o json` prints it.
     ///
     /// # Panics

@@ -1,0 +1,231 @@
+//! Fuzz targets: what must hold for any bytes at all that a parser is given.
+//!
+//! Each function takes an input and panics when the rule is broken. The fuzzer in `fuzz/` (which
+//! includes this file, so that it builds little else) looks for such inputs; the kept corpus is
+//! played to the same functions by `tests/corpus.rs`. None returns early without having tried what
+//! it can: an input that is refused has rules of its own, mostly about where the error is said to be.
+
+use std::collections::BTreeMap;
+
+use fw_core::host::Host;
+use fw_core::job::{self, JobDef, Parsed};
+use fw_core::schedule::{self, Schedule, Tally};
+use fw_core::select::{LONGEST, Selector};
+use fw_proto::frame::{self, Decoded, FromAgent, FromServer};
+use fw_proto::record::{self, Body, Offsets};
+use fw_proto::{HostId, HostName, Join, Span, Timestamp};
+
+/// What a target is: a function over bytes.
+pub type Target = fn(&[u8]);
+
+/// All targets by their names, which are also the names of their directories in `fuzz/corpus`.
+pub const TARGETS: [(&str, Target); 5] = [
+    ("frames", frames),
+    ("selectors", selectors),
+    ("schedules", schedules),
+    ("job_yaml", job_yaml),
+    ("join", join),
+];
+
+/// Frames of either side, and output records: what is read can be written and is read the same.
+pub fn frames(bytes: &[u8]) {
+    if let Ok(Decoded::Frame(read)) = frame::decode::<FromAgent<'_>>(bytes) {
+        let written = frame::encode(&read);
+        assert_eq!(frame::decode(&written), Ok(Decoded::Frame(read)), "a frame of an agent");
+    }
+    if let Ok(Decoded::Frame(read)) = frame::decode::<FromServer>(bytes) {
+        let written = frame::encode(&read);
+        assert_eq!(frame::decode(&written), Ok(Decoded::Frame(read)), "a frame of a server");
+    }
+    records(bytes);
+}
+
+/// Output records: written again they are the bytes that were read, and offsets only grow.
+fn records(bytes: &[u8]) {
+    let (mut rest, mut written, mut offsets) = (bytes, Vec::new(), Offsets::default());
+    for record in record::records(bytes) {
+        let Ok(record) = record else {
+            assert!(record::read(rest).is_err(), "the iterator alone is offended");
+            return;
+        };
+        let (first, taken) = record::read(rest).expect("read before").expect("whole before");
+        assert_eq!(first, record);
+        written.clear();
+        record.write(&mut written);
+        assert_eq!(record::read(&written), Ok(Some((record, taken))));
+        // Three bytes after the kind are spare, and times are clamped: all else is as it was.
+        let (read, after) = rest.split_at(taken);
+        let kept = |bytes: &'_ [u8]| (bytes.first().copied(), bytes.get(4..8) == written.get(4..8));
+        assert_eq!(kept(read), kept(&written));
+        assert_eq!(read.get(record::HEADER..), written.get(record::HEADER..));
+        let grown = offsets.after(&record);
+        let empty = matches!(record.body, Body::Bytes([]) | Body::Gap(0));
+        let full = offsets.total() == u64::MAX;
+        assert!(grown >= offsets && (empty || full || grown.total() > offsets.total()));
+        (rest, offsets) = (after, grown);
+    }
+    assert_eq!(record::read(rest), Ok(None), "the iterator leaves a record behind");
+}
+
+/// Selectors: printed they mean the same, and `not` of one means all other hosts.
+pub fn selectors(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let read = match Selector::parse(text) {
+        Ok(read) => read,
+        Err(error) => return check_place(text, error.offset, &error.caret()),
+    };
+    let printed = read.to_string();
+    let again = Selector::parse(&printed);
+    // Quotes make it longer, and what was at the limit is then beyond it.
+    assert!(printed.len() > LONGEST || again.as_ref() == Ok(&read), "{printed:?}: {again:?}");
+    let others = Selector::parse(&format!("not ({printed})"));
+    if let Err(error) = &others {
+        let too_much = error.message.starts_with("nested deeper") || printed.len() + 6 > LONGEST;
+        assert!(too_much, "not ({printed}): {error}");
+    }
+    for host in hosts() {
+        let meant = read.matches(&host);
+        assert!(again.as_ref().map_or(true, |again| again.matches(&host) == meant));
+        assert!(others.as_ref().map_or(true, |others| others.matches(&host) != meant));
+    }
+}
+
+/// Hosts that differ in all that a selector can ask for.
+fn hosts() -> Vec<Host> {
+    let facts = [
+        r#"{"os": "Debian", "mem": 8192, "disk": {"sda": {"size": 1.5}}, "ipv6": ["fe80::1", "::1"]}"#,
+        r#"{"os": "NixOS", "a:b": {"c.d": null}, "": "", "roles": [true, {"web": "x"}]}"#,
+        "{}",
+    ];
+    let id = "018f3c5e-7b1a-7000-8000-000000000001".parse::<HostId>().expect("an id");
+    let host = |(name, facts): (&str, &str)| Host {
+        id,
+        name: name.parse::<HostName>().expect("a name"),
+        labels: BTreeMap::from([("stage".into(), "canary".into()), (name.into(), "".into())]),
+        facts: serde_json::from_str(facts).expect("an object"),
+    };
+    ["web1", "db-2.example.com", "x"].into_iter().zip(facts).map(host).collect()
+}
+
+/// Schedules, each with a zone and an instant: `SCHEDULE`, `ZONE` and milliseconds since the Unix
+/// epoch, each on a line; the last two may be absent. Fires rise, do not depend on where one begins to
+/// look, and are counted as they are found.
+pub fn schedules(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let mut lines = text.splitn(3, '\n');
+    let (text, zone) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let start = lines.next().and_then(|ms| ms.trim().parse().ok()).unwrap_or(1_700_000_000_000);
+    let schedule = match Schedule::parse(text, zone) {
+        Ok(schedule) => schedule,
+        Err(schedule::Error::Text(error)) => {
+            return check_place(text, error.offset, &error.caret());
+        }
+        Err(schedule::Error::Zone { name, .. }) => return assert!(zone.contains(&name)),
+    };
+    let again = Schedule::parse(schedule.as_str(), schedule.timezone());
+    assert_eq!(again, Ok(schedule.clone()), "its own text reads differently");
+    let mut after = Timestamp::from_millis(start);
+    for _ in 0..STEPS {
+        let Some(fire) = schedule.next_after(after) else { return };
+        check_step(&schedule, after, fire);
+        check_stretch(&schedule, after, fire.nominal + Span::from_secs(90));
+        after = fire.nominal;
+    }
+    check_stretch(&schedule, after, after + Span::from_secs(2 * 24 * 3600));
+}
+
+/// Fires that are followed: a day of changing clocks has fewer surprises than these.
+const STEPS: usize = 5;
+
+/// Between two fires there is no third, whoever looks from where.
+fn check_step(schedule: &Schedule, after: Timestamp, fire: schedule::Fire) {
+    assert!(fire.nominal > after, "{after:?} {fire:?}");
+    let gap = fire.nominal.since(after).as_millis();
+    for before in [1, gap / 2, gap.saturating_sub(1)].map(|ms| ms.clamp(1, gap)) {
+        let from = fire.nominal - Span::from_millis(before);
+        assert_eq!(schedule.next_after(from), Some(fire), "from {from:?}, after {after:?}");
+        assert_eq!(schedule.count(after, from), 0, "between {after:?} and {from:?}");
+    }
+    assert_eq!(schedule.count(after, fire.nominal), 1, "{after:?} {fire:?}");
+}
+
+/// The sum of a stretch is that of its fires, told one by one.
+fn check_stretch(schedule: &Schedule, after: Timestamp, until: Timestamp) {
+    let mut fires = schedule.between(after, until).take(MOST_FIRES + 1);
+    let Some(first) = fires.next() else {
+        assert_eq!(schedule.tally(after, until), None);
+        return;
+    };
+    let (count, last) =
+        fires.fold((1, first.nominal), |(count, _), fire| (count + 1, fire.nominal));
+    if count > MOST_FIRES as u64 {
+        return assert!(schedule.count(after, until) >= count);
+    }
+    let told = Some(Tally { from: first.nominal, to: last, count });
+    assert_eq!(schedule.tally(after, until), told, "{after:?} to {until:?}");
+}
+
+/// Fires of a stretch that are told one by one; two days of a schedule of every second have 172,800.
+const MOST_FIRES: usize = 60;
+
+/// Job files: each error stands inside the text, and a job that is read is the same once stored.
+pub fn job_yaml(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let parsed = job::parse_jobs("jobs.yaml", text);
+    assert_eq!(job::parse_jobs("jobs.yaml", text), parsed, "read twice, it differs");
+    assert!(parsed.readable || parsed.jobs.is_empty());
+    assert!(!parsed.errors.is_empty() || parsed.readable, "refused without a reason");
+    check_errors(text, &parsed);
+    for job in &parsed.jobs {
+        check_job(text, job);
+    }
+}
+
+fn check_errors(text: &str, parsed: &Parsed) {
+    assert!(parsed.errors.len() <= job::MOST_ERRORS + 1);
+    for error in &parsed.errors {
+        assert!(error.job.as_ref().is_none_or(|job| parsed.wrong.contains(job)), "{error:?}");
+        assert!(!error.message.is_empty() && !error.message.contains('\n'), "{error:?}");
+        let Some(width) = width(text, error.line) else {
+            assert_eq!((error.line, &error.snippet), (0, &None), "no such line: {error:?}");
+            continue;
+        };
+        // One past the last character means the end of the line.
+        assert!((1..=width + 1).contains(&error.column), "no such column: {error:?}");
+        let shown = error.snippet.as_ref().is_none_or(|shown| shown.ends_with('^'));
+        assert!(shown, "{error:?}");
+    }
+}
+
+fn check_job(text: &str, job: &JobDef) {
+    let width = width(text, job.line).unwrap_or_default();
+    assert!((1..=width).contains(&job.column), "{} stands at {}", job.name, job.column);
+    let stored = serde_json::to_string(&job.spec).expect("a job can be written");
+    let spec = serde_json::from_str(&stored).expect("a stored job can be read");
+    let again = JobDef::of(job.name.clone(), spec).expect("a stored job can be used");
+    assert_eq!(JobDef { line: job.line, column: job.column, ..again }, *job);
+}
+
+/// Characters in a line, counted from 1; `None` when there is no such line. YAML has three line breaks.
+fn width(text: &str, line: u32) -> Option<u32> {
+    let index = usize::try_from(line).ok()?.checked_sub(1)?;
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
+    let line = text.split('\n').nth(index)?;
+    u32::try_from(line.chars().count()).ok()
+}
+
+/// Join strings: what is read is written so that it reads the same, and debug output hides the secret.
+pub fn join(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(read) = text.parse::<Join>() else { return };
+    let written = read.to_string();
+    assert_eq!(written.parse::<Join>().as_ref(), Ok(&read), "{written}");
+    let hidden = Join { secret: String::new(), ..read.clone() };
+    assert_eq!(format!("{read:?}"), format!("{hidden:?}"), "the secret shows");
+}
+
+/// An error stands in its text, and is shown by two lines of which the second ends with the caret.
+fn check_place(text: &str, offset: usize, caret: &str) {
+    assert!(offset <= text.chars().count(), "at {offset} of {text:?}");
+    assert!(caret.ends_with('^') && caret.lines().count() == 2, "{caret}");
+}

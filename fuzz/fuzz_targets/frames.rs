@@ -1,0 +1,4 @@
+//! See `rules::frames`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fleetwright_fuzz::rules::frames(bytes));
