@@ -20,3 +20,22 @@ pub struct Host {
     /// What the host says of itself.
     pub facts: Map<String, Value>,
 }
+
+/// A host as a selector looks at it: thousands of them, one after the other, so nothing is copied.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Seen<'h> {
+    /// Its name.
+    pub name: &'h HostName,
+    /// What the server says of it.
+    pub labels: &'h BTreeMap<String, String>,
+    /// What the host says of itself.
+    pub facts: &'h Map<String, Value>,
+}
+
+impl Host {
+    /// The host as a selector looks at it.
+    #[must_use]
+    pub const fn seen(&self) -> Seen<'_> {
+        Seen { name: &self.name, labels: &self.labels, facts: &self.facts }
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use fw_core::host::Host;
+use fw_core::host::Seen;
 use fw_core::plan::Chosen;
 use fw_core::select::{self, Selector};
 use fw_proto::api::{self, Code, HostState, Problem};
@@ -25,27 +25,30 @@ pub fn selector(text: &str) -> Result<Selector> {
     Selector::parse(text).map_err(|error| invalid(error).into())
 }
 
-/// The hosts that a run on this selector is for, sorted by name. Those that may not link are never chosen.
+/// Those of these hosts, sorted by name, that a run on this selector is for. Those that may not link
+/// are never chosen.
 #[must_use]
 pub fn choose(rows: &[Arc<HostRow>], selector: &Selector) -> Vec<Chosen> {
-    let mut chosen: Vec<_> = rows
-        .iter()
-        .filter(|row| row.standing == Standing::Active && selector.matches(&seen(row)))
-        .map(|row| Chosen { id: row.id, name: row.name.clone() })
-        .collect();
-    chosen.sort_by(|a, b| a.name.cmp(&b.name));
-    chosen
+    let meant =
+        |row: &&Arc<HostRow>| row.standing == Standing::Active && selector.matches(seen(row));
+    let chosen = |row: &Arc<HostRow>| Chosen { id: row.id, name: row.name.clone() };
+    match selector.names() {
+        None => rows.iter().filter(meant).map(chosen).collect(),
+        Some(names) => {
+            let named = names.into_iter().filter_map(|name| named(rows, name));
+            named.filter(meant).map(chosen).collect()
+        }
+    }
+}
+
+fn named<'r>(rows: &'r [Arc<HostRow>], name: &str) -> Option<&'r Arc<HostRow>> {
+    rows.binary_search_by(|row| row.name.as_str().cmp(name)).ok().and_then(|at| rows.get(at))
 }
 
 /// The host as a selector sees it.
 #[must_use]
-pub fn seen(row: &HostRow) -> Host {
-    Host {
-        id: row.id,
-        name: row.name.clone(),
-        labels: row.labels.clone(),
-        facts: row.facts.clone(),
-    }
+pub fn seen(row: &HostRow) -> Seen<'_> {
+    Seen { name: &row.name, labels: &row.labels, facts: &row.facts }
 }
 
 /// The host as the API shows it.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::token::{Text, written, written_regex};
 use super::{Error, Glob};
-use crate::host::Host;
+use crate::host::Seen;
 
 /// The most memory a compiled regular expression may take.
 const REGEX_BYTES: usize = 1 << 20;
@@ -72,7 +72,7 @@ pub struct Fact {
 impl Matcher {
     /// Whether the host fits.
     #[must_use]
-    pub fn matches(&self, host: &Host) -> bool {
+    pub fn matches(&self, host: Seen<'_>) -> bool {
         let name = host.name.as_str();
         match self {
             Self::Names(names) => names.matches(name),
@@ -81,7 +81,7 @@ impl Matcher {
                 host.labels.get(&label.key).is_some_and(|value| label.value.matches(value))
             }
             Self::Fact(fact) => {
-                fact.ways.iter().any(|(path, value)| in_map(&host.facts, path, value))
+                fact.ways.iter().any(|(path, value)| in_map(host.facts, path, value))
             }
         }
     }
@@ -100,6 +100,11 @@ impl fmt::Display for Matcher {
 }
 
 impl Names {
+    /// The names, when there is no glob among them.
+    pub(super) fn plain(&self) -> Option<BTreeSet<&str>> {
+        self.globs.is_empty().then(|| self.exact.iter().map(String::as_str).collect())
+    }
+
     fn matches(&self, name: &str) -> bool {
         self.exact.contains(name) || self.globs.iter().any(|glob| glob.matches(name))
     }

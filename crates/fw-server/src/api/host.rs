@@ -53,9 +53,8 @@ pub(super) async fn list(
     let mut rows = app.store.hosts();
     if let Some(text) = &query.selector {
         let selector = fleet::selector(text)?;
-        rows.retain(|row| selector.matches(&fleet::seen(row)));
+        rows.retain(|row| selector.matches(fleet::seen(row)));
     }
-    rows.sort_by(|a, b| a.name.cmp(&b.name));
     if let Some(cursor) = &query.cursor {
         // A cursor of this list is the last name of the page before.
         cursor.parse::<HostName>().map_err(|_| fw_store::Error::BadCursor)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use futures_util::StreamExt as _;
 use fw_proto::api::{JobsText, Verdict};
-use fw_proto::{JobName, Span, Timestamp};
+use fw_proto::{JobName, RunId, Span, Timestamp};
 use tokio::time::Instant;
 
 use super::Bench;
@@ -95,8 +95,9 @@ impl Bench {
                         "a fire of job {name} was {:?}",
                         fire.verdict
                     );
-                    let lag = fire.lag_ms.map(|lag| lag as f64);
-                    return lag.with_context(|| format!("the fire of job {name} has no lag"));
+                    return self
+                        .started(fire.run_id.context("a fire without run")?, due, until)
+                        .await;
                 }
                 ensure!(Instant::now() < until, "job {name} did not fire");
                 tokio::time::sleep(LOOK).await;
@@ -107,6 +108,19 @@ impl Bench {
         let lags: Vec<_> = lags.collect().await;
         let lags: Vec<f64> = lags.into_iter().collect::<anyhow::Result<_>>()?;
         Quantiles::of(lags).context("no job has fired")
+    }
+
+    /// How long after that second the run's command began on its host: later than the commit that
+    /// the ledger's lag ends with.
+    async fn started(&self, run: RunId, due: Timestamp, until: Instant) -> anyhow::Result<f64> {
+        loop {
+            let run = self.client.run(run).await?;
+            if let Some(at) = run.tasks.first().and_then(|task| task.started_at) {
+                return Ok(at.since(due).as_millis() as f64);
+            }
+            ensure!(Instant::now() < until, "run {} did not start", run.summary.id);
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// A server that is not ours keeps none of the jobs.

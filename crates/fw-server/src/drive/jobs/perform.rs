@@ -12,20 +12,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use fw_core::host::Host;
 use fw_core::job::JobDef;
 use fw_core::plan::Chosen;
 use fw_core::run::Actor;
-use fw_core::select;
 use fw_proto::api::{Code, EnvValue, FireReason, Problem, Verdict};
 use fw_proto::{JobName, RunId, Span, Timestamp};
 use fw_rt::Clock;
-use fw_store::{NewFire, Standing, Store};
+use fw_store::{HostRow, NewFire, Store};
 use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use super::{Parts, text};
+use crate::fleet::choose;
 use crate::hub;
 use crate::problem::Chain;
 use crate::state::Health;
@@ -74,7 +73,8 @@ pub(super) struct Performer {
 /// What there is to choose from.
 #[derive(Debug, Default)]
 struct Fleet {
-    hosts: Vec<Host>,
+    /// By name.
+    hosts: Vec<Arc<HostRow>>,
     secrets: BTreeSet<String>,
 }
 
@@ -151,9 +151,7 @@ impl Performer {
     }
 
     async fn read_fleet(&self) -> Result<Fleet, fw_store::Error> {
-        let rows = self.store.hosts();
-        let active = rows.into_iter().filter(|row| row.standing == Standing::Active);
-        let hosts = active.map(|row| crate::fleet::seen(&row)).collect();
+        let hosts = self.store.hosts();
         let secrets = self.store.secrets().await?.into_iter().map(|secret| secret.name).collect();
         Ok(Fleet { hosts, secrets })
     }
@@ -273,8 +271,9 @@ fn prepare(work: Vec<Work>, fleet: &Fleet) -> (Vec<Step>, Vec<RunId>) {
             }
             Work::Begin(due) => due,
         };
-        let hosts =
-            chosen.entry(due.job.spec.hosts.clone()).or_insert_with(|| choose(&due.job, fleet));
+        let hosts = chosen
+            .entry(due.job.spec.hosts.clone())
+            .or_insert_with(|| choose(&fleet.hosts, &due.job.selector).into());
         let obstacle = obstacle(&due.job, hosts, fleet);
         match obstacle {
             None => steps.begin(Ready { due, hosts: Arc::clone(hosts) }),
@@ -290,11 +289,6 @@ fn prepare(work: Vec<Work>, fleet: &Fleet) -> (Vec<Step>, Vec<RunId>) {
         }
     }
     (steps.steps, over)
-}
-
-fn choose(job: &JobDef, fleet: &Fleet) -> Arc<[Chosen]> {
-    let chosen = select::select(&job.selector, &fleet.hosts).into_iter();
-    chosen.map(|host| Chosen { id: host.id, name: host.name.clone() }).collect()
 }
 
 /// Why a job that is due cannot run.

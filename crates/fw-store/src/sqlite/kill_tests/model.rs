@@ -94,8 +94,7 @@ impl Model {
         }
         self.compare_output(store, &found, what, whole).await;
         self.compare_fires(store, &found, what).await;
-        let hosts: BTreeMap<_, _> =
-            store.hosts().into_iter().map(|host| (host.id, host)).collect();
+        let hosts: BTreeMap<_, _> = store.hosts().into_iter().map(|host| (host.id, host)).collect();
         for (number, seen) in &self.hosts {
             let host = hosts.get(&host_id(*number));
             let last = host.unwrap_or_else(|| panic!("{what}: host {number} is gone")).last_seen;
