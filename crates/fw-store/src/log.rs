@@ -192,7 +192,7 @@ fn check(chunk: &NewChunk) -> Result<(), &'static str> {
     if parts(&chunk.from).iter().chain(&parts(&chunk.to)).any(|offset| *offset > MAX_OFFSET) {
         return Err("an offset beyond all disks");
     }
-    let raw = zstd::bulk::decompress(&chunk.data, raw_len)
+    let raw = row::decompress(&chunk.data, raw_len)
         .map_err(|_| "not compressed as it should be, or longer than it says")?;
     if raw.len() != raw_len {
         return Err("shorter than it says");

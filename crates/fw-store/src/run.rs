@@ -267,7 +267,14 @@ fn insert(db: &Connection, new: &Ready) -> Result<Option<i64>, Error> {
     Ok(inserted.optional()?)
 }
 
+/// Most appends leave a run in the state in which it was: then no index is touched, which `SQLite`
+/// would do for each column that is set, changed or not.
 fn advance(db: &Connection, new: &Ready) -> Result<Option<i64>, Error> {
+    if new.finished.is_none()
+        && let Some(n) = stay(db, new)?
+    {
+        return Ok(Some(n));
+    }
     let mut statement = db.prepare_cached(
         "UPDATE runs SET seq = :seq, state = :state, counts = :counts, finished_at = :finished_at
          WHERE id = :id AND seq = :expected AND finished_at IS NULL RETURNING n",
@@ -284,6 +291,16 @@ fn advance(db: &Connection, new: &Ready) -> Result<Option<i64>, Error> {
         |row| row.get(0),
     );
     Ok(advanced.optional()?)
+}
+
+fn stay(db: &Connection, new: &Ready) -> Result<Option<i64>, Error> {
+    let mut statement = db.prepare_cached(
+        "UPDATE runs SET seq = ?3, counts = ?4
+         WHERE id = ?1 AND seq = ?2 AND state = ?5 AND finished_at IS NULL RETURNING n",
+    )?;
+    let (id, state) = (blob(&new.run.0), new.summary.state.text());
+    let values = params![id, new.expected_seq, new.seq_after(), new.counts, state];
+    Ok(statement.query_row(values, |row| row.get(0)).optional()?)
 }
 
 impl Ready {

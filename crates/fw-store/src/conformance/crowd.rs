@@ -72,7 +72,7 @@ async fn some(
 
 /// Runs in the order of their time, as the server's ids are.
 fn id(number: u64) -> RunId {
-    RunId(Uuid::from_u128((u128::from(number) << 64) | 0x7000_8000_0000_0000_0000))
+    RunId(Uuid::from_u128((u128::from(number) << 80) | 0x7000_8000_0000_0000_0000))
 }
 
 fn run(number: u64, begin: Timestamp, all: u64) -> Append {

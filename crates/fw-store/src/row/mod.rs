@@ -4,6 +4,7 @@ mod event;
 mod plan;
 mod text;
 
+use std::cell::RefCell;
 use std::str::FromStr;
 
 use fw_proto::{HostId, RunId, Timestamp};
@@ -30,7 +31,23 @@ pub(crate) fn pack<T: Serialize>(value: &T) -> Vec<u8> {
     if json.len() < COMPRESS_FROM {
         return json;
     }
-    zstd::bulk::compress(&json, 1).unwrap_or(json)
+    PACKER.with_borrow_mut(|packer| packer.compress(&json)).unwrap_or(json)
+}
+
+thread_local! {
+    /// Kept: making one costs more than what it does to most bodies.
+    static PACKER: RefCell<zstd::bulk::Compressor<'static>> =
+        RefCell::new(zstd::bulk::Compressor::new(1).expect("level 1 is there, and memory suffices"));
+    static UNPACKER: RefCell<zstd::bulk::Decompressor<'static>> =
+        RefCell::new(zstd::bulk::Decompressor::new().expect("memory suffices"));
+}
+
+/// Reads zstd frames that hold at most so many bytes.
+///
+/// # Errors
+/// They are damaged, or hold more.
+pub(crate) fn decompress(frames: &[u8], most: usize) -> std::io::Result<Vec<u8>> {
+    UNPACKER.with_borrow_mut(|unpacker| unpacker.decompress(frames, most))
 }
 
 /// Reads what [`pack`] wrote.

@@ -114,7 +114,7 @@ async fn a_damaged_page_is_said_and_does_no_more_harm() {
         let pages = bytes.len() / 8192;
         let mut noticed = 0;
         // Every page of a small file, some of a larger one.
-        let some = (0..pages).step_by(1 + pages / 40);
+        let some = (0..pages).step_by(1 + pages / 24);
         let tried = some.clone().count();
         for page in some {
             copy_dir(&good, &bad);

@@ -267,8 +267,8 @@ fn files_of_another_user_are_refused_in_clear_words() {
         refused("main.db").await;
         mode(&data.join("main.db"), 0o600);
         mode(&data, 0o500);
-        let unwritable = open(dir).await.unwrap_err();
-        assert!(unwritable.to_string().contains("main.db"), "{unwritable:?}");
+        // Either database: the log of one may be there already.
+        refused(".db").await;
         mode(&data, 0o700);
         let store = open(dir).await.unwrap();
         let story = Story::begin(1, 1, None, at(0)).then(at(1), Kind::CancelRequested);

@@ -207,3 +207,20 @@ async fn a_store_killed_while_it_is_made_is_made_by_the_next() {
         store.close().await;
     }
 }
+
+#[tokio::test]
+async fn a_directory_in_use_is_refused_until_its_process_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Life::begin(dir.path(), Scene::Write, 0).await;
+    child.opened().await;
+    let pid = child.child.id().unwrap();
+    let refused = Store::open(dir.path(), Clock::system()).await.unwrap_err();
+    let expected = format!(
+        "{} is in use by another server (process {pid}); stop it first",
+        dir.path().display()
+    );
+    assert_eq!(refused.to_string(), expected);
+    child.works(Duration::ZERO, 5).await;
+    child.kill().await;
+    Store::open(dir.path(), Clock::system()).await.unwrap();
+}
