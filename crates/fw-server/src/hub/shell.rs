@@ -19,7 +19,7 @@ use crate::live::RunChange;
 use crate::metrics::{COMMITS, task_ended};
 
 /// Messages taken up at once: one commit carries what they amount to.
-const BATCH: usize = 4096;
+const BATCH: usize = 1024;
 
 /// The time of day may be set at any time: look at it at least so often.
 const LOOK: Duration = Duration::from_secs(1);

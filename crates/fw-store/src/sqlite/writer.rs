@@ -124,9 +124,11 @@ fn commit(connection: &Connection, batch: Vec<Work>) {
         return;
     }
     let mut begun = run(connection, "BEGIN IMMEDIATE");
+    let alone = batch.len() == 1;
     let mut done = Vec::with_capacity(batch.len());
     for work in batch {
         let worked = match &begun {
+            Ok(()) if alone => in_transaction(connection, work),
             Ok(()) => in_savepoint(connection, work),
             Err(error) => work(Err(error.clone())),
         };
@@ -147,6 +149,18 @@ fn commit(connection: &Connection, batch: Vec<Work>) {
     for worked in done {
         (worked.tell)(committed.clone());
     }
+}
+
+/// A request that is alone needs no savepoint. With one, `SQLite` keeps what each of its statements
+/// changed until the end, and goes through all of it after each: thousands of statements, as of
+/// a commit of the hub, would take the square of their number.
+fn in_transaction(connection: &Connection, work: Work) -> Done {
+    let worked = work(Ok(connection));
+    if worked.error.is_some() && !connection.is_autocommit() {
+        // The next BEGIN says so if it does not work.
+        run(connection, "ROLLBACK").ok();
+    }
+    worked
 }
 
 fn in_savepoint(connection: &Connection, work: Work) -> Done {
