@@ -1,10 +1,11 @@
-//! What CI and people both call: `cargo xtask setup | test | ci | licences | dist | fuzz`.
+//! What CI and people both call: `cargo xtask setup | test | ci | licences | dist | fuzz | soak`.
 
 mod dist;
 mod fuzz;
 mod licences;
 mod run;
 mod setup;
+mod soak;
 mod steps;
 
 use anyhow::bail;
@@ -18,6 +19,8 @@ cargo xtask <what>
   licences      checks licences and banned crates against deny.toml, without network
   fuzz [TARGET] [--minutes N]
                 looks for inputs that break a parser's rules, 10 minutes a target
+  soak [--minutes N] [--binary PATH]
+                a server and agents under load for 15 minutes; fails when something creeps or leaks
   dist          builds the release binary into dist/, with its SHA-256
 ";
 
@@ -31,6 +34,7 @@ fn main() -> anyhow::Result<()> {
         "test" => steps::test(rest),
         "ci" => steps::ci(),
         "licences" => licences::check(),
+        "soak" => soak::soak(rest),
         "fuzz" => fuzz::fuzz(rest),
         "dist" => dist::dist(),
         "help" | "--help" | "-h" => {

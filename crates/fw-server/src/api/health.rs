@@ -7,7 +7,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use fw_proto::api::Readiness;
 
-use crate::metrics::{HOSTS_ONLINE, RUNS_ACTIVE};
+use crate::metrics::{ASYNC_TASKS, HOSTS_ONLINE, RUNS_ACTIVE};
 use crate::problem::Result;
 use crate::state::App;
 
@@ -39,6 +39,7 @@ async fn readyz(State(app): State<App>) -> Response {
 /// The text format of Prometheus, version 0.0.4.
 async fn metrics(State(app): State<App>) -> Result<Response> {
     gauge(HOSTS_ONLINE, app.hub.online().await?.len());
+    gauge(ASYNC_TASKS, tokio::runtime::Handle::current().metrics().num_alive_tasks());
     gauge(RUNS_ACTIVE, app.hub.summaries().await?.len());
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Ok((kind, app.metrics.render()).into_response())
