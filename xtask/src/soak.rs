@@ -18,7 +18,7 @@ pub(crate) fn soak(args: &[String]) -> anyhow::Result<()> {
             heading("build");
             run(&mut cargo(&["build", "--release", "--package", "fleetwright"]))?;
             let target =
-                std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
+                std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
             target.join("release/fleetwright")
         }
     };

@@ -81,9 +81,9 @@ impl<'a> Load<'a> {
             let agent = rand::rng().random_range(0..agents.len());
             let Some(agent) = agents.get_mut(agent) else { continue };
             if rand::rng().random() {
-                agent.kill9().await
+                agent.kill9().await;
             } else {
-                agent.term().await
+                agent.term().await;
             }
             count(&self.counts.ends);
             self.pause(0..2000).await;

@@ -35,7 +35,14 @@ async fn main() -> ExitCode {
         eprintln!("soak: {minutes:?} is no number of minutes");
         return ExitCode::from(2);
     };
-    if soak(binary, Duration::from_secs(minutes * 60), Path::new(directory)).await {
+    // The fleet's processes run in directories of their own.
+    let Ok(binary) = std::fs::canonicalize(binary) else {
+        eprintln!("soak: there is no {binary}");
+        return ExitCode::from(2);
+    };
+    if soak(&binary.display().to_string(), Duration::from_secs(minutes * 60), Path::new(directory))
+        .await
+    {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
