@@ -96,9 +96,15 @@ async fn soak(binary: &str, time: Duration, directory: &Path) -> bool {
         counts.ends.get(),
         sampler.path().display()
     );
+    if time < verdict::JUDGED_FROM {
+        eprintln!(
+            "memory was not judged: that takes {} minutes, until the store's caches are full",
+            verdict::JUDGED_FROM.as_secs() / 60
+        );
+    }
     faults.iter().for_each(|fault| eprintln!("FAULT: {fault}"));
     if faults.is_empty() {
-        eprintln!("all levels off, and all was given back");
+        eprintln!("all was given back");
     }
     faults.is_empty()
 }
