@@ -1,4 +1,4 @@
-//! What CI and people both call: `cargo xtask setup | test | ci | count | fuzz | licences | dist`.
+//! What CI and people both call: `cargo xtask setup | test | ci | count | fuzz | soak | licences | dist`.
 
 mod count;
 mod dist;
@@ -6,6 +6,7 @@ mod fuzz;
 mod licences;
 mod run;
 mod setup;
+mod soak;
 mod steps;
 
 use anyhow::bail;
@@ -21,6 +22,8 @@ cargo xtask <what>
   licences      checks licences and banned crates against deny.toml, without network
   fuzz [TARGET] [--minutes N]
                 looks for inputs that break a parser's rules, 10 minutes a target
+  soak [--minutes N] [--binary PATH]
+                a server and agents under load for 15 minutes; fails when something creeps or leaks
   dist          builds the release binary into dist/, with its SHA-256
 ";
 
@@ -35,6 +38,7 @@ fn main() -> anyhow::Result<()> {
         "ci" => steps::ci(),
         "count" => count::count(rest),
         "licences" => licences::check(),
+        "soak" => soak::soak(rest),
         "fuzz" => fuzz::fuzz(rest),
         "dist" => dist::dist(),
         "help" | "--help" | "-h" => {

@@ -1,5 +1,7 @@
 //! A wire that breaks in ways that nobody is told of, and one that is slow or breaks early.
 
+#![expect(clippy::indexing_slicing, reason = "a test that reads beyond an end should say so")]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Who is not who the other end expects: wrong keys, other versions, and words of another time.
 
+#![expect(clippy::indexing_slicing, reason = "a test that reads beyond an end should say so")]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -215,10 +217,10 @@ async fn a_recorded_link_cannot_be_played_again() {
 
 /// Plays an agent's bytes to the server, and waits until it has hung up.
 async fn play(fleet: &Fleet, request: &[u8], bytes: &[u8]) {
-    let mut stream = TcpStream::connect(address(fleet)).await.unwrap();
-    stream.write_all(request).await.unwrap();
+    let mut stream = TcpStream::connect(address(fleet)).await.expect("the server listens");
+    stream.write_all(request).await.expect("the server listens");
     let mut answer = [0; 1024];
-    let read = stream.read(&mut answer).await.unwrap();
+    let read = stream.read(&mut answer).await.expect("the server listens");
     assert!(answer[..read].starts_with(b"HTTP/1.1 101 "), "the door is open to all");
     // The server may hang up while it is still spoken to.
     stream.write_all(bytes).await.ok();

@@ -25,6 +25,8 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, ClientRequestBuilder, Message};
 
+use crate::patient::Patient;
+
 /// Where on the server agents link.
 const PATH: &str = "/agent/v1/link";
 
@@ -50,7 +52,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 /// A WebSocket to the server, with a Noise session to put inside.
 #[expect(missing_debug_implementations, reason = "a socket has nothing to show")]
 pub struct Connection {
-    socket: WebSocketStream<Box<dyn Wire>>,
+    socket: WebSocketStream<Patient<Box<dyn Wire>>>,
     session: Session,
 }
 
@@ -170,7 +172,8 @@ async fn dial(
     let request = ClientRequestBuilder::new(target.link_uri()?)
         .with_header(VERSIONS_HEADER, versions.to_string());
     let (mut socket, _) =
-        tokio_tungstenite::client_async_with_config(request, wire, Some(config)).await?;
+        tokio_tungstenite::client_async_with_config(request, Patient::new(wire), Some(config))
+            .await?;
     let (initiator, first) = Initiator::start(own, server_key, &versions.prologue())?;
     socket.send(Message::Binary(first.into())).await?;
     let answer = binary(&mut socket).await?;
@@ -206,14 +209,14 @@ impl Connection {
 /// Sends frames.
 #[expect(missing_debug_implementations, reason = "a socket has nothing to show")]
 pub struct Sender {
-    sink: SplitSink<WebSocketStream<Box<dyn Wire>>, Message>,
+    sink: SplitSink<WebSocketStream<Patient<Box<dyn Wire>>>, Message>,
     session: Arc<Mutex<Session>>,
 }
 
 /// Receives frames.
 #[expect(missing_debug_implementations, reason = "a socket has nothing to show")]
 pub struct Receiver {
-    stream: SplitStream<WebSocketStream<Box<dyn Wire>>>,
+    stream: SplitStream<WebSocketStream<Patient<Box<dyn Wire>>>>,
     session: Arc<Mutex<Session>>,
 }
 

@@ -9,6 +9,7 @@ pub mod install;
 mod join;
 pub mod journal;
 pub mod mask;
+mod patient;
 pub mod policy;
 pub mod spool;
 pub mod status;

@@ -26,6 +26,8 @@ pub const SSE_CLIENTS: &str = "fleetwright_sse_clients";
 pub const AUTH_FAILURES: &str = "fleetwright_auth_failures_total";
 /// Connections, links of agents included.
 pub const CONNECTIONS: &str = "fleetwright_http_connections";
+/// Tasks of the server's own runtime.
+pub const ASYNC_TASKS: &str = "fleetwright_async_tasks";
 /// How long requests take to their first byte, by `method`, `path` (as in the router) and `status`.
 pub const HTTP_SECONDS: &str = "fleetwright_http_request_duration_seconds";
 
@@ -81,6 +83,7 @@ fn describe() {
     metrics::describe_gauge!(SSE_CLIENTS, "Clients that follow an event stream.");
     metrics::describe_counter!(AUTH_FAILURES, "Requests with a wrong token.");
     metrics::describe_gauge!(CONNECTIONS, "HTTP connections, links of agents included.");
+    metrics::describe_gauge!(ASYNC_TASKS, "Tasks of the server's own runtime; not those of hosts.");
     metrics::describe_histogram!(
         HTTP_SECONDS,
         "Seconds from a request to the first byte of its answer."

@@ -107,8 +107,10 @@ fn hosts() -> Vec<Host> {
     ["web1", "db-2.example.com", "x"].into_iter().zip(facts).map(host).collect()
 }
 
-/// Schedules, each with a zone and an instant: `SCHEDULE`, `ZONE` and milliseconds since the Unix
-/// epoch, each on a line; the last two may be absent. Fires rise, do not depend on where one begins to
+/// Schedules, each with a zone and an instant.
+///
+/// The input is `SCHEDULE`, `ZONE` and milliseconds since the Unix epoch, each on a line; the last
+/// two may be absent. Fires rise, do not depend on where one begins to
 /// look, and are counted as they are found.
 pub fn schedules(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };

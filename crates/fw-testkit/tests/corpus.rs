@@ -12,12 +12,13 @@ fn corpus() -> PathBuf {
 
 /// Plays the corpus of one target; an input that breaks a rule is named.
 fn play(name: &str) {
-    let target: Target =
-        TARGETS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target).unwrap();
+    let target: Option<Target> =
+        TARGETS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target);
+    let target = target.expect("a target of this name");
     let mut played = 0;
-    for entry in fs::read_dir(corpus().join(name)).unwrap() {
-        let path = entry.unwrap().path();
-        let input = fs::read(&path).unwrap();
+    for entry in fs::read_dir(corpus().join(name)).expect("a corpus") {
+        let path = entry.expect("readable").path();
+        let input = fs::read(&path).expect("readable");
         let harmless = std::panic::catch_unwind(|| target(&input));
         assert!(harmless.is_ok(), "{} breaks a rule of {name}: {input:?}", path.display());
         played += 1;

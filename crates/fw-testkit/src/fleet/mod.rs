@@ -321,10 +321,7 @@ impl Fleet {
 
     /// Asks the API; `path` is below `/api/v1`. `None` when the server is away or has no such thing.
     pub async fn get(&self, path: &str) -> Option<Value> {
-        let token = fs::read_to_string(&self.token).ok()?;
-        let request = self.http.get(format!("{}/api/v1{path}", self.url()));
-        let answer = request.bearer_auth(token.trim()).send().await.ok()?;
-        let body = answer.error_for_status().ok()?.bytes().await.ok()?;
+        let body = self.open(path).await?.bytes().await.ok()?;
         serde_json::from_slice(&body).ok()
     }
 
@@ -333,6 +330,14 @@ impl Fleet {
         let token = fs::read_to_string(&self.token).ok()?;
         let request = self.http.get(format!("{}/metrics", self.url()));
         request.bearer_auth(token.trim()).send().await.ok()?.text().await.ok()
+    }
+
+    /// Begins to read an answer of the API; `path` is below `/api/v1`. `None` when the server is away or
+    /// has no such thing.
+    pub async fn open(&self, path: &str) -> Option<reqwest::Response> {
+        let token = fs::read_to_string(&self.token).ok()?;
+        let request = self.http.get(format!("{}/api/v1{path}", self.url()));
+        request.bearer_auth(token.trim()).send().await.ok()?.error_for_status().ok()
     }
 
     /// A run, as `runs show -o json` prints it.
