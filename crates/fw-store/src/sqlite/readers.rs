@@ -50,9 +50,14 @@ fn in_transaction<T>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let transaction = connection.unchecked_transaction()?;
-    let result = work(&transaction);
-    transaction.finish()?;
+    if !connection.is_autocommit() {
+        // The last reader panicked.
+        connection.prepare_cached("ROLLBACK")?.execute([])?;
+    }
+    connection.prepare_cached("BEGIN")?.execute([])?;
+    let result = work(connection);
+    // Nothing was written, so it may end either way.
+    connection.prepare_cached("ROLLBACK")?.execute([])?;
     result
 }
 
