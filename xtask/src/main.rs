@@ -1,4 +1,4 @@
-//! What CI and people both call: `cargo xtask setup | test | ci | count | fuzz | soak | licences | dist`.
+//! What CI and people both call: `cargo xtask setup | test | ci | count | sim | fuzz | soak | licences | dist`.
 
 mod count;
 mod dist;
@@ -6,6 +6,7 @@ mod fuzz;
 mod licences;
 mod run;
 mod setup;
+mod sim;
 mod soak;
 mod steps;
 
@@ -19,6 +20,7 @@ cargo xtask <what>
   ci            formatting, lints, licences, advisories, documentation, counts, tests
   count         counts the instructions of hot paths and compares them with those that are kept;
                 --accept keeps the new counts, NAME counts only scenarios whose name contains it
+  sim [ARGS]    runs simulated worlds; ARGS: --seeds A..B | --forever | --seed N to see one
   licences      checks licences and banned crates against deny.toml, without network
   fuzz [TARGET] [--minutes N]
                 looks for inputs that break a parser's rules, 10 minutes a target
@@ -37,6 +39,7 @@ fn main() -> anyhow::Result<()> {
         "test" => steps::test(rest),
         "ci" => steps::ci(),
         "count" => count::count(rest),
+        "sim" => sim::sim(rest),
         "licences" => licences::check(),
         "soak" => soak::soak(rest),
         "fuzz" => fuzz::fuzz(rest),

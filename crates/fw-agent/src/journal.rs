@@ -275,6 +275,12 @@ impl Journal {
         self.tasks.iter().filter(|(_, memory)| !memory.settled).map(|(key, memory)| (*key, memory))
     }
 
+    /// Forgets a task that is known never to have been started: it may yet be. Its record stays in
+    /// the file until that is written anew, so the next start may find it, and forget it, again.
+    pub fn never_started(&mut self, key: TaskKey) {
+        self.tasks.remove(&key);
+    }
+
     /// The highest epoch ever seen.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
@@ -293,7 +299,11 @@ impl Journal {
             Record::Accepted { key, not_after, boot_id } => {
                 let boot_id = self.boot(boot_id);
                 let memory = Memory { not_after: *not_after, boot_id, settled: false };
-                self.tasks.entry(*key).or_insert(memory);
+                // Accepted once more, after it was found never to have been started: what counts
+                // is the boot of the last time.
+                if self.tasks.get(key).is_none_or(|known| !known.settled) {
+                    self.tasks.insert(*key, memory);
+                }
             }
             Record::Settled { key } => {
                 if let Some(memory) = self.tasks.get_mut(key) {
@@ -411,6 +421,25 @@ mod tests {
         assert_eq!(journal.task(key(1)), None);
         assert!(journal.task(key(2)).is_some(), "what is not settled is never forgotten");
         assert_eq!(journal.epoch(), Epoch(7));
+    }
+
+    #[test]
+    fn what_was_never_started_does_not_stay_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path(), at(5)).unwrap();
+        journal.append(&[accepted(1, at(100)), accepted(2, at(100))], at(5)).unwrap();
+        journal.never_started(key(1));
+        journal.never_started(key(2));
+        assert_eq!(journal.unsettled().count(), 0);
+        let again =
+            Record::Accepted { key: key(1), not_after: at(200), boot_id: "later".to_owned() };
+        journal.append(std::slice::from_ref(&again), at(6)).unwrap();
+        journal.compact(at(6)).unwrap();
+        drop(journal);
+        let journal = Journal::open(dir.path(), at(7)).unwrap();
+        let memory = journal.task(key(1)).unwrap();
+        assert_eq!((memory.not_after, &*memory.boot_id), (at(200), "later"));
+        assert_eq!(journal.task(key(2)), None);
     }
 
     #[test]

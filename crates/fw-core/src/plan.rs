@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use fw_proto::api::{Command, EnvValue, Offline, OnFull};
+use fw_proto::frame;
 use fw_proto::{HostId, HostName, Incarnation, JobName, NodeId, RunId, Span};
 
 /// The node of a plan that has only one.
@@ -64,6 +65,37 @@ pub struct Exec {
     pub nice: Option<i8>,
     /// File mode creation mask.
     pub umask: Option<u16>,
+}
+
+impl Exec {
+    /// What a host starts. `secrets` holds the values of those variables that the plan only names;
+    /// `spool_bytes` bounds what may lie unsent on the host.
+    #[must_use]
+    pub fn spec(&self, secrets: BTreeMap<String, String>, spool_bytes: u64) -> frame::Spec {
+        let plain = |(name, value): (&String, &EnvValue)| match value {
+            EnvValue::Value(text) => Some((name.clone(), text.clone())),
+            EnvValue::Secret(_) => None,
+        };
+        frame::Spec {
+            command: match &self.command {
+                Command::Argv(argv) => frame::Command::Argv(argv.clone()),
+                Command::Shell(text) => frame::Command::Shell(text.clone()),
+            },
+            user: self.user.clone(),
+            cwd: self.cwd.clone(),
+            env: self.env.iter().filter_map(plain).collect(),
+            secrets,
+            timeout: self.timeout,
+            kill_after: self.kill_after,
+            on_full: match self.on_full {
+                OnFull::Block => frame::OnFull::Block,
+                OnFull::Drop => frame::OnFull::Drop,
+            },
+            spool_bytes,
+            nice: self.nice,
+            umask: self.umask,
+        }
+    }
 }
 
 /// What bounds a run.

@@ -350,6 +350,15 @@ impl Reported {
         };
         text.truncate(text.floor_char_boundary(MAX_TEXT));
     }
+
+    /// Whether the host has no more to say of the task.
+    #[must_use]
+    pub const fn is_last_word(&self) -> bool {
+        match self {
+            Self::NotKnown | Self::Queued | Self::Started(_) => false,
+            Self::Ended(_) | Self::Refused(_) | Self::Unknown(_) => true,
+        }
+    }
 }
 
 /// How a task's main process ended.

@@ -206,7 +206,7 @@ impl Agent {
     /// Takes up what a former agent left: journal and spool say what ran.
     fn recover(&mut self, now: Timestamp) {
         let boot = boot_id();
-        let mut keep = BTreeSet::new();
+        let (mut keep, mut never_started) = (BTreeSet::new(), Vec::new());
         for (key, memory) in self.journal.iter().flat_map(Journal::tasks) {
             if memory.settled {
                 self.core.remember(key, memory.not_after);
@@ -227,7 +227,12 @@ impl Agent {
             }
             if self.core.recover(key, memory.not_after, found, same_boot) {
                 keep.insert(key);
+            } else {
+                never_started.push(key);
             }
+        }
+        if let Some(journal) = &mut self.journal {
+            never_started.into_iter().for_each(|key| journal.never_started(key));
         }
         let spools = self.spool.list().inspect_err(|error| warn!("spool cannot be read: {error}"));
         for key in spools.unwrap_or_default().into_iter().filter(|key| !keep.contains(key)) {

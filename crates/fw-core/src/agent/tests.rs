@@ -95,9 +95,8 @@ fn ended(wrote: u64) -> Ended {
 }
 
 fn reported(effects: &[Effect]) -> Vec<(TaskKey, Reported)> {
-    let frames = effects.iter().filter_map(|effect| match effect {
-        Effect::Send(FromAgent::Reports(reports)) => Some(reports),
-        _ => None,
+    let frames = effects.iter().filter_map(|effect| {
+        if let Effect::Send(FromAgent::Reports(reports)) = effect { Some(reports) } else { None }
     });
     frames.flatten().map(|report| (report.key, report.state.clone())).collect()
 }

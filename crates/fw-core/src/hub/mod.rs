@@ -9,6 +9,9 @@
 //! gives its hosts [`GRACE`] to come back before it rules on any of them.
 
 mod active;
+pub mod clock;
+pub mod links;
+mod outgoing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +20,7 @@ use fw_proto::frame::{Report, Reported};
 use fw_proto::{HostId, Incarnation, RunId, Span, TaskKey, Timestamp};
 
 use self::active::{Active, Due};
+pub use self::outgoing::Outgoing;
 use crate::plan::Plan;
 use crate::run::{self, Actor, Event, Kind, News, Ruling, Run};
 
@@ -94,8 +98,8 @@ pub enum Effect {
         /// Which task.
         key: TaskKey,
     },
-    /// A host spoke of a run that is not active: note it if the run's verdict was made without
-    /// the host, then tell the host that it is recorded.
+    /// A host's last word on a run that is not active: note it if the run's verdict was made
+    /// without the host, then tell the host that it is recorded.
     Late {
         /// Which host.
         host: HostId,
@@ -209,7 +213,7 @@ impl Hub {
         if active.is_some_and(|task| task.attempt == report.key.attempt) {
             self.heard.entry(run).or_default().push((host, report.state));
             self.touched.insert(run);
-        } else {
+        } else if report.state.is_last_word() {
             self.pending.effects.push(Effect::Late { host, report });
         }
     }

@@ -5,7 +5,7 @@
 //! in the order in which they came, and none overtakes output: what the host sent before an
 //! end is durable before the end counts.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fw_proto::frame::{
     Ack, Chunk, Denied, DeniedReason, FromAgent, FromServer, Hello, JoinRequest, MAX_TEXT, Report,
@@ -31,6 +31,8 @@ pub struct Link {
     pings: u64,
     waiting: VecDeque<Waiting>,
     durable: BTreeMap<TaskKey, Offsets>,
+    /// Tasks of whose output a piece was dropped: how they ended is not to be told as if it was kept.
+    dropped: BTreeSet<TaskKey>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +91,7 @@ impl Link {
             pings: 0,
             waiting,
             durable,
+            dropped: BTreeSet::new(),
         }
     }
 
@@ -194,6 +197,15 @@ impl Link {
         outputs
     }
 
+    /// The first piece of output that waits is of a run that the store does not know, as after a
+    /// restore: it was dropped, and the host may drop it too.
+    pub fn dropped<'a>(&mut self, to: Offsets) -> Vec<Output<'a>> {
+        if let Some(Waiting::Chunk(key)) = self.waiting.front() {
+            self.dropped.insert(*key);
+        }
+        self.stored(to)
+    }
+
     /// Time has passed.
     pub fn tick<'a>(&mut self, now: Timestamp) -> Vec<Output<'a>> {
         let silent = now.since(self.heard_at);
@@ -236,6 +248,7 @@ impl Link {
         while matches!(self.waiting.front(), Some(Waiting::Reports(_))) {
             if let Some(Waiting::Reports(mut reports)) = self.waiting.pop_front() {
                 reports.retain(|report| self.counts(report));
+                reports.iter_mut().for_each(|report| self.without_output(report));
                 outputs.push(Output::Reports(reports));
             }
         }
@@ -258,6 +271,15 @@ impl Link {
             self.durable.remove(&report.key);
         }
         whole
+    }
+
+    /// The run may have begun anew since a piece of the output was dropped: a fire of a restored
+    /// store has the id that it had before.
+    fn without_output(&mut self, report: &mut Report) {
+        if matches!(report.state, Reported::Ended(_)) && self.dropped.contains(&report.key) {
+            let why = "it ran for a server whose store was replaced, and its output is not whole";
+            report.state = Reported::Unknown(why.to_owned());
+        }
     }
 
     fn close<'a>(&mut self) -> Vec<Output<'a>> {

@@ -127,6 +127,7 @@ impl World {
             id: 1,
             outbox,
             close,
+            denied: Arc::default(),
             hello: Arc::new(hello),
             heard,
             ponged: Arc::default(),

@@ -152,9 +152,18 @@ pub(super) fn known(app: &App, key: PublicKey) -> Result<Arc<HostRow>, Denied> {
 ///
 /// # Errors
 /// Both are refused from now on.
-pub(super) async fn no_clone(app: &App, host: HostId, hello: &Hello) -> Result<(), Denied> {
+pub(super) async fn no_clone(
+    app: &App,
+    host: HostId,
+    link: u64,
+    hello: &Hello,
+) -> Result<(), Denied> {
     let stopping = |_| denied(DeniedReason::Busy);
     let Some(older) = app.hub.link_of(host).await.map_err(stopping)? else { return Ok(()) };
+    // A greeting that was held back by the network, of a connection given up since.
+    if older.id > link {
+        return Err(denied(DeniedReason::Superseded));
+    }
     match rival(&older.hello, hello) {
         Rival::Supersedes => return Ok(()),
         Rival::CloneIfAlive => {}

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
@@ -47,7 +47,7 @@ const TICK: Duration = Duration::from_secs(5);
 /// Runs that a link knows to have a task on its host; more than any host has at once.
 const KNOWN_RUNS: usize = 256;
 
-/// Tells apart the links of one host.
+/// Tells apart the links of one host, in the order in which its connections came in.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Why a link has ended.
@@ -87,6 +87,7 @@ pub(super) async fn serve(
     versions: Versions,
     _place: Peer,
 ) {
+    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
     let shaking = Box::pin(handshake(&app, &mut socket, versions));
     let greeted = tokio::time::timeout(HANDSHAKE, shaking).await.unwrap_or(Err(End::NoHandshake));
     let (session, key) = match greeted {
@@ -95,7 +96,6 @@ pub(super) async fn serve(
     };
     let now = app.clock.now();
     let (outbox, frames) = mpsc::channel(OUTBOX);
-    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
     let close = app.tasks.token().child_token();
     let heard = Arc::new(AtomicI64::new(now.as_millis()));
     let mut agent = Box::new(Agent {
@@ -108,6 +108,7 @@ pub(super) async fn serve(
         id,
         outbox,
         close,
+        denied: Arc::new(OnceLock::new()),
         heard,
         ponged: Arc::new(AtomicU64::new(0)),
         storing: FuturesOrdered::new(),
@@ -158,6 +159,14 @@ async fn handshake(
     Err(refused.map_or(End::Closed, End::Noise))
 }
 
+/// What became of a piece of output.
+enum Stored {
+    /// So much of the task's output is durable.
+    Durable(Offsets),
+    /// It reached to here, and nobody wants it.
+    Dropped(Offsets),
+}
+
 struct Agent {
     app: App,
     socket: Box<WebSocket>,
@@ -168,9 +177,10 @@ struct Agent {
     id: u64,
     outbox: mpsc::Sender<Box<FromServer>>,
     close: CancellationToken,
+    denied: Arc<OnceLock<Denied>>,
     heard: Arc<AtomicI64>,
     ponged: Arc<AtomicU64>,
-    storing: FuturesOrdered<BoxFuture<'static, Result<Offsets, fw_store::Error>>>,
+    storing: FuturesOrdered<BoxFuture<'static, Result<Stored, fw_store::Error>>>,
     /// Runs that are known to have a task on this host.
     owned: BTreeSet<RunId>,
     name: Option<String>,
@@ -184,9 +194,9 @@ impl Agent {
         loop {
             tokio::select! {
                 biased;
-                () = self.close.cancelled() => return Box::pin(self.drain(&mut frames)).await,
+                () = self.close.cancelled() => return Box::pin(self.say_why()).await,
                 Some(frame) = frames.recv() => Box::pin(self.send(&frame)).await?,
-                Some(durable) = self.storing.next() => Box::pin(self.stored(durable)).await?,
+                Some(stored) = self.storing.next() => Box::pin(self.stored(stored)).await?,
                 message = self.socket.recv(), if self.link.wants_more() => {
                     match message.ok_or(End::ByAgent)?? {
                         Message::Binary(bytes) => Box::pin(self.message(&bytes)).await?,
@@ -202,12 +212,13 @@ impl Agent {
         }
     }
 
-    /// Sends what waits, such as the reason for the end.
-    async fn drain(&mut self, frames: &mut mpsc::Receiver<Box<FromServer>>) -> Result<(), End> {
-        while let Ok(frame) = frames.try_recv() {
-            self.send(&frame).await?;
+    /// Tells a host that is sent away why. What waits besides is left unsaid: it is told anew when
+    /// it comes back, if it may come back.
+    async fn say_why(&mut self) -> Result<(), End> {
+        match self.denied.get().cloned() {
+            Some(denied) => self.send(&FromServer::Denied(denied)).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn message(&mut self, bytes: &[u8]) -> Result<(), End> {
@@ -298,6 +309,7 @@ impl Agent {
                     id: self.id,
                     outbox: self.outbox.clone(),
                     close: self.close.clone(),
+                    denied: Arc::clone(&self.denied),
                     hello: Arc::new(Hello { tasks: Vec::new(), ..hello }),
                     heard: Arc::clone(&self.heard),
                     ponged: Arc::clone(&self.ponged),
@@ -327,7 +339,7 @@ impl Agent {
         hello: &Hello,
     ) -> Result<(Arc<HostRow>, frame::Welcome), Denied> {
         let row = found?;
-        admit::no_clone(&self.app, row.id, hello).await?;
+        admit::no_clone(&self.app, row.id, self.id, hello).await?;
         let welcome = admit::welcome(&self.app, &row, hello).await?;
         Ok((row, welcome))
     }
@@ -339,7 +351,7 @@ impl Agent {
         if !Box::pin(self.owns(host, chunk.key.run)).await? {
             debug!(run.id = %chunk.key.run, "output of an unknown run was dropped");
             let to = chunk.to;
-            self.storing.push_back(Box::pin(async move { Ok(to) }));
+            self.storing.push_back(Box::pin(async move { Ok(Stored::Dropped(to)) }));
             return Ok(());
         }
         let new = NewChunk {
@@ -359,7 +371,7 @@ impl Agent {
                 metrics::counter!(CHUNK_BYTES).increment(bytes);
             }
             live.log_grew(grew);
-            durable
+            durable.map(Stored::Durable)
         }));
         Ok(())
     }
@@ -380,9 +392,12 @@ impl Agent {
         Ok(owns)
     }
 
-    async fn stored(&mut self, durable: Result<Offsets, fw_store::Error>) -> Result<(), End> {
-        let outputs = match durable {
-            Ok(durable) | Err(fw_store::Error::OutOfOrder { durable }) => self.link.stored(durable),
+    async fn stored(&mut self, stored: Result<Stored, fw_store::Error>) -> Result<(), End> {
+        let outputs = match stored {
+            Ok(Stored::Durable(durable)) | Err(fw_store::Error::OutOfOrder { durable }) => {
+                self.link.stored(durable)
+            }
+            Ok(Stored::Dropped(to)) => self.link.dropped(to),
             Err(fw_store::Error::MalformedChunk(_)) => {
                 self.link.refuse(DeniedReason::Malformed, "output that is not what it says it is")
             }

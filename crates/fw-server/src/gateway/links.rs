@@ -1,9 +1,9 @@
 //! The links there are: one a host, the newest.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use fw_core::hub::links;
 use fw_proto::frame::{Denied, DeniedReason, FromServer, Hello};
 use fw_proto::{HostId, Timestamp};
 use tokio::sync::mpsc;
@@ -19,12 +19,15 @@ pub(crate) const OUTBOX: usize = 1024;
 pub(crate) struct LinkHandle {
     /// Whose.
     pub(crate) host: HostId,
-    /// Which of that host's links.
+    /// Tells links apart, and which is newer: a later one is higher.
     pub(crate) id: u64,
     /// Frames to send. A channel makes room for 32 at once, so boxes keep an idle link small.
     pub(crate) outbox: mpsc::Sender<Box<FromServer>>,
-    /// Ends the link once what waits in the outbox was sent.
+    /// Ends the link. What waits in the outbox is not sent any more: a host that reads slowly
+    /// would be served after its revocation.
     pub(crate) close: CancellationToken,
+    /// Why the host is sent away, when it is: that is still said.
+    pub(crate) denied: Arc<OnceLock<Denied>>,
     /// How the host greeted.
     pub(crate) hello: Arc<Hello>,
     /// When it was last heard, milliseconds since the epoch.
@@ -43,41 +46,55 @@ impl LinkHandle {
 /// The links of a server.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
-    by_host: BTreeMap<HostId, LinkHandle>,
+    by_host: links::Links<LinkHandle>,
+}
+
+/// What became of a new link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// The host had none.
+    First,
+    /// The older one is closed.
+    Instead,
+    /// The host was sent away meanwhile or has a newer link, and this one is closed.
+    Refused,
 }
 
 impl Links {
     /// The link of a host.
     pub(crate) fn get(&self, host: HostId) -> Option<&LinkHandle> {
-        self.by_host.get(&host)
+        self.by_host.get(host)
     }
 
     /// When each host was last heard.
     pub(crate) fn heard(&self) -> Vec<(HostId, Timestamp)> {
-        self.by_host.values().map(|link| (link.host, link.heard_at())).collect()
+        self.by_host.iter().map(|(host, link)| (host, link.heard_at())).collect()
     }
 
-    /// Puts a newer link in the place of an older one; whether there was one.
-    pub(crate) fn insert(&mut self, link: LinkHandle) -> bool {
-        let older = self.by_host.insert(link.host, link);
-        if let Some(older) = &older {
-            refuse(older, DeniedReason::Superseded, "a newer link of this host took over");
+    /// Puts a newer link in the place of an older one.
+    pub(crate) fn insert(&mut self, link: LinkHandle) -> Came {
+        match self.by_host.insert(link.host, link.id, link) {
+            links::Came::First => Came::First,
+            links::Came::Instead(older) => {
+                let why = DeniedReason::Superseded;
+                refuse(&older, why, denial(why));
+                Came::Instead
+            }
+            links::Came::Refused(link, why) => {
+                refuse(&link, why, denial(why));
+                Came::Refused
+            }
         }
-        older.is_some()
     }
 
     /// A link has ended; whether it was the one that counts.
     pub(crate) fn remove(&mut self, host: HostId, id: u64) -> bool {
-        let counts = self.by_host.get(&host).is_some_and(|link| link.id == id);
-        if counts {
-            self.by_host.remove(&host);
-        }
-        counts
+        self.by_host.remove(host, |link| link.id == id)
     }
 
     /// Sends a frame to a host, if it is linked.
     pub(crate) fn send(&mut self, host: HostId, frame: FromServer) {
-        let Some(link) = self.by_host.get(&host) else { return };
+        let Some(link) = self.by_host.get(host) else { return };
         if link.outbox.try_send(Box::new(frame)).is_err() {
             warn!(host.id = %host, "host does not read its link; closing it");
             link.close.cancel();
@@ -86,30 +103,28 @@ impl Links {
 
     /// Sends a frame to all; how many there are.
     pub(crate) fn send_all(&mut self, frame: &FromServer) -> u64 {
-        let hosts: Vec<_> = self.by_host.keys().copied().collect();
+        let hosts: Vec<_> = self.by_host.iter().map(|(host, _)| host).collect();
         hosts.iter().for_each(|host| self.send(*host, frame.clone()));
         hosts.len() as u64
     }
 
-    /// Closes a host's link and says why.
+    /// Sends a host away for good, and says why.
     pub(crate) fn deny(&mut self, host: HostId, why: DeniedReason) {
-        if let Some(link) = self.by_host.remove(&host) {
+        if let Some(link) = self.by_host.send_away(host, why) {
             refuse(&link, why, denial(why));
         }
     }
 
     /// Closes all links; the agents come back by themselves.
     pub(crate) fn close_all(&mut self) {
-        self.by_host.values().for_each(|link| link.close.cancel());
-        self.by_host.clear();
+        self.by_host.take_all().for_each(|link| link.close.cancel());
     }
 }
 
 fn refuse(link: &LinkHandle, reason: DeniedReason, message: &str) {
-    let denied =
-        FromServer::Denied(Denied { reason, message: message.to_owned(), retry_after: None });
-    // A full outbox means that the host reads nothing: closing is all that is left.
-    drop(link.outbox.try_send(Box::new(denied)));
+    let denied = Denied { reason, message: message.to_owned(), retry_after: None };
+    // The first reason is the one that counts.
+    drop(link.denied.set(denied));
     link.close.cancel();
 }
 

@@ -3,7 +3,6 @@
 pub(crate) mod admit;
 pub(crate) mod link;
 pub(crate) mod links;
-pub(crate) mod spec;
 
 use std::net::SocketAddr;
 

@@ -2,7 +2,7 @@
 
 use fw_core::hub::late_note;
 use fw_proto::HostId;
-use fw_proto::frame::{Report, Reported};
+use fw_proto::frame::Report;
 use fw_rt::Tasks;
 use fw_store::Store;
 use tokio::sync::mpsc;
@@ -37,12 +37,8 @@ impl Late {
         Self { inbox }
     }
 
-    /// Notes a last word; what goes on has nothing to be noted.
+    /// Notes a last word.
     pub(super) fn note(&self, host: HostId, report: Report) {
-        match report.state {
-            Reported::NotKnown | Reported::Queued | Reported::Started(_) => return,
-            Reported::Ended(_) | Reported::Refused(_) | Reported::Unknown(_) => {}
-        }
         if self.inbox.try_send((host, report)).is_err() {
             debug!(host.id = %host, "too many late reports; the host will tell this one again");
         }

@@ -3,22 +3,13 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use fw_core::hub::Effect;
+use fw_core::hub::{Effect, Outgoing};
 use fw_proto::api::EnvValue;
-use fw_proto::frame::{FromServer, Spec, Start};
+use fw_proto::frame::{Spec, Start};
 use fw_proto::{HostId, RunId, TaskKey, Timestamp};
 use tracing::{info, warn};
 
 use super::shell::Shell;
-use crate::gateway::spec::spec;
-
-/// Frames for hosts, in the order in which each host gets them: a cancel never before its start.
-#[derive(Default)]
-struct Outgoing {
-    starts: BTreeMap<HostId, Vec<Start>>,
-    others: Vec<(HostId, FromServer)>,
-    settled: BTreeMap<HostId, Vec<TaskKey>>,
-}
 
 /// What a run's hosts are to start.
 enum Prepared {
@@ -44,22 +35,16 @@ impl Shell {
                         Entry::Vacant(new) => new.insert(self.prepare(key.run).await),
                     };
                     let start = self.start(host, key, not_after, prepared);
-                    start.into_iter().for_each(|start| {
-                        outgoing.starts.entry(host).or_default().push(start);
-                    });
+                    start.into_iter().for_each(|start| outgoing.start(host, start));
                 }
-                Effect::Cancel { host, key } => {
-                    outgoing.others.push((host, FromServer::Cancel(vec![key])));
-                }
-                Effect::Query { host, key } => {
-                    outgoing.others.push((host, FromServer::Query(vec![key])));
-                }
-                Effect::Settle { host, key } => outgoing.settled.entry(host).or_default().push(key),
+                Effect::Cancel { host, key } => outgoing.cancel(host, key),
+                Effect::Query { host, key } => outgoing.query(host, key),
+                Effect::Settle { host, key } => outgoing.settle(host, key),
                 Effect::Late { host, report } => self.late.note(host, report),
                 Effect::Ended { run, state } => info!(run.id = %run, "run {}", state.as_str()),
             }
         }
-        self.send(outgoing);
+        outgoing.frames().for_each(|(host, frame)| self.links.send(host, frame));
     }
 
     /// The start of one task, unless something is in its way.
@@ -89,20 +74,6 @@ impl Shell {
         }
     }
 
-    fn send(&mut self, outgoing: Outgoing) {
-        for (host, starts) in outgoing.starts {
-            for part in batches(starts) {
-                self.links.send(host, FromServer::Start(part));
-            }
-        }
-        for (host, frame) in outgoing.others {
-            self.links.send(host, frame);
-        }
-        for (host, keys) in outgoing.settled {
-            self.links.send(host, FromServer::Settled(keys));
-        }
-    }
-
     /// What a run's hosts are to start, with the values of its secrets.
     async fn prepare(&self, run: RunId) -> Prepared {
         let Some(exec) = self.hub.run(run).map(|run| run.plan.exec.clone()) else {
@@ -120,27 +91,6 @@ impl Shell {
                 }
             };
         }
-        Prepared::Spec(Box::new(spec(&exec, secrets, self.parts.spool_bytes)))
+        Prepared::Spec(Box::new(exec.spec(secrets, self.parts.spool_bytes)))
     }
-}
-
-/// Starts for one host in frames of a bounded size.
-fn batches(starts: Vec<Start>) -> Vec<Vec<Start>> {
-    if starts.len() == 1 {
-        return vec![starts];
-    }
-    let mut batches: Vec<Vec<Start>> = Vec::new();
-    let mut size = 0;
-    for start in starts {
-        let bytes = fw_proto::frame::encode(&start).len();
-        if size + bytes > fw_proto::frame::MAX_FRAME / 2 || batches.is_empty() {
-            batches.push(Vec::new());
-            size = 0;
-        }
-        size += bytes;
-        if let Some(batch) = batches.last_mut() {
-            batch.push(start);
-        }
-    }
-    batches
 }

@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fw_core::hub::clock::Watch;
 use fw_core::hub::{Append, Decisions, Effect, Hub};
 use fw_core::run::Run;
 use fw_proto::frame::FromServer;
-use fw_proto::{HostId, RunId, Span, Timestamp, api};
+use fw_proto::{HostId, RunId, Timestamp, api};
 use fw_store::NewFire;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::late::Late;
 use super::{Begin, Counts, Error, Message, Parts, answer};
-use crate::gateway::links::Links;
+use crate::gateway::links::{Came, Links};
 use crate::live::RunChange;
 use crate::metrics::{COMMITS, task_ended};
 
@@ -24,10 +25,6 @@ const BATCH: usize = 1024;
 /// The time of day may be set at any time: look at it at least so often.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A clock that is set ahead by more makes nobody silent for that long:
-/// like the time for which a server was down.
-const JUMP: Span = Span::from_secs(5 * 60);
-
 /// After a commit that did not succeed, the store is read anew after this pause.
 const RELOAD_PAUSE: Duration = Duration::from_secs(1);
 
@@ -36,14 +33,14 @@ pub(super) struct Shell {
     pub(super) hub: Hub,
     pub(super) links: Links,
     pub(super) late: Late,
-    /// Effects that could not be performed, and will be tried again.
+    /// Effects that are performed after the next commit: those that could not be before, and what
+    /// has no event of its own.
     pub(super) postponed: Vec<Effect>,
     /// Fires of runs that begin with the next commit.
     fires: BTreeMap<RunId, NewFire>,
     /// Said after the next commit.
     answers: Vec<Answer>,
-    /// The time of day and the steady time when they were last looked at.
-    looked: (Timestamp, Timestamp),
+    watch: Watch,
 }
 
 /// An answer that waits for the commit.
@@ -60,9 +57,9 @@ struct Batch {
 
 impl Shell {
     pub(super) fn new(parts: Parts, hub: Hub, late: Late) -> Self {
-        let looked = (parts.clock.now(), parts.clock.steady());
+        let watch = Watch::new(parts.clock.now(), parts.clock.steady());
         let (postponed, fires, answers) = (Vec::new(), BTreeMap::new(), Vec::new());
-        Self { parts, hub, links: Links::default(), late, postponed, fires, answers, looked }
+        Self { parts, hub, links: Links::default(), late, postponed, fires, answers, watch }
     }
 
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
@@ -83,10 +80,7 @@ impl Shell {
 
     /// Notices when the time of day was set ahead.
     fn watch_clock(&mut self, now: Timestamp) {
-        let steady = self.parts.clock.steady();
-        let (then, steady_then) = std::mem::replace(&mut self.looked, (now, steady));
-        let ahead = now.since(then + steady.since(steady_then));
-        if ahead > JUMP {
+        if let Some(ahead) = self.watch.look(now, self.parts.clock.steady()) {
             warn!(
                 "the clock was set ahead by {ahead}; hosts are given time to link before any is given up"
             );
@@ -132,8 +126,10 @@ impl Shell {
             Message::LinkOf(host, reply) => answer(reply, self.links.get(host).cloned()),
             Message::Linked(link, digest) => {
                 let host = link.host;
-                if self.links.insert(*link) {
-                    self.hub.unlinked(host, now);
+                match self.links.insert(*link) {
+                    Came::First => {}
+                    Came::Instead => self.hub.unlinked(host, now),
+                    Came::Refused => return,
                 }
                 self.hub.linked(host, digest, now);
                 self.parts.live.host_changed(host);
@@ -150,7 +146,8 @@ impl Shell {
             Message::Reports(host, reports) => {
                 reports.into_iter().for_each(|report| self.hub.reported(host, report));
             }
-            Message::Noted(host, key) => self.links.send(host, FromServer::Settled(vec![key])),
+            // With others of its host in one frame: an outbox is bounded.
+            Message::Noted(host, key) => self.postponed.push(Effect::Settle { host, key }),
             Message::Forget(host, why, reply) => {
                 self.links.deny(host, why);
                 self.hub.gone(host, now);

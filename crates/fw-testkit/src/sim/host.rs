@@ -1,296 +1,672 @@
-//! A simulated host: its disk and processes outlive its agent.
+//! A simulated host: its disk and commands outlive its agent, as they do on a real one.
+//!
+//! The agent is the real [`Agent`]; here is what `fw-agent` does around it, without threads: a
+//! write of the journal, a batch of starts and a read of a spool are each begun and done later,
+//! and the agent may die before, between and after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fw_core::link::agent::{Link, Output};
-use fw_core::tasks::{Effect, Extent, Found, Table};
-use fw_proto::frame::{Cause, Chunk, Ended, FromAgent, FromServer, Hello, PolicyMode, Report};
-use fw_proto::record::{Body, Offsets, Record, Stream};
-use fw_proto::{Epoch, HostId, TaskKey, Timestamp};
-use rand::rngs::StdRng;
-use rand::{Rng as _, RngExt as _};
+use fw_core::agent::{Agent, Effect, Look, Now, Ship};
+use fw_core::tasks::Found;
+use fw_proto::frame::{
+    self, Decoded, FromAgent, FromServer, Hello, PolicyMode, Refusal, RefusalReason, Spec,
+};
+use fw_proto::{Epoch, HostId, Span, TaskKey, Timestamp};
+use rand::RngExt as _;
+
+use super::history::Sight;
+use super::net::{ConnId, Item, Net};
+use super::spool::{Phase, Process, Read};
+use super::world::Ctx;
 
 /// Most tasks at once: few, so that some wait.
 const SLOTS: usize = 2;
+
+/// Frames that wait for the socket, and those that output leaves to others.
+const OUTBOX: usize = 24;
+const RESERVE: usize = 8;
+
+/// How often the agent looks around.
+const LOOK: Span = Span::from_secs(1);
 
 /// A host.
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) id: HostId,
-    disk: Disk,
-    agent: Option<Agent>,
+    /// How far its time of day is off, milliseconds.
+    pub(super) clock: i64,
+    pub(super) disk: Disk,
+    shell: Option<Shell>,
+    boot: u32,
+    starts: u32,
+    /// The agent dies after so many effects.
+    pub(super) fuse: Option<u32>,
+    pub(super) stalled_until: Timestamp,
+    pub(super) disk_full_until: Timestamp,
+    pub(super) policy_until: Timestamp,
+    dial_at: Timestamp,
 }
 
 /// What a crash of the agent leaves.
 #[derive(Debug, Default)]
-struct Disk {
-    accepted: BTreeMap<TaskKey, Timestamp>,
-    settled: BTreeMap<TaskKey, Timestamp>,
+pub(super) struct Disk {
+    journal: BTreeMap<TaskKey, Memory>,
     epoch: u64,
-    processes: BTreeMap<TaskKey, Process>,
-    /// How often each task was started: the rule is once.
-    starts: BTreeMap<TaskKey, u32>,
-    /// Everything that each process ever wrote.
-    written: BTreeMap<TaskKey, Vec<u8>>,
+    pub(super) spools: BTreeMap<TaskKey, Process>,
+    /// All that commands wrote whose spool is removed.
+    truths: BTreeMap<TaskKey, Vec<u8>>,
 }
 
-/// A command and its supervisor, with its spool.
 #[derive(Debug)]
-struct Process {
-    started_at: Timestamp,
-    steps_left: u32,
-    exit_code: i32,
-    killed: bool,
-    ended: Option<Ended>,
-    /// Whole records and where each ends.
-    spool: Vec<(Offsets, Vec<u8>)>,
-    end: Offsets,
+struct Memory {
+    not_after: Timestamp,
+    boot: u32,
+    settled: bool,
+    /// Never started, as was found at a start: the journal in use knows it no longer.
+    dropped: bool,
 }
+
+/// What is written to the journal.
+#[derive(Debug, Clone, Copy)]
+enum Record {
+    Accepted(TaskKey, Timestamp),
+    Settled(TaskKey),
+    Epoch(Epoch),
+}
+
+/// What may be started.
+type Starts = Vec<(TaskKey, Box<Spec>)>;
 
 /// What a crash of the agent takes.
 #[derive(Debug)]
-struct Agent {
-    table: Table,
-    link: Option<Link>,
+struct Shell {
+    core: Agent,
+    conn: Option<ConnId>,
+    outbox: VecDeque<Vec<u8>>,
+    records: Vec<Record>,
+    owed: Vec<Record>,
+    writing: Option<(Timestamp, Vec<Record>)>,
+    starts: Starts,
+    starting: Option<(Timestamp, Starts)>,
+    reading: Option<(Timestamp, Look)>,
+    leftovers: BTreeSet<TaskKey>,
+    look_at: Timestamp,
 }
 
 impl Host {
     pub(super) fn new(id: HostId) -> Self {
-        Self { id, disk: Disk::default(), agent: None }
+        let never = Timestamp::EPOCH;
+        Self {
+            id,
+            clock: 0,
+            disk: Disk::default(),
+            shell: None,
+            boot: 0,
+            starts: 0,
+            fuse: None,
+            stalled_until: never,
+            disk_full_until: never,
+            policy_until: never,
+            dial_at: never,
+        }
     }
 
-    /// The agent dies; processes go on.
-    pub(super) fn crash(&mut self) {
-        self.agent = None;
+    pub(super) fn conn(&self) -> Option<ConnId> {
+        self.shell.as_ref()?.conn
     }
 
-    pub(super) fn is_up(&self) -> bool {
-        self.agent.is_some()
+    /// No fault lasts any longer.
+    pub(super) fn calm(&mut self) {
+        self.fuse = None;
+        let now = Timestamp::EPOCH;
+        (self.stalled_until, self.disk_full_until, self.policy_until) = (now, now, now);
+    }
+
+    /// A supervisor is killed.
+    pub(super) fn kill_a_supervisor(&mut self) {
+        if let Some(process) = self.disk.spools.values_mut().find(|process| process.is_alive()) {
+            process.die(0);
+        }
+    }
+
+    /// A spool loses what it held.
+    pub(super) fn damage_a_spool(&mut self) {
+        if let Some(process) = self.disk.spools.values_mut().next() {
+            process.damage();
+        }
+    }
+
+    /// Somebody ends what runs on though its run is over: the server gave it up.
+    pub(super) fn end_orphans(&mut self) {
+        self.disk.spools.values_mut().for_each(|process| {
+            process.cancel();
+        });
+    }
+
+    /// Whether nothing is left of any task but its id.
+    pub(super) fn is_clean(&self) -> bool {
+        self.disk.spools.is_empty()
+            && self.disk.journal.values().all(|memory| memory.settled || memory.dropped)
+    }
+
+    /// What it still holds, for people.
+    pub(super) fn holds(&self) -> String {
+        let open = self.disk.journal.iter().filter(|(_, of)| !of.settled && !of.dropped);
+        let open: Vec<_> = open.map(|(key, _)| key.to_string()).collect();
+        let spools: Vec<_> = self.disk.spools.keys().map(ToString::to_string).collect();
+        format!("journal {open:?}, spools {spools:?}")
+    }
+
+    fn now(&self, ctx: &Ctx) -> Now {
+        let ms = ctx.now.as_millis() + self.clock;
+        Now { wall: Timestamp::from_millis(ms), steady: ctx.now }
+    }
+
+    /// The agent dies, and with it what it had begun: a write may be on the disk or not, some
+    /// supervisors may have been started.
+    pub(super) fn crash(&mut self, ctx: &mut Ctx, net: &mut Net) {
+        self.fuse = None;
+        let Some(shell) = self.shell.take() else { return };
+        ctx.history.note((10_u8, self.id.0), || format!("{} agent dies", self.name()));
+        if let Some((_, records)) = shell.writing
+            && ctx.one_in(2)
+        {
+            self.disk.keep(&records, self.boot);
+        }
+        for (key, spec) in shell.starting.into_iter().flat_map(|(_, starts)| starts) {
+            if ctx.one_in(2) {
+                break;
+            }
+            self.spawn(ctx, key, *spec);
+        }
+        if let Some(conn) = shell.conn {
+            net.close_host_end(conn, ctx.now);
+        }
+    }
+
+    /// The host loses power.
+    pub(super) fn power_cut(&mut self, ctx: &mut Ctx, net: &mut Net) {
+        if let Some(conn) = self.conn().and_then(|conn| net.conns.get_mut(&conn)) {
+            conn.up.die();
+        }
+        self.crash(ctx, net);
+        self.boot += 1;
+        for process in self.disk.spools.values_mut().filter(|process| process.is_alive()) {
+            process.die(ctx.rng.random_range(0..3));
+        }
+    }
+
+    /// The network has closed the connection, or it was silent for too long.
+    fn lost(&mut self, ctx: &mut Ctx, net: &mut Net) {
+        let pause = Span::from_millis(ctx.rng.random_range(0..3000));
+        self.dial_at = self.dial_at.max(ctx.now + pause);
+        let Some(shell) = &mut self.shell else { return };
+        shell.core.down();
+        shell.outbox.clear();
+        if let Some(conn) = shell.conn.take() {
+            net.close_host_end(conn, ctx.now);
+        }
     }
 
     /// The agent starts and reads what the disk holds.
-    pub(super) fn start(&mut self) {
-        let mut table = Table::new(SLOTS, Epoch(self.disk.epoch));
-        self.disk.settled.iter().for_each(|(key, not_after)| table.remember(*key, *not_after));
-        let accepted: Vec<_> = self.disk.accepted.iter().map(|(key, at)| (*key, *at)).collect();
-        for (key, not_after) in accepted {
-            let found = match self.disk.processes.get(&key) {
-                None => Found::NotStarted,
-                Some(process) => process
-                    .ended
-                    .clone()
-                    .map_or(Found::Running(Some(process.started_at)), |ended| {
-                        Found::Ended(Box::new(ended))
-                    }),
-            };
-            for effect in table.recover(key, not_after, found, true) {
-                if let Effect::Forget(key) = effect {
-                    self.disk.accepted.remove(&key);
-                }
+    pub(super) fn start(&mut self, ctx: &mut Ctx) {
+        if self.shell.is_some() {
+            return;
+        }
+        self.starts += 1;
+        let mut core = Agent::new(SLOTS, ctx.spool_bytes, Epoch(self.disk.epoch));
+        let mut keep = BTreeSet::new();
+        for (key, memory) in &mut self.disk.journal {
+            if memory.settled {
+                core.remember(*key, memory.not_after);
+                continue;
+            }
+            let found = found(self.disk.spools.get(key));
+            ctx.history.note((11_u8, self.id.0, key.run.0), || {
+                format!("{} finds {key} {}", short(self.id), found.describe())
+            });
+            memory.dropped = !core.recover(*key, memory.not_after, found, memory.boot == self.boot);
+            if !memory.dropped {
+                keep.insert(*key);
             }
         }
-        self.agent = Some(Agent { table, link: None });
+        // A supervisor that is about to start its command is not removed (`Spool::remove`).
+        let gone: Vec<_> =
+            self.disk.spools.keys().filter(|key| !keep.contains(*key)).copied().collect();
+        for key in gone {
+            self.disk.remove(key);
+        }
+        self.shell = Some(Shell {
+            core,
+            conn: None,
+            outbox: VecDeque::new(),
+            records: Vec::new(),
+            owed: Vec::new(),
+            writing: None,
+            starts: Vec::new(),
+            starting: None,
+            reading: None,
+            leftovers: BTreeSet::new(),
+            look_at: ctx.now,
+        });
     }
 
-    /// A new link: the greeting to send.
-    pub(super) fn open(&mut self, now: Timestamp) -> Option<FromAgent<'static>> {
-        let agent = self.agent.as_mut()?;
+    /// Connects, when it is time; greets.
+    pub(super) fn dial(&mut self, ctx: &mut Ctx, net: &mut Net, may: bool) -> Option<ConnId> {
+        let idle = self.shell.as_ref().is_some_and(|shell| shell.conn.is_none());
+        if !may || !idle || self.dial_at > ctx.now || self.stalled_until > ctx.now {
+            return None;
+        }
+        let id = net.connect(self.id, ctx.now)?;
+        let now = self.now(ctx);
         let hello = Hello {
             agent_version: "sim".into(),
             protocol: (1, 1),
             machine_id: self.id.to_string(),
-            boot_id: "boot".into(),
-            tasks: agent.table.digest(),
+            boot_id: self.boot.to_string(),
+            tasks: Vec::new(),
             policy: PolicyMode::Operate,
-            epoch: agent.table.epoch(),
-            instance: "sim".into(),
+            epoch: Epoch(0),
+            instance: self.starts.to_string(),
         };
-        let (link, greeting) = Link::open(hello, None, now);
-        agent.link = Some(link);
-        Some(greeting)
+        let shell = self.shell.as_mut()?;
+        shell.conn = Some(id);
+        shell.reading = None;
+        let greeting = shell.core.greet(hello, now);
+        shell.outbox.push_back(frame::encode(&greeting));
+        ctx.history.note((12_u8, self.id.0, id), || format!("{} dials, link {id}", self.name()));
+        Some(id)
     }
 
-    pub(super) fn cut(&mut self) {
-        if let Some(agent) = &mut self.agent {
-            agent.link = None;
+    /// A step of the host's life.
+    pub(super) fn step(&mut self, ctx: &mut Ctx, net: &mut Net) {
+        let wall = self.now(ctx).wall;
+        for (key, process) in &mut self.disk.spools {
+            if process.step(wall, &mut ctx.rng) {
+                let facts = (15_u8, self.id.0, key.run.0);
+                ctx.history.note(facts, || format!("{} starts {key}", short(self.id)));
+                ctx.started(self.id, *key);
+            }
+            if process.blocked {
+                ctx.history.sight(Sight::SpoolBlocked);
+            }
+            if process.lossy {
+                ctx.history.sight(Sight::SpoolDropped);
+            }
+        }
+        if self.stalled_until > ctx.now {
+            return;
+        }
+        self.read_frames(ctx, net);
+        self.finish_jobs(ctx);
+        self.look(ctx);
+        self.begin_jobs(ctx);
+        self.ship(ctx);
+        self.write_frames(ctx, net);
+        if self.shell.is_none() {
+            return;
+        }
+        let lost = self.shell.as_ref().is_some_and(|shell| shell.conn.is_none());
+        if lost {
+            self.outbox_cleared();
+        }
+        self.close_dropped(ctx, net);
+    }
+
+    fn outbox_cleared(&mut self) {
+        if let Some(shell) = &mut self.shell {
+            shell.outbox.clear();
         }
     }
 
-    /// A frame from the server; what to send back.
-    pub(super) fn frame(&mut self, frame: FromServer, now: Timestamp) -> Vec<FromAgent<'static>> {
-        let Some(link) = self.agent.as_mut().and_then(|agent| agent.link.as_mut()) else {
-            return Vec::new();
-        };
-        let outputs = link.frame(frame, now);
-        outputs.into_iter().flat_map(|output| self.output(output, now)).collect()
+    /// Closes connections that the agent gave up or died with.
+    fn close_dropped(&mut self, ctx: &mut Ctx, net: &mut Net) {
+        let held = self.conn();
+        let mine = net.conns.iter().filter(|(id, conn)| conn.host == self.id && Some(**id) != held);
+        let dropped: Vec<_> = mine.map(|(id, _)| *id).collect();
+        dropped.into_iter().for_each(|id| net.close_host_end(id, ctx.now));
     }
 
-    fn output(&mut self, output: Output, now: Timestamp) -> Vec<FromAgent<'static>> {
-        let Some(table) = self.agent.as_mut().map(|agent| &mut agent.table) else {
-            return Vec::new();
-        };
-        let effects = match output {
-            Output::Send(frame) => return vec![frame],
-            Output::Start(starts) => {
-                starts.into_iter().flat_map(|start| table.start(start, now)).collect()
+    /// One effect more; whether the agent dies of it.
+    fn burns(&mut self, ctx: &mut Ctx, net: Option<&mut Net>) -> bool {
+        match self.fuse.as_mut() {
+            None => false,
+            Some(0) => {
+                let mut nothing = Net::default();
+                self.crash(ctx, net.unwrap_or(&mut nothing));
+                true
             }
-            Output::Cancel(keys) => {
-                keys.into_iter().flat_map(|key| table.cancel(key, now)).collect()
+            Some(left) => {
+                *left -= 1;
+                false
             }
-            Output::Query(keys) => {
-                keys.into_iter().map(|key| Effect::Report(table.query(key))).collect()
-            }
-            Output::Settled(keys) => {
-                keys.into_iter().filter_map(|key| table.settled(key)).collect()
-            }
-            Output::Welcomed(_) | Output::Durable(_) | Output::Pin(_) | Output::Rekeyed(_) => {
-                Vec::new()
-            }
-            Output::Denied(_) | Output::Close => {
-                self.cut();
-                Vec::new()
-            }
-        };
-        self.perform(effects, now)
+        }
     }
 
-    fn perform(&mut self, effects: Vec<Effect>, now: Timestamp) -> Vec<FromAgent<'static>> {
-        let mut reports: Vec<Report> = Vec::new();
-        let mut todo = std::collections::VecDeque::from(effects);
-        while let Some(effect) = todo.pop_front() {
-            let Some(agent) = &mut self.agent else { break };
-            match effect {
-                Effect::Journal { key, not_after } => {
-                    self.disk.accepted.insert(key, not_after);
-                    todo.extend(agent.table.journaled(key));
-                }
-                Effect::Epoch(epoch) => self.disk.epoch = epoch.0,
-                Effect::Spawn { key, .. } => {
-                    self.disk.spawn(key, now);
-                    todo.extend(agent.table.started(key, now));
-                }
-                Effect::Kill(key) => {
-                    if let Some(process) = self.disk.processes.get_mut(&key) {
-                        process.killed = true;
+    fn read_frames(&mut self, ctx: &mut Ctx, net: &mut Net) {
+        for _ in 0..ctx.rng.random_range(1..8) {
+            let Some(id) = self.conn() else { return };
+            let Some(conn) = net.conns.get_mut(&id) else { return };
+            match conn.down.take(ctx.now) {
+                None => return,
+                Some(Item::End) => return self.lost(ctx, net),
+                Some(Item::Frame(bytes)) => {
+                    self.frame(ctx, &bytes);
+                    if self.burns(ctx, Some(net)) {
+                        return;
                     }
                 }
-                Effect::Report(report) => reports.push(report),
-                Effect::Ship(_) => {}
-                Effect::Forget(key) => {
-                    let not_after = self.disk.accepted.remove(&key).unwrap_or(now);
-                    self.disk.settled.insert(key, not_after);
-                    self.disk.processes.remove(&key);
+            }
+            if self.conn().is_none() {
+                return self.lost(ctx, net);
+            }
+        }
+    }
+
+    fn frame(&mut self, ctx: &mut Ctx, bytes: &[u8]) {
+        let now = self.now(ctx);
+        let Some(shell) = &mut self.shell else { return };
+        let Ok(Decoded::Frame(frame)) = frame::decode::<FromServer>(bytes) else {
+            return ctx.fail_wire("the host cannot read what the server wrote");
+        };
+        ctx.history
+            .note((13_u8, self.id.0, bytes), || format!("{} hears {frame:?}", short(self.id)));
+        let effects = shell.core.frame(frame, now);
+        self.perform(ctx, effects);
+    }
+
+    /// Does what was decided, or notes it for the next job.
+    fn perform(&mut self, ctx: &mut Ctx, effects: Vec<Effect>) {
+        for effect in effects {
+            if self.burns(ctx, None) {
+                return;
+            }
+            let Some(shell) = &mut self.shell else { return };
+            match effect {
+                Effect::Send(frame) => shell.send(&frame),
+                Effect::Journal { key, not_after } => {
+                    shell.records.push(Record::Accepted(key, not_after));
+                }
+                Effect::Epoch(epoch) => shell.records.push(Record::Epoch(epoch)),
+                Effect::Forget(key) => shell.records.push(Record::Settled(key)),
+                Effect::Spawn { key, spec } => shell.starts.push((key, spec)),
+                Effect::Kill(key) => {
+                    if self.disk.spools.get_mut(&key).is_some_and(Process::cancel) {
+                        shell.core.told_to_end(key);
+                    }
+                }
+                Effect::Trim(ack) => {
+                    if let Some(process) = self.disk.spools.get_mut(&ack.key) {
+                        process.trim(ack.durable);
+                    }
+                }
+                Effect::Welcomed(_) | Effect::Pin(_) | Effect::Rekeyed(_) => {}
+                Effect::Denied { denied, pause } => {
+                    ctx.history.note((14_u8, self.id.0), || format!("{denied:?}"));
+                    self.dial_at = self.dial_at.max(ctx.now + pause);
+                }
+                Effect::Close => {
+                    shell.conn = None;
+                    shell.outbox.clear();
                 }
             }
         }
-        let live =
-            self.agent.as_ref().is_some_and(|agent| agent.link.as_ref().is_some_and(Link::is_live));
-        if reports.is_empty() || !live { Vec::new() } else { vec![FromAgent::Reports(reports)] }
     }
 
-    /// Time passes: processes write and end, output is shipped.
-    pub(super) fn tick(
-        &mut self,
-        now: Timestamp,
-        rng: &mut StdRng,
-        send: &mut dyn FnMut(FromAgent<'_>),
-    ) {
-        for (key, process) in &mut self.disk.processes {
-            process.step(now, rng, self.disk.written.entry(*key).or_default());
+    /// Journal, starts and reads that are done by now.
+    fn finish_jobs(&mut self, ctx: &mut Ctx) {
+        let Some(shell) = &mut self.shell else { return };
+        if let Some((_, records)) = shell.writing.take_if(|(at, _)| *at <= ctx.now) {
+            self.written(ctx, records);
         }
-        let Some(agent) = &mut self.agent else { return };
-        let ended: Vec<_> = agent
-            .table
-            .supervised()
-            .filter_map(|key| Some((key, self.disk.processes.get(&key)?.ended.clone()?)))
-            .collect();
-        let mut effects: Vec<Effect> =
-            ended.into_iter().flat_map(|(key, ended)| agent.table.ended(key, ended, now)).collect();
-        effects.extend(agent.table.expire(now));
-        if let Some(link) = &mut agent.link {
-            link.tick(now);
+        let Some(shell) = &mut self.shell else { return };
+        if let Some((_, starts)) = shell.starting.take_if(|(at, _)| *at <= ctx.now) {
+            self.begun(ctx, starts);
         }
-        self.perform(effects, now).into_iter().for_each(&mut *send);
-        self.ship(send);
+        let Some(shell) = &mut self.shell else { return };
+        if let Some((_, look)) = shell.reading.take_if(|(at, _)| *at <= ctx.now) {
+            self.has_read(ctx, look);
+        }
     }
 
-    fn ship(&mut self, send: &mut dyn FnMut(FromAgent<'_>)) {
-        let Some(Agent { table, link: Some(link) }) = &mut self.agent else { return };
-        for (key, extent) in table.with_output() {
-            let Some(process) = self.disk.processes.get(&key) else { continue };
-            while let Some(from) = link.send_from(key) {
-                let Some((to, data)) =
-                    process.spool.iter().find(|(to, _)| to.total() > from.total())
-                else {
-                    break;
+    fn written(&mut self, ctx: &mut Ctx, records: Vec<Record>) {
+        let now = self.now(ctx);
+        if self.disk_full_until > ctx.now {
+            for record in records {
+                let Some(shell) = &mut self.shell else { return };
+                let Record::Accepted(key, _) = record else {
+                    shell.owed.push(record);
+                    continue;
                 };
-                let raw_len =
-                    u32::try_from(data.len()).expect("records of the simulation are small");
-                send(FromAgent::Chunk(Chunk { key, from, to: *to, raw_len, data }));
-                link.sent(key, *to, data.len() as u64);
+                let refusal = Refusal { reason: RefusalReason::Disk, message: "full".into() };
+                let effects = shell.core.refused(key, refusal, now);
+                self.perform(ctx, effects);
             }
-            if let Extent::Whole(end) = extent
-                && link.tell_end(key, end)
-                && let Some(report) = table.shipped(key)
-            {
-                send(FromAgent::Reports(vec![report]));
+            return;
+        }
+        self.disk.keep(&records, self.boot);
+        for record in records {
+            if self.burns(ctx, None) {
+                return;
+            }
+            let Some(shell) = &mut self.shell else { return };
+            match record {
+                Record::Accepted(key, _) => {
+                    let effects = shell.core.journaled(key);
+                    self.perform(ctx, effects);
+                }
+                Record::Settled(key) => {
+                    if !self.disk.remove(key) {
+                        shell.leftovers.insert(key);
+                    }
+                }
+                Record::Epoch(_) => {}
             }
         }
     }
 
-    pub(super) fn most_starts(&self) -> u32 {
-        self.disk.starts.values().copied().max().unwrap_or(0)
+    fn begun(&mut self, ctx: &mut Ctx, starts: Starts) {
+        let now = self.now(ctx);
+        for (key, spec) in starts {
+            if self.burns(ctx, None) {
+                return;
+            }
+            if self.policy_until > ctx.now {
+                let refusal = Refusal { reason: RefusalReason::Policy, message: "no".into() };
+                let Some(shell) = &mut self.shell else { return };
+                let effects = shell.core.refused(key, refusal, now);
+                self.perform(ctx, effects);
+            } else {
+                self.spawn(ctx, key, *spec);
+            }
+        }
     }
 
-    pub(super) fn written(&self, key: &TaskKey) -> &[u8] {
-        self.disk.written.get(key).map(Vec::as_slice).unwrap_or_default()
+    fn spawn(&mut self, ctx: &mut Ctx, key: TaskKey, spec: Spec) {
+        if self.disk.spools.contains_key(&key) {
+            return;
+        }
+        let facts = (16_u8, self.id.0, key.run.0);
+        ctx.history.note(facts, || format!("{} begins a supervisor for {key}", self.name()));
+        let script = ctx.script(key, self.id);
+        let delay = ctx.rng.random_range(0..3);
+        self.disk.spools.insert(key, Process::new(script, spec, delay));
+    }
+
+    fn has_read(&mut self, ctx: &mut Ctx, look: Look) {
+        let Some(shell) = &mut self.shell else { return };
+        let read = self.disk.spools.get(&look.key).map_or(Read::Damaged, |of| of.read(look.from));
+        let effects = match read {
+            Read::Piece(to, bytes) => {
+                let raw_len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                if shell.outbox.len() < OUTBOX
+                    && let Some(chunk) = shell.core.piece(&look, to, raw_len, &bytes)
+                {
+                    shell.send(&FromAgent::Chunk(chunk));
+                }
+                Vec::new()
+            }
+            Read::Nothing => shell.core.nothing_more(&look, look.from),
+            Read::Damaged => {
+                ctx.history.sight(Sight::Damaged);
+                shell.core.unreadable(&look, true)
+            }
+        };
+        self.perform(ctx, effects);
+    }
+
+    /// Looks at its tasks, and lets the agent look at the time.
+    fn look(&mut self, ctx: &mut Ctx) {
+        let now = self.now(ctx);
+        let Some(shell) = &mut self.shell else { return };
+        if shell.look_at > ctx.now {
+            return;
+        }
+        shell.look_at = ctx.now + LOOK;
+        let supervised: Vec<_> = shell.core.supervised().collect();
+        for key in supervised {
+            let Some(shell) = &mut self.shell else { return };
+            let Some(phase) = self.disk.spools.get(&key).map(|process| process.phase.clone())
+            else {
+                continue;
+            };
+            let effects = match phase {
+                Phase::Starting(_) => Vec::new(),
+                Phase::Running(at) => shell.core.started(key, at),
+                Phase::Ended(ended) => shell.core.ended(key, *ended, now),
+                Phase::Dead(at) => shell.core.died(key, at, now),
+                Phase::NotStarted => {
+                    let refusal = Refusal { reason: RefusalReason::Spawn, message: "gone".into() };
+                    shell.core.refused(key, refusal, now)
+                }
+            };
+            self.perform(ctx, effects);
+        }
+        let Some(shell) = &mut self.shell else { return };
+        shell.records.append(&mut shell.owed);
+        let disk = &mut self.disk;
+        shell.leftovers.retain(|key| !disk.remove(*key));
+        let linked = shell.core.is_live();
+        let effects = shell.core.tick(now);
+        if linked && effects.contains(&Effect::Close) {
+            ctx.history.sight(Sight::Silence);
+        }
+        self.perform(ctx, effects);
+    }
+
+    fn begin_jobs(&mut self, ctx: &mut Ctx) {
+        let done = |ctx: &mut Ctx| ctx.now + Span::from_millis(ctx.rng.random_range(0..1500));
+        let Some(shell) = &mut self.shell else { return };
+        if shell.writing.is_none() && !shell.records.is_empty() {
+            shell.writing = Some((done(ctx), std::mem::take(&mut shell.records)));
+        }
+        if shell.starting.is_none() && !shell.starts.is_empty() {
+            shell.starting = Some((done(ctx), std::mem::take(&mut shell.starts)));
+        }
+    }
+
+    fn ship(&mut self, ctx: &mut Ctx) {
+        while let Some(shell) = &mut self.shell
+            && shell.reading.is_none()
+            && shell.conn.is_some()
+            && shell.outbox.len() + RESERVE <= OUTBOX
+        {
+            match shell.core.ship() {
+                None => return,
+                Some(Ship::Read(look)) => {
+                    // Mostly at once, so that several pieces may go out in a step.
+                    if ctx.one_in(4) {
+                        let at = ctx.now + Span::from_millis(ctx.rng.random_range(0..2000));
+                        shell.reading = Some((at, look));
+                    } else {
+                        self.has_read(ctx, look);
+                    }
+                }
+                Some(Ship::Sent(_, effects)) => self.perform(ctx, effects),
+            }
+        }
+    }
+
+    fn write_frames(&mut self, ctx: &mut Ctx, net: &mut Net) {
+        let Some(shell) = &mut self.shell else { return };
+        let Some(conn) = shell.conn.and_then(|id| net.conns.get_mut(&id)) else { return };
+        while conn.up.has_room()
+            && let Some(bytes) = shell.outbox.pop_front()
+        {
+            let delay = Span::from_millis(ctx.rng.random_range(0..800));
+            conn.up.put(bytes, ctx.now, delay);
+        }
+    }
+
+    fn name(&self) -> String {
+        short(self.id)
+    }
+}
+
+/// A host's name in the history.
+pub(super) fn short(id: HostId) -> String {
+    format!("host{}", id.0.as_u128())
+}
+
+impl Shell {
+    fn send(&mut self, frame: &FromAgent<'_>) {
+        if self.conn.is_none() {
+            return;
+        }
+        if self.outbox.len() >= OUTBOX {
+            self.core.down();
+            self.conn = None;
+            return;
+        }
+        self.outbox.push_back(frame::encode(frame));
     }
 }
 
 impl Disk {
-    fn spawn(&mut self, key: TaskKey, now: Timestamp) {
-        *self.starts.entry(key).or_default() += 1;
-        let seed = key.run.0.as_u128() as u32;
-        let process = Process {
-            started_at: now,
-            steps_left: seed % 40,
-            exit_code: i32::from(seed.is_multiple_of(7)),
-            killed: false,
-            ended: None,
-            spool: Vec::new(),
-            end: Offsets::default(),
-        };
-        self.processes.insert(key, process);
+    fn keep(&mut self, records: &[Record], boot: u32) {
+        for record in records {
+            match *record {
+                Record::Accepted(key, not_after) => {
+                    let memory = Memory { not_after, boot, settled: false, dropped: false };
+                    if self.journal.get(&key).is_none_or(|memory| !memory.settled) {
+                        self.journal.insert(key, memory);
+                    }
+                }
+                Record::Settled(key) => {
+                    if let Some(memory) = self.journal.get_mut(&key) {
+                        memory.settled = true;
+                    }
+                }
+                Record::Epoch(epoch) => self.epoch = self.epoch.max(epoch.0),
+            }
+        }
+    }
+
+    /// Removes a task's spool; false while its supervisor lives.
+    fn remove(&mut self, key: TaskKey) -> bool {
+        if self.spools.get(&key).is_some_and(Process::is_alive) {
+            return false;
+        }
+        if let Some(process) = self.spools.remove(&key) {
+            self.truths.insert(key, process.truth);
+        }
+        true
+    }
+
+    /// All that a command ever wrote and its supervisor kept.
+    pub(super) fn truth(&self, key: TaskKey) -> &[u8] {
+        let here = self.spools.get(&key).map(|process| process.truth.as_slice());
+        here.or_else(|| self.truths.get(&key).map(Vec::as_slice)).unwrap_or_default()
     }
 }
 
-impl Process {
-    fn step(&mut self, now: Timestamp, rng: &mut StdRng, written: &mut Vec<u8>) {
-        if self.ended.is_some() {
-            return;
-        }
-        if self.steps_left > 0 && !self.killed {
-            self.steps_left -= 1;
-            let mut bytes = vec![0; rng.random_range(1..40)];
-            rng.fill_bytes(&mut bytes);
-            written.extend_from_slice(&bytes);
-            let record = Record { stream: Stream::Stdout, at: now, body: Body::Bytes(&bytes) };
-            self.end = self.end.after(&record);
-            let mut spooled = Vec::new();
-            record.write(&mut spooled);
-            self.spool.push((self.end, spooled));
-            return;
-        }
-        self.ended = Some(Ended {
-            cause: if self.killed { Cause::Cancelled } else { Cause::Exited },
-            exit_code: (!self.killed).then_some(self.exit_code),
-            signal: self.killed.then_some(15),
-            started_at: self.started_at,
-            finished_at: now,
-            output: self.end,
-            stdout_sha256: None,
-            stderr_sha256: None,
-            left_behind: 0,
-        });
+/// What a restarted agent finds of a task.
+fn found(process: Option<&Process>) -> Found {
+    match process.map(|process| &process.phase) {
+        None | Some(Phase::NotStarted) => Found::NotStarted,
+        Some(Phase::Starting(_)) => Found::Running(None),
+        Some(Phase::Running(at)) => Found::Running(Some(*at)),
+        Some(Phase::Ended(ended)) => Found::Ended(ended.clone()),
+        Some(Phase::Dead(at)) => Found::Dead(*at),
     }
 }

@@ -1,228 +1,439 @@
-//! A simulated server: its store outlives it.
+//! A simulated server: the shell around the real hub, links and scheduler, without threads.
+//!
+//! What `fw-server` does in tasks of its own (one a link, one for the hub, one for late reports,
+//! one for jobs) is here a queue each, and every hand-over and effect is a place to die at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fw_core::hub::{Decisions, Effect, Hub};
-use fw_core::link::server::{self, Output};
+use fw_core::hub::clock::Watch;
+use fw_core::hub::links::{Came, Links};
+use fw_core::hub::{Decisions, Effect, Hub, Outgoing, late_note};
 use fw_core::plan::Plan;
-use fw_core::run::{Actor, Event, Run};
-use fw_proto::frame::{
-    Chunk, Command, FromAgent, FromServer, Hello, OnFull, Reported, Spec, Start, Welcome,
-};
-use fw_proto::record::{self, Body, Offsets};
-use fw_proto::{Epoch, HostId, Incarnation, RunId, Span, TaskKey, Timestamp};
+use fw_core::run::{Actor, Run};
+use fw_proto::api::EnvValue;
+use fw_proto::frame::{Denied, DeniedReason, FromServer, Report, Start};
+use fw_proto::{Epoch, HostId, RunId, Span, TaskKey, Timestamp};
 
-/// What a crash of the server leaves.
-#[derive(Debug)]
-pub(super) struct Store {
-    pub(super) incarnation: Incarnation,
-    epoch: u64,
-    /// Histories of runs that have not ended.
-    pub(super) open: BTreeMap<RunId, Vec<Event>>,
-    /// Runs that have ended, and how often each was ended: the rule is once.
-    pub(super) ended: BTreeMap<RunId, (Run, u32)>,
-    /// Output, by host and task.
-    pub(super) output: BTreeMap<(HostId, TaskKey), (Offsets, Vec<u8>)>,
-}
+use super::gateway::{Conn, Owned};
+use super::history::{Mark, Sight};
+use super::host::short;
+use super::jobs::Jobs;
+use super::net::{ConnId, Net};
+use super::store::{Error, NewEvents, Row, Store};
+use super::world::Ctx;
+
+/// How long hosts may take to come back after a start.
+pub(super) const GRACE: Span = Span::from_secs(20);
+
+/// The server has died.
+pub(super) struct Died;
 
 /// What a crash takes.
 #[derive(Debug)]
 pub(super) struct Server {
-    hub: Hub,
-    epoch: Epoch,
-    links: BTreeMap<HostId, server::Link>,
+    pub(super) hub: Hub,
+    pub(super) epoch: Epoch,
+    pub(super) conns: BTreeMap<ConnId, Conn>,
+    /// The links that count: one a host, the newest.
+    pub(super) current: Links<ConnId>,
+    pub(super) inbox: VecDeque<Message>,
+    late: VecDeque<(HostId, Report)>,
+    postponed: Vec<Effect>,
+    /// Output of connections that have ended, which the store is still to write.
+    pub(super) writing: VecDeque<(Timestamp, HostId, Owned)>,
+    jobs: Jobs,
+    fires: BTreeMap<RunId, Row>,
+    answers: Vec<Answer>,
+    watch: Watch,
+    /// It dies after so many effects.
+    pub(super) fuse: Option<u32>,
+    /// It dies at the next commit, of which nothing is kept.
+    pub(super) lose_commit: bool,
+    /// The next commit seems not to succeed.
+    pub(super) refuse_commit: bool,
+    pub(super) slow_store_until: Timestamp,
 }
 
-/// Where the server puts frames.
-pub(super) type Outbox = Vec<(HostId, FromServer)>;
+/// What others tell the hub.
+#[derive(Debug)]
+pub(super) enum Message {
+    Begin { run: RunId, plan: Box<Plan>, by: Actor, fire: Option<Row> },
+    Cancel(RunId),
+    Linked(HostId, ConnId, Vec<Report>),
+    Unlinked(HostId, ConnId),
+    Reports(HostId, Vec<Report>),
+    Noted(HostId, TaskKey),
+    Forget(HostId, DeniedReason),
+}
 
-impl Store {
-    pub(super) fn new(incarnation: Incarnation) -> Self {
-        Self {
-            incarnation,
-            epoch: 0,
-            open: BTreeMap::new(),
-            ended: BTreeMap::new(),
-            output: BTreeMap::new(),
-        }
-    }
-
-    fn commit(&mut self, decisions: &Decisions) {
-        for (id, append) in &decisions.appends {
-            let history = self.open.entry(*id).or_default();
-            assert_eq!(history.len() as u64, append.expected_seq, "an append fits the history");
-            history.extend(append.events.iter().cloned());
-            if let Some(run) = &append.finished {
-                let folded = Run::fold(*id, &*history).expect("a history begins with its plan");
-                assert_eq!(&folded, &**run, "a run is the fold of its events");
-                self.open.remove(id);
-                self.ended.entry(*id).or_insert_with(|| (Run::clone(run), 0)).1 += 1;
-            }
-        }
-    }
-
-    fn store(&mut self, host: HostId, chunk: &Chunk<'_>) -> Offsets {
-        let (durable, bytes) = self.output.entry((host, chunk.key)).or_default();
-        if *durable == chunk.from {
-            for record in record::records(chunk.data) {
-                if let Body::Bytes(new) = record.expect("the simulation writes whole records").body
-                {
-                    bytes.extend_from_slice(new);
-                }
-            }
-            *durable = chunk.to;
-        }
-        *durable
-    }
+/// Who waits for the next commit.
+#[derive(Debug)]
+enum Answer {
+    Begin(RunId),
+    Forget(HostId),
 }
 
 impl Server {
-    pub(super) fn start(store: &mut Store, now: Timestamp) -> Self {
-        store.epoch += 1;
-        let mut hub = Hub::new(store.incarnation, now, Span::from_secs(5));
-        for (id, history) in &store.open {
-            hub.resume(Run::fold(*id, history).expect("a history begins with its plan"));
+    pub(super) fn start(ctx: &mut Ctx, store: &mut Store) -> Self {
+        let wall = ctx.server_time();
+        let epoch = store.begin_epoch(wall);
+        ctx.history.note((20_u8, epoch.0), || format!("server starts, epoch {}", epoch.0));
+        ctx.witness.server_started(ctx.now);
+        let hub = load(ctx, store);
+        let jobs = Jobs::load(ctx, store, &hub);
+        Self {
+            hub,
+            epoch,
+            conns: BTreeMap::new(),
+            current: Links::default(),
+            inbox: VecDeque::new(),
+            late: VecDeque::new(),
+            postponed: Vec::new(),
+            writing: VecDeque::new(),
+            jobs,
+            fires: BTreeMap::new(),
+            answers: Vec::new(),
+            watch: Watch::new(wall, ctx.now),
+            fuse: None,
+            lose_commit: false,
+            refuse_commit: false,
+            slow_store_until: Timestamp::EPOCH,
         }
-        Self { hub, epoch: Epoch(store.epoch), links: BTreeMap::new() }
     }
 
-    pub(super) fn begin(&mut self, id: RunId, plan: Plan, now: Timestamp) {
-        self.hub.begin(id, plan, Actor::Token("sim".into()), now);
+    /// No fault lasts any longer.
+    pub(super) fn calm(&mut self) {
+        (self.fuse, self.lose_commit, self.refuse_commit) = (None, false, false);
+        self.slow_store_until = Timestamp::EPOCH;
     }
 
-    pub(super) fn cancel(&mut self, id: RunId, now: Timestamp) {
-        self.hub.cancel(id, Actor::Token("sim".into()), now);
+    pub(super) fn accept(&mut self, id: ConnId, host: HostId, ctx: &Ctx) {
+        self.conns.insert(id, Conn::new(host, ctx.now));
     }
 
-    pub(super) fn open(&mut self, host: HostId, now: Timestamp) {
-        self.cut(host, now);
-        self.links.insert(host, server::Link::new(now));
-    }
-
-    pub(super) fn cut(&mut self, host: HostId, now: Timestamp) {
-        if self.links.remove(&host).is_some() {
-            self.hub.unlinked(host, now);
-        }
-    }
-
-    pub(super) fn frame(
-        &mut self,
-        store: &mut Store,
-        host: HostId,
-        frame: FromAgent<'_>,
-        now: Timestamp,
-        out: &mut Outbox,
-    ) {
-        let Some(link) = self.links.get_mut(&host) else { return };
-        let mut todo = std::collections::VecDeque::from(link.frame(frame, now));
-        while let Some(output) = todo.pop_front() {
-            let Some(link) = self.links.get_mut(&host) else { return };
-            match output {
-                Output::Send(frame) => out.push((host, frame)),
-                Output::Admit(hello) => {
-                    todo.extend(link.admit(welcome(store, self.epoch, host, &hello, now)));
-                    self.hub.linked(host, hello.tasks, now);
-                }
-                Output::Store(chunk) => {
-                    let durable = store.store(host, &chunk);
-                    todo.extend(link.stored(durable));
-                }
-                Output::Reports(reports) => {
-                    reports.into_iter().for_each(|report| self.hub.reported(host, report));
-                }
-                Output::Enrol(_) | Output::Facts(_) | Output::Rekey(_) => {}
-                Output::Close => self.cut(host, now),
+    /// A place to die at.
+    pub(super) fn boundary(&mut self) -> Result<(), Died> {
+        match self.fuse.as_mut() {
+            None => Ok(()),
+            Some(0) => Err(Died),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
             }
         }
     }
 
-    /// Decides, commits, performs. `None` when the crash came before the commit; with
-    /// `mute` it came after the commit and before the effects.
-    pub(super) fn decide(
+    /// A step of the server's life.
+    pub(super) fn step(
         &mut self,
+        ctx: &mut Ctx,
         store: &mut Store,
-        now: Timestamp,
-        lose: bool,
-        mute: bool,
-        out: &mut Outbox,
-    ) {
+        net: &mut Net,
+    ) -> Result<(), Died> {
+        self.serve_links(ctx, store, net)?;
+        self.note_late(ctx, store)?;
+        self.step_jobs(ctx, store)?;
+        if !ctx.one_in(4) {
+            self.decide(ctx, store)?;
+        }
+        self.serve_outboxes(ctx, net)
+    }
+
+    /// Takes what has come in, decides, commits, performs.
+    fn decide(&mut self, ctx: &mut Ctx, store: &mut Store) -> Result<(), Died> {
+        let now = ctx.server_time();
+        if let Some(ahead) = self.watch.look(now, ctx.now) {
+            ctx.history.note((21_u8, ahead.as_millis()), || format!("clock set ahead by {ahead}"));
+            ctx.witness.clock_jumped(ctx.now);
+            self.hub.clock_jumped(ahead, now, GRACE);
+        }
+        for message in std::mem::take(&mut self.inbox) {
+            self.take(ctx, message, now);
+        }
         let decisions = self.hub.decide(now);
-        if lose {
-            return;
-        }
-        store.commit(&decisions);
-        if mute {
-            return;
-        }
-        for effect in decisions.effects {
-            out.extend(self.perform(store, effect));
-        }
+        self.commit(ctx, store, decisions)
     }
 
-    fn perform(&self, store: &Store, effect: Effect) -> Option<(HostId, FromServer)> {
-        match effect {
-            Effect::Start { host, key, not_after } => {
-                let (incarnation, epoch) = (store.incarnation, self.epoch);
-                Some((
-                    host,
-                    FromServer::Start(vec![Start {
-                        key,
-                        not_after,
-                        incarnation,
-                        epoch,
-                        spec: spec(),
-                    }]),
-                ))
+    fn take(&mut self, ctx: &mut Ctx, message: Message, now: Timestamp) {
+        match message {
+            Message::Begin { run, plan, by, fire } => {
+                self.fires.extend(fire.map(|fire| (run, fire)));
+                self.hub.begin(run, *plan, by, now);
+                self.answers.push(Answer::Begin(run));
             }
-            Effect::Cancel { host, key } => Some((host, FromServer::Cancel(vec![key]))),
-            Effect::Settle { host, key } => Some((host, FromServer::Settled(vec![key]))),
-            Effect::Query { host, key } => Some((host, FromServer::Query(vec![key]))),
-            Effect::Late { host, report } => match report.state {
-                Reported::NotKnown | Reported::Queued | Reported::Started(_) => None,
-                Reported::Ended(_) | Reported::Refused(_) | Reported::Unknown(_) => {
-                    Some((host, FromServer::Settled(vec![report.key])))
+            Message::Cancel(run) => {
+                let known = self.hub.cancel(run, Actor::Token("sim".into()), now);
+                ctx.history.note((22_u8, run.0), || format!("cancel of {run}: active {known}"));
+            }
+            Message::Linked(host, id, digest) => self.linked(ctx, host, id, digest, now),
+            Message::Unlinked(host, id) => {
+                if self.current.remove(host, |current| *current == id) {
+                    self.hub.unlinked(host, now);
+                    ctx.witness.unlinked(host, ctx.now);
                 }
-            },
-            Effect::Ended { .. } => None,
+            }
+            Message::Reports(host, reports) => {
+                reports.into_iter().for_each(|report| self.hub.reported(host, report));
+            }
+            Message::Noted(host, key) => self.postponed.push(Effect::Settle { host, key }),
+            Message::Forget(host, why) => {
+                if let Some(id) = self.current.send_away(host, why) {
+                    self.deny(id, why);
+                }
+                self.hub.gone(host, now);
+                self.answers.push(Answer::Forget(host));
+            }
         }
     }
 
-    pub(super) fn runs(&self) -> impl Iterator<Item = &Run> {
-        self.hub.runs()
+    fn linked(
+        &mut self,
+        ctx: &mut Ctx,
+        host: HostId,
+        id: ConnId,
+        digest: Vec<Report>,
+        now: Timestamp,
+    ) {
+        ctx.history.note((23_u8, host.0, id), || format!("{} is in, link {id}", short(host)));
+        match self.current.insert(host, id, id) {
+            Came::First => {}
+            Came::Instead(older) => {
+                ctx.history.sight(Sight::Superseded);
+                self.deny(older, DeniedReason::Superseded);
+                self.hub.unlinked(host, now);
+            }
+            Came::Refused(id, why) => {
+                ctx.history.sight(if why == DeniedReason::Superseded {
+                    Sight::GreetedLate
+                } else {
+                    Sight::RevokedWhileLinking
+                });
+                return self.deny(id, why);
+            }
+        }
+        self.hub.linked(host, digest, now);
+        ctx.witness.linked(host);
+    }
+
+    fn deny(&mut self, id: ConnId, reason: DeniedReason) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.deny(Denied { reason, message: String::new(), retry_after: None });
+        }
+    }
+
+    pub(super) fn send(&mut self, ctx: &mut Ctx, host: HostId, frame: FromServer) {
+        let Some(conn) = self.current.get(host).and_then(|id| self.conns.get_mut(id)) else {
+            return;
+        };
+        if !conn.offer(frame) {
+            ctx.history.sight(Sight::OutboxFull);
+        }
+    }
+
+    fn commit(
+        &mut self,
+        ctx: &mut Ctx,
+        store: &mut Store,
+        decisions: Decisions,
+    ) -> Result<(), Died> {
+        let Decisions { appends, mut effects } = decisions;
+        let mut rows: Vec<_> = appends
+            .into_iter()
+            .map(|(run, append)| NewEvents {
+                run,
+                expected_seq: append.expected_seq,
+                events: append.events,
+                finished: append.finished,
+                fire: self.fires.remove(&run),
+            })
+            .collect();
+        if !rows.is_empty() && std::mem::take(&mut self.lose_commit) {
+            return Err(Died);
+        }
+        // The end may come before or after the disk has it.
+        if self.boundary().is_err() {
+            if ctx.one_in(2) && store.commit(&rows).is_ok() {
+                self.committed(ctx, store, &rows);
+            }
+            return Err(Died);
+        }
+        loop {
+            let outcome = self.try_commit(ctx, store, &rows);
+            match outcome {
+                Ok(()) => break,
+                Err(Error::FireTaken(job, nominal)) => {
+                    let taken = |row: &NewEvents| {
+                        row.fire
+                            .as_ref()
+                            .is_some_and(|fire| (&fire.job, fire.from) == (&job, nominal))
+                    };
+                    let Some(at) = rows.iter().position(taken) else { break };
+                    let run = rows.remove(at).run;
+                    effects.retain(|effect| effect.run() != run);
+                    self.hub.abandon(run);
+                    self.answers
+                        .retain(|answer| !matches!(answer, Answer::Begin(id) if *id == run));
+                    self.jobs.begun(run, &Err(Error::FireTaken(job, nominal)));
+                }
+                Err(error) => {
+                    self.reload(ctx, store, &error);
+                    return Ok(());
+                }
+            }
+        }
+        self.boundary()?;
+        effects.append(&mut self.postponed);
+        self.perform(ctx, store, effects)?;
+        for row in rows.iter().filter(|row| row.finished.is_some()) {
+            self.jobs.over(row.run);
+        }
+        for answer in std::mem::take(&mut self.answers) {
+            match answer {
+                Answer::Begin(run) => self.jobs.begun(run, &Ok(())),
+                Answer::Forget(host) => ctx.witness.revoked(host, ctx.now),
+            }
+        }
+        Ok(())
+    }
+
+    fn try_commit(
+        &mut self,
+        ctx: &mut Ctx,
+        store: &mut Store,
+        rows: &[NewEvents],
+    ) -> Result<(), Error> {
+        let refuse = !rows.is_empty() && std::mem::take(&mut self.refuse_commit);
+        if refuse && ctx.one_in(2) {
+            return Err(Error::Broken);
+        }
+        store.commit(rows)?;
+        self.committed(ctx, store, rows);
+        if refuse { Err(Error::Broken) } else { Ok(()) }
+    }
+
+    fn committed(&self, ctx: &mut Ctx, store: &Store, rows: &[NewEvents]) {
+        for row in rows {
+            if let Some(fire) = &row.fire {
+                ctx.history.mark(Mark::Fire(fire.verdict));
+            }
+            ctx.history.note((24_u8, row.run.0, row.expected_seq, row.events.len()), || {
+                let kinds: Vec<_> = row.events.iter().map(|event| &event.kind).collect();
+                format!("commit of {} after {}: {kinds:?}", row.run, row.expected_seq)
+            });
+            let outcome = ctx.witness.committed(&mut ctx.history, store, row, &self.hub, ctx.now);
+            ctx.judge(outcome);
+        }
+    }
+
+    /// Begins anew from what is committed. The agents link again and say what they know.
+    fn reload(&mut self, ctx: &mut Ctx, store: &Store, error: &Error) {
+        ctx.history.note(25_u8, || format!("commit failed ({error:?}); the hub is built anew"));
+        self.fires.clear();
+        self.postponed.clear();
+        for id in self.current.take_all() {
+            if let Some(conn) = self.conns.get_mut(&id) {
+                conn.close();
+            }
+        }
+        self.hub = load(ctx, store);
+        ctx.witness.server_started(ctx.now);
+        for answer in std::mem::take(&mut self.answers) {
+            match answer {
+                Answer::Begin(run) => self.jobs.begun(run, &Err(error.clone())),
+                Answer::Forget(_) => {}
+            }
+        }
+    }
+
+    fn perform(&mut self, ctx: &mut Ctx, store: &Store, effects: Vec<Effect>) -> Result<(), Died> {
+        let mut outgoing = Outgoing::default();
+        for effect in effects {
+            match effect {
+                Effect::Start { host, key, not_after } => {
+                    self.prepare(ctx, store, &mut outgoing, host, key, not_after);
+                }
+                Effect::Cancel { host, key } => outgoing.cancel(host, key),
+                Effect::Query { host, key } => {
+                    ctx.history.sight(Sight::Asked);
+                    outgoing.query(host, key);
+                }
+                Effect::Settle { host, key } => outgoing.settle(host, key),
+                Effect::Late { host, report } => self.late.push_back((host, report)),
+                Effect::Ended { .. } => {}
+            }
+        }
+        for (host, frame) in outgoing.frames() {
+            self.boundary()?;
+            self.send(ctx, host, frame);
+        }
+        Ok(())
+    }
+
+    fn prepare(
+        &mut self,
+        ctx: &mut Ctx,
+        store: &Store,
+        outgoing: &mut Outgoing,
+        host: HostId,
+        key: TaskKey,
+        not_after: Timestamp,
+    ) {
+        let Some(exec) = self.hub.run(key.run).map(|run| run.plan.exec.clone()) else { return };
+        let mut secrets = BTreeMap::new();
+        for (name, value) in &exec.env {
+            let EnvValue::Secret(_) = value else { continue };
+            if !store.secret {
+                ctx.history.sight(Sight::NoSecret);
+                return self.hub.no_secret(host, key.run, ctx.server_time());
+            }
+            secrets.insert(name.clone(), "hidden".to_owned());
+        }
+        let spec = exec.spec(secrets, ctx.spool_bytes);
+        let (incarnation, epoch) = (store.incarnation, self.epoch);
+        outgoing.start(host, Start { key, not_after, incarnation, epoch, spec });
+    }
+
+    /// Notes what hosts say of runs that have ended.
+    fn note_late(&mut self, ctx: &mut Ctx, store: &mut Store) -> Result<(), Died> {
+        for _ in 0..8 {
+            let Some((host, report)) = self.late.pop_front() else { return Ok(()) };
+            self.boundary()?;
+            ctx.history.sight(Sight::Late);
+            let run = report.key.run;
+            // A run that has not ended has no tasks in the store yet.
+            let task = store.ended.get(&run).and_then(|run| run.tasks.get(&host));
+            if let Some(note) = task.and_then(|task| late_note(&task.view(), &report.state)) {
+                store.late.entry((run, host)).or_insert(note);
+            }
+            self.boundary()?;
+            self.inbox.push_back(Message::Noted(host, report.key));
+        }
+        Ok(())
+    }
+
+    fn step_jobs(&mut self, ctx: &mut Ctx, store: &mut Store) -> Result<(), Died> {
+        self.boundary()?;
+        let going_on: BTreeSet<RunId> = self.hub.runs().map(|run| run.id).collect();
+        let begin = self.jobs.step(ctx, store, &going_on);
+        self.inbox.extend(begin);
+        self.boundary()
+    }
+
+    /// Pauses all jobs.
+    pub(super) fn pause_jobs(&mut self, ctx: &mut Ctx, store: &mut Store, paused: bool) {
+        self.jobs.pause(ctx, store, paused);
+    }
+
+    pub(super) fn jobs_are_idle(&self) -> bool {
+        self.jobs.is_idle()
     }
 }
 
-fn welcome(store: &Store, epoch: Epoch, host: HostId, hello: &Hello, now: Timestamp) -> Welcome {
-    let durable = store
-        .output
-        .iter()
-        .filter(|((of, _), _)| *of == host)
-        .map(|((_, key), (durable, _))| (*key, *durable))
-        .collect();
-    Welcome {
-        host,
-        name: "sim".parse().expect("a name"),
-        protocol: 1,
-        incarnation: store.incarnation,
-        epoch,
-        now,
-        ping_every: Span::from_secs(3600),
-        resume: server::resume(&hello.tasks, &durable),
+/// A hub with the runs of the store that have not ended.
+fn load(ctx: &Ctx, store: &Store) -> Hub {
+    let mut hub = Hub::new(store.incarnation, ctx.server_time(), GRACE);
+    for (id, history) in &store.open {
+        hub.resume(Run::fold(*id, history).expect("a history begins with its plan"));
     }
-}
-
-fn spec() -> Spec {
-    Spec {
-        command: Command::Shell("true".into()),
-        user: None,
-        cwd: None,
-        env: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        timeout: None,
-        kill_after: Span::from_secs(10),
-        on_full: OnFull::Block,
-        spool_bytes: 1 << 20,
-        nice: None,
-        umask: None,
-    }
+    hub
 }

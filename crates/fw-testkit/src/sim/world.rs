@@ -1,338 +1,484 @@
-//! The loop, the faults and the rules.
+//! The loop: time passes, faults come, people ask, hosts and server take their steps.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-use fw_core::plan::{Chosen, Exec, Limits, Origin, Plan};
-use fw_core::run::Run;
-use fw_proto::api::{self, Offline, TaskState};
-use fw_proto::frame::{self, Decoded, FromAgent, FromServer};
-use fw_proto::{HostId, Incarnation, NodeId, RunId, Span, TaskKey, Timestamp};
+use fw_core::run::Actor;
+use fw_proto::frame::FromServer;
+use fw_proto::{HostId, Incarnation, RunId, Span, TaskKey, Timestamp};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use uuid::Uuid;
 
-use super::host::Host;
-use super::server::{Outbox, Server, Store};
+use super::faults::{Climate, Fault};
+use super::history::{History, Mark, Sight};
+use super::host::{Host, short};
+use super::net::{Net, Way};
+use super::requests;
+use super::rules::{Broken, Judgement, Rule, Witness, every_run_ends};
+use super::server::{Message, Server};
+use super::spool::Script;
+use super::store::Store;
 
-/// Steps with faults, then steps without, in which everything must end.
-const STORMY: u32 = 400;
-const CALM: u32 = 4000;
+/// Steps without faults in which everything must end: with steps of a second, most of an hour.
+const CALM: u32 = 3000;
 
-/// What one seed's world came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    /// Runs that ended.
-    pub runs: usize,
-    /// Tasks by final state.
-    pub tasks: BTreeMap<TaskState, usize>,
-    /// Faults that were injected.
-    pub faults: u32,
+/// What the clocks are ahead of the true time, milliseconds: a date in 2027.
+const BEGIN: i64 = 1_800_000_000_000;
+
+/// What a world is made of beside its nodes; handed to each of them.
+#[derive(Debug)]
+pub(super) struct Ctx {
+    pub(super) rng: StdRng,
+    /// The true time.
+    pub(super) now: Timestamp,
+    /// How far the server's time of day is off, milliseconds.
+    server_clock: i64,
+    pub(super) history: History,
+    pub(super) witness: Witness,
+    pub(super) hosts: Vec<HostId>,
+    /// The most that one task may leave unsent on its host.
+    pub(super) spool_bytes: u64,
+    /// When the jobs came to be, by the server's clock.
+    pub(super) jobs_set_at: Timestamp,
+    broken: Option<Broken>,
+    /// Frames that were sent once and do no harm when they come again.
+    old_frames: Vec<(HostId, Vec<TaskKey>, Vec<u8>)>,
+}
+
+impl Ctx {
+    pub(super) fn one_in(&mut self, n: u32) -> bool {
+        self.rng.random_range(0..n) == 0
+    }
+
+    /// The server's time of day.
+    pub(super) fn server_time(&self) -> Timestamp {
+        Timestamp::from_millis(self.now.as_millis() + self.server_clock)
+    }
+
+    /// Keeps the first rule that was broken.
+    pub(super) fn judge(&mut self, judgement: Judgement) {
+        if let (Err(broken), None) = (judgement, &self.broken) {
+            self.history
+                .note((1_u8, broken.rule), || format!("BROKEN {:?}: {}", broken.rule, broken.how));
+            self.broken = Some(broken);
+        }
+    }
+
+    pub(super) fn fail_wire(&mut self, how: &str) {
+        self.judge(Err(Broken { rule: Rule::Sound, how: how.to_owned() }));
+    }
+
+    pub(super) fn script(&self, key: TaskKey, host: HostId) -> Script {
+        requests::script(key.run, host)
+    }
+
+    pub(super) fn started(&mut self, host: HostId, key: TaskKey) {
+        let judgement = self.witness.started(host, key);
+        self.judge(judgement);
+    }
+
+    pub(super) fn keep_for_replay(&mut self, host: HostId, frame: &FromServer, bytes: &[u8]) {
+        let starts = match frame {
+            FromServer::Start(starts) => starts.iter().map(|start| start.key).collect(),
+            FromServer::Cancel(_) | FromServer::Settled(_) | FromServer::Query(_) => Vec::new(),
+            FromServer::Welcome(_)
+            | FromServer::Denied(_)
+            | FromServer::Ack(_)
+            | FromServer::Ping(_)
+            | FromServer::ServerKeys(_)
+            | FromServer::Rekeyed(_) => return,
+        };
+        self.old_frames.push((host, starts, bytes.to_vec()));
+    }
 }
 
 /// A server, some hosts, and the network between them.
 #[derive(Debug)]
-pub struct World {
-    now: Timestamp,
-    rng: StdRng,
+pub(super) struct World {
+    ctx: Ctx,
+    climate: Climate,
     store: Store,
+    backup: Store,
     server: Option<Server>,
+    server_back_at: Timestamp,
     hosts: BTreeMap<HostId, Host>,
-    links: BTreeMap<HostId, Pipe>,
+    back_at: BTreeMap<HostId, Timestamp>,
+    net: Net,
     next_run: u128,
-    faults: u32,
-    /// Starts that were sent once: an old one may turn up again.
-    old_starts: Vec<(HostId, Vec<u8>)>,
-}
-
-/// Bytes under way on one link: in order, until it is cut.
-#[derive(Debug, Default)]
-struct Pipe {
-    up: VecDeque<Vec<u8>>,
-    down: VecDeque<Vec<u8>>,
+    stormy: u32,
 }
 
 impl World {
-    /// Runs the world of this seed to its end.
-    ///
-    /// # Panics
-    /// A rule is broken; the message names it.
-    #[must_use]
-    pub fn run(seed: u64) -> Outcome {
-        let mut world = Self::new(seed);
-        for _ in 0..STORMY {
-            world.faults();
-            world.requests();
-            world.step();
-        }
-        let calm = (0..CALM).find(|_| {
-            world.recover();
-            world.step();
-            world.store.open.is_empty()
-        });
-        assert!(calm.is_some(), "every run ends: {:?}", world.store.open.keys());
-        world.outcome()
-    }
-
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, lines: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let now = Timestamp::from_millis(1_800_000_000_000);
-        let count = rng.random_range(1..=5);
-        let hosts =
-            (1..=count).map(|n| HostId(Uuid::from_u128(n))).map(|id| (id, Host::new(id))).collect();
-        let store = Store::new(Incarnation(Uuid::from_u128(u128::from(seed))));
-        Self {
-            now,
+        let (count, stormy) = match rng.random_range(0..40) {
+            0 => (rng.random_range(60..=200_u32), 60),
+            1..8 => (rng.random_range(8..=30), 150),
+            _ => (rng.random_range(1..=6), 350),
+        };
+        let ids: Vec<_> = (1..=count).map(|n| HostId(Uuid::from_u128(u128::from(n)))).collect();
+        let hosts = ids.iter().map(|id| (*id, Host::new(*id))).collect();
+        let climate = Climate::new(&mut rng);
+        let store = Store::new(Incarnation(Uuid::from_u128(u128::from(seed) + 1)));
+        let now = Timestamp::from_millis(1_000_000);
+        // Mostly little, so that it gets full; else more than an agent's window.
+        let spool_bytes = if rng.random_range(0..8) == 0 { 4 << 20 } else { 400 };
+        let mut ctx = Ctx {
             rng,
+            now,
+            server_clock: BEGIN,
+            history: History::new(lines),
+            witness: Witness::default(),
+            hosts: ids,
+            spool_bytes,
+            jobs_set_at: now,
+            broken: None,
+            old_frames: Vec::new(),
+        };
+        ctx.jobs_set_at = ctx.server_time();
+        ctx.history
+            .note((2_u8, seed, count), || format!("seed {seed}: {count} hosts, {climate:?}"));
+        let mut world = Self {
+            ctx,
+            climate,
+            backup: store.clone(),
             store,
             server: None,
+            server_back_at: Timestamp::EPOCH,
             hosts,
-            links: BTreeMap::new(),
+            back_at: BTreeMap::new(),
+            net: Net::default(),
             next_run: 0,
-            faults: 0,
-            old_starts: Vec::new(),
-        }
-    }
-
-    fn chance(&mut self, one_in: u32) -> bool {
-        self.rng.random_range(0..one_in) == 0
-    }
-
-    fn faults(&mut self) {
-        if self.chance(60) {
-            self.server = None;
-            self.links.clear();
-            self.faults += 1;
-        }
-        for id in self.hosts.keys().copied().collect::<Vec<_>>() {
-            if self.chance(50) {
-                self.cut(id);
-                self.faults += 1;
-            }
-            if self.chance(80) {
-                self.hosts.get_mut(&id).expect("a host of this world").crash();
-                self.cut(id);
-                self.faults += 1;
-            }
-        }
-        if self.chance(3) {
-            self.recover();
-        }
-    }
-
-    /// Whatever is down comes up; whoever is apart links.
-    fn recover(&mut self) {
-        if self.server.is_none() {
-            self.server = Some(Server::start(&mut self.store, self.now));
-        }
-        for (id, host) in &mut self.hosts {
-            if !host.is_up() {
-                host.start();
-            }
-            if self.links.contains_key(id) {
-                continue;
-            }
-            if let (Some(server), Some(greeting)) = (&mut self.server, host.open(self.now)) {
-                server.open(*id, self.now);
-                self.links.entry(*id).or_default().up.push_back(frame::encode(&greeting));
-            }
-        }
-    }
-
-    fn cut(&mut self, id: HostId) {
-        self.links.remove(&id);
-        if let Some(host) = self.hosts.get_mut(&id) {
-            host.cut();
-        }
-        if let Some(server) = &mut self.server {
-            server.cut(id, self.now);
-        }
-    }
-
-    fn requests(&mut self) {
-        if self.chance(12) {
-            let plan = self.plan();
-            self.next_run += 1;
-            // Spread the low bits: they decide how long the command runs and how it exits.
-            let id =
-                RunId(Uuid::from_u128(self.next_run << 64 | u128::from(self.rng.random::<u32>())));
-            if let Some(server) = &mut self.server {
-                server.begin(id, plan, self.now);
-            }
-        }
-        if self.chance(60) {
-            let runs: Vec<_> = self.store.open.keys().copied().collect();
-            if let (Some(server), Some(id)) = (&mut self.server, runs.first()) {
-                server.cancel(*id, self.now);
-            }
-        }
-    }
-
-    fn plan(&mut self) -> Plan {
-        let hosts = self
-            .hosts
-            .keys()
-            .map(|id| Chosen { id: *id, name: "sim".parse().expect("a name") })
-            .collect();
-        let offline = match self.rng.random_range(0..3) {
-            0 => Offline::Fail,
-            1 => Offline::Skip,
-            _ => Offline::Wait(Span::from_secs(20)),
+            stormy,
         };
-        Plan {
-            exec: Exec {
-                command: api::Command::Shell("true".into()),
-                user: None,
-                cwd: None,
-                env: BTreeMap::new(),
-                timeout: None,
-                kill_after: Span::from_secs(1),
-                on_full: api::OnFull::Block,
-                nice: None,
-                umask: None,
-            },
-            selector: "*".into(),
-            hosts,
-            limits: Limits {
-                start_within: Span::from_secs(60),
-                offline,
-                parallel: self.chance(2).then(|| self.rng.random_range(1..4)),
-                max_failures: self.chance(2).then(|| self.rng.random_range(1..4)),
-                lost_after: Span::from_secs(120),
-            },
-            origin: Origin::default(),
-            incarnation: self.store.incarnation,
-        }
+        world.hosts.values_mut().for_each(|host| host.clock = BEGIN);
+        world
     }
 
-    fn step(&mut self) {
-        self.now = self.now + Span::from_millis(self.rng.random_range(50..1500));
-        self.deliver();
+    /// Runs the world to its end: a storm, then a calm in which all must come to rest.
+    pub(super) fn run(&mut self) -> Result<(), Broken> {
+        for _ in 0..self.stormy {
+            self.strike();
+            self.ask();
+            self.step(false);
+            self.ctx.broken.take().map_or(Ok(()), Err)?;
+        }
+        self.calm_down();
+        for step in 0..CALM {
+            if step % 100 == 0 {
+                self.cancel_all();
+            }
+            self.step(true);
+            self.ctx.broken.take().map_or(Ok(()), Err)?;
+            if self.is_at_rest() {
+                break;
+            }
+            if self.store.open.is_empty() {
+                self.hosts.values_mut().for_each(Host::end_orphans);
+            }
+        }
+        every_run_ends(&self.store, &self.hosts)?;
+        self.ctx.witness.at_rest(&self.store, &self.hosts)
+    }
+
+    pub(super) fn into_history(self) -> History {
+        self.ctx.history
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.store.open.is_empty()
+            && self.server.as_ref().is_some_and(Server::jobs_are_idle)
+            && every_run_ends(&self.store, &self.hosts).is_ok()
+    }
+
+    fn step(&mut self, calm: bool) {
+        let ms = self.ctx.rng.random_range(50..1500);
+        self.ctx.now = self.ctx.now + Span::from_millis(ms);
+        self.ctx.history.at(self.ctx.now);
+        self.come_back(calm);
+        self.dial();
+        for host in self.hosts.values_mut() {
+            host.step(&mut self.ctx, &mut self.net);
+        }
+        self.serve();
+        let (hosts, server) = (&self.hosts, &self.server);
+        self.net.sweep(|id| {
+            server.as_ref().is_some_and(|server| server.conns.contains_key(&id))
+                || hosts.values().any(|host| host.conn() == Some(id))
+        });
+        let judgement = self.ctx.witness.compare_acks(&self.store);
+        self.ctx.judge(judgement);
+    }
+
+    /// Whatever is down comes up in its time.
+    fn come_back(&mut self, calm: bool) {
+        if self.server.is_none() && (calm || self.server_back_at <= self.ctx.now) {
+            self.server = Some(Server::start(&mut self.ctx, &mut self.store));
+        }
         for (id, host) in &mut self.hosts {
-            let pipe = self.links.get_mut(id);
-            let mut up = pipe.map(|pipe| &mut pipe.up);
-            host.tick(self.now, &mut self.rng, &mut |frame| {
-                if let Some(up) = &mut up {
-                    up.push_back(frame::encode(&frame));
-                }
-            });
+            if calm || self.back_at.get(id).is_none_or(|at| *at <= self.ctx.now) {
+                host.start(&mut self.ctx);
+            }
         }
-        self.check();
     }
 
-    /// Carries some of what is under way, then lets the server decide.
-    fn deliver(&mut self) {
-        let mut out = Outbox::new();
-        for id in self.hosts.keys().copied().collect::<Vec<_>>() {
-            self.carry(id, &mut out);
+    fn dial(&mut self) {
+        for (id, host) in &mut self.hosts {
+            let may = self.server.is_some();
+            if let Some(conn) = host.dial(&mut self.ctx, &mut self.net, may)
+                && let Some(server) = &mut self.server
+            {
+                server.accept(conn, *id, &self.ctx);
+            }
         }
-        let (lose, mute) = (self.chance(150), self.chance(150));
+    }
+
+    fn serve(&mut self) {
+        let Some(server) = &mut self.server else { return };
+        if server.step(&mut self.ctx, &mut self.store, &mut self.net).is_err() {
+            self.server_dies();
+        }
+    }
+
+    fn server_dies(&mut self) {
+        let Some(server) = self.server.take() else { return };
+        self.ctx.history.note(3_u8, || "server dies".to_owned());
+        for id in server.conns.keys() {
+            self.net.close_server_end(*id, self.ctx.now);
+        }
+        let away = Span::from_millis(self.ctx.rng.random_range(0..20_000));
+        self.server_back_at = self.ctx.now + away;
+        let fresh = self.ctx.witness.compare_acks(&self.store);
+        let judgement = fresh.and_then(|()| self.ctx.witness.compare_all_acks(&self.store));
+        self.ctx.judge(judgement);
+    }
+
+    fn calm_down(&mut self) {
+        self.ctx.history.note(4_u8, || "calm".to_owned());
+        self.net.heal();
+        self.hosts.values_mut().for_each(Host::calm);
+        self.back_at.clear();
         if let Some(server) = &mut self.server {
-            server.decide(&mut self.store, self.now, lose, mute, &mut out);
+            server.calm();
         }
-        if lose || mute {
-            self.server = None;
-            self.links.clear();
-            self.faults += 1;
-        }
-        for (id, frame) in out {
-            let bytes = frame::encode(&frame);
-            if matches!(frame, FromServer::Start(_)) {
-                self.old_starts.push((id, bytes.clone()));
-            }
-            if let Some(pipe) = self.links.get_mut(&id) {
-                pipe.down.push_back(bytes);
-            }
-        }
-        self.repeat_a_start();
-    }
-
-    /// A start comes a second time, as after a restore or from a confused server.
-    fn repeat_a_start(&mut self) {
-        if !self.old_starts.is_empty() && self.chance(4) {
-            let at = self.rng.random_range(0..self.old_starts.len());
-            let (id, bytes) = &self.old_starts[at];
-            if let Some(pipe) = self.links.get_mut(id) {
-                pipe.down.push_back(bytes.clone());
-                self.faults += 1;
-            }
+        self.come_back(true);
+        if let Some(server) = &mut self.server {
+            server.pause_jobs(&mut self.ctx, &mut self.store, true);
         }
     }
 
-    fn carry(&mut self, id: HostId, out: &mut Outbox) {
-        let (ups, downs) = (self.rng.random_range(0..6), self.rng.random_range(0..6));
-        for _ in 0..ups {
-            let Some(bytes) = self.links.get_mut(&id).and_then(|pipe| pipe.up.pop_front()) else {
-                break;
-            };
-            let Ok(Decoded::Frame(frame)) = frame::decode::<FromAgent<'_>>(&bytes) else {
-                panic!("a frame survives the wire")
-            };
+    /// Some commands end only when they are told to. A run is told once, however often it is asked.
+    fn cancel_all(&mut self) {
+        let open = self.store.open.keys().copied();
+        if let Some(server) = &mut self.server {
+            server.inbox.extend(open.map(Message::Cancel));
+        }
+    }
+
+    /// People ask for something.
+    fn ask(&mut self) {
+        let crowd = if self.hosts.len() > 30 { 3 } else { 1 };
+        if self.ctx.one_in(9 * crowd) {
+            let plan = requests::plan(&mut self.ctx, &self.store);
+            self.begin(plan);
+        }
+        if self.ctx.one_in(60)
+            && let Some(plan) = requests::again(&self.store)
+        {
+            self.ctx.history.sight(Sight::Retried);
+            self.begin(plan);
+        }
+        if self.ctx.one_in(40) {
+            let runs: Vec<_> = self.store.open.keys().copied().collect();
+            let at = self.ctx.rng.random_range(0..runs.len().max(1));
+            if let (Some(server), Some(run)) = (&mut self.server, runs.get(at)) {
+                server.inbox.push_back(Message::Cancel(*run));
+            }
+        }
+        if self.ctx.one_in(100) {
+            let paused = self.ctx.one_in(2);
             if let Some(server) = &mut self.server {
-                server.frame(&mut self.store, id, frame, self.now, out);
+                server.pause_jobs(&mut self.ctx, &mut self.store, paused);
             }
         }
-        for _ in 0..downs {
-            let Some(bytes) = self.links.get_mut(&id).and_then(|pipe| pipe.down.pop_front()) else {
-                break;
-            };
-            let Ok(Decoded::Frame(frame)) = frame::decode::<FromServer>(&bytes) else {
-                panic!("a frame survives the wire")
-            };
-            let host = self.hosts.get_mut(&id).expect("a host of this world");
-            let answers = host.frame(frame, self.now);
-            if let Some(pipe) = self.links.get_mut(&id) {
-                pipe.up.extend(answers.iter().map(frame::encode));
-            }
+        if self.ctx.one_in(40) {
+            self.backup = self.store.clone();
+        }
+        if self.ctx.one_in(80) {
+            self.store.secret = true;
         }
     }
 
-    /// The rules that hold at every step.
-    fn check(&self) {
-        for host in self.hosts.values() {
-            assert!(host.most_starts() <= 1, "a task starts at most once");
-        }
-        for run in self.server.iter().flat_map(Server::runs) {
-            check_budget(run);
-        }
-        for (run, times) in self.store.ended.values() {
-            assert_eq!(*times, 1, "a run ends exactly once");
-            check_budget(run);
+    fn begin(&mut self, plan: fw_core::plan::Plan) {
+        self.next_run += 1;
+        let low = self.ctx.rng.random::<u32>();
+        let run = RunId(Uuid::from_u128(self.next_run << 64 | u128::from(low)));
+        if let Some(server) = &mut self.server {
+            let by = Actor::Token("sim".into());
+            server.inbox.push_back(Message::Begin { run, plan: Box::new(plan), by, fire: None });
         }
     }
 
-    /// The rules at the end: what hosts confirmed is whole.
-    fn outcome(&self) -> Outcome {
-        let mut tasks = BTreeMap::new();
-        for (run, _) in self.store.ended.values() {
-            for (id, task) in &run.tasks {
-                *tasks.entry(task.state).or_default() += 1;
-                if task.cause.is_none() {
-                    continue;
+    fn strike(&mut self) {
+        let ids: Vec<_> = self.hosts.keys().copied().collect();
+        for fault in self.climate.strikes(&mut self.ctx.rng, false) {
+            self.noted(fault, None);
+            self.suffer(fault, HostId(Uuid::nil()));
+        }
+        // In a large fleet as many hosts suffer as in a middling one, not one in each step.
+        let most = ids.len().min(8);
+        let first = self.ctx.rng.random_range(0..ids.len());
+        for id in ids.iter().cycle().skip(first).take(most) {
+            for fault in self.climate.strikes(&mut self.ctx.rng, true) {
+                if fault != Fault::Replay || self.ctx.old_frames.iter().any(|(of, ..)| of == id) {
+                    self.noted(fault, Some(*id));
+                    self.suffer(fault, *id);
                 }
-                let key = TaskKey { run: run.id, node: NodeId(0), attempt: 1 };
-                let stored = self
-                    .store
-                    .output
-                    .get(&(*id, key))
-                    .map(|(_, bytes)| bytes.as_slice())
-                    .unwrap_or_default();
-                assert_eq!(
-                    stored,
-                    self.hosts[id].written(&key),
-                    "output is never lost, reordered or duplicated"
-                );
             }
         }
-        Outcome { runs: self.store.ended.len(), tasks, faults: self.faults }
     }
-}
 
-fn check_budget(run: &Run) {
-    if let Some(most) = run.plan.limits.max_failures {
-        assert!(
-            run.failures + run.in_flight <= most.max(run.failures),
-            "in-flight is at most the failures left"
-        );
-        assert!(run.failures <= most, "no more failures than allowed");
+    /// Notes a fault with the tasks that it comes to.
+    fn noted(&mut self, fault: Fault, host: Option<HostId>) {
+        self.ctx.history.mark(Mark::Fault(fault));
+        self.ctx.history.note((5_u8, fault, host.map(|host| host.0)), || {
+            format!("{fault:?} {}", host.map(short).unwrap_or_default())
+        });
+        for run in self.server.iter().flat_map(|server| server.hub.runs()) {
+            let tasks = run.tasks.iter().filter(|(id, _)| host.is_none_or(|host| host == **id));
+            for (id, task) in tasks {
+                if !task.state.is_final() {
+                    self.ctx.history.touch(run.id, *id, fault);
+                }
+            }
+        }
+    }
+
+    /// A fault comes: to this host, or to all.
+    fn suffer(&mut self, fault: Fault, id: HostId) {
+        let until = self.later(2_000..60_000);
+        let away = self.later(0..20_000);
+        match fault {
+            Fault::ServerCrash => {
+                let after = self.ctx.rng.random_range(0..60);
+                self.with_server(|server| server.fuse = Some(after));
+            }
+            Fault::LostCommit => self.with_server(|server| server.lose_commit = true),
+            Fault::CommitError => self.with_server(|server| server.refuse_commit = true),
+            Fault::SlowStore => self.with_server(|server| server.slow_store_until = until),
+            Fault::ServerClock => self.set_server_clock(),
+            Fault::Restore => self.restore(),
+            Fault::SecretGone => self.store.secret = false,
+            Fault::Partition => self.part(),
+            Fault::AgentCrash => {
+                let after = self.ctx.rng.random_range(0..12);
+                self.with_host(id, |host| host.fuse = Some(after));
+                self.back_at.insert(id, away);
+            }
+            Fault::PowerCut => {
+                if let Some(host) = self.hosts.get_mut(&id) {
+                    host.power_cut(&mut self.ctx, &mut self.net);
+                }
+                self.back_at.insert(id, until);
+            }
+            Fault::Cut => self.with_ways(id, |way, now| way.break_off(now)),
+            Fault::HalfOpen => self.with_ways(id, |way, _| way.die()),
+            Fault::Delay => self.with_ways(id, |way, _| way.hold(until)),
+            Fault::Stall => self.with_host(id, |host| host.stalled_until = until),
+            Fault::HostClock => self.set_host_clock(id),
+            Fault::DiskFull => self.with_host(id, |host| host.disk_full_until = until),
+            Fault::Policy => self.with_host(id, |host| host.policy_until = until),
+            Fault::SupervisorKill => self.with_host(id, Host::kill_a_supervisor),
+            Fault::SpoolDamage => self.with_host(id, Host::damage_a_spool),
+            Fault::Replay => self.replay(id),
+            Fault::Revoke => self.revoke(id),
+        }
+    }
+
+    fn part(&mut self) {
+        let until = self.later(5_000..120_000);
+        let share = self.ctx.rng.random_range(1..4);
+        let rng = &mut self.ctx.rng;
+        let group: BTreeSet<_> =
+            self.hosts.keys().copied().filter(|_| rng.random_range(0..4) < share).collect();
+        self.net.part(&group, until);
+    }
+
+    /// Both ways of a host's connection, or one of them: a reset, too, may reach only one end.
+    fn with_ways(&mut self, id: HostId, strike: impl Fn(&mut Way, Timestamp)) {
+        let which = self.ctx.rng.random_range(0..3);
+        let conn = self.hosts.get(&id).and_then(Host::conn);
+        let Some(conn) = conn.and_then(|conn| self.net.conns.get_mut(&conn)) else { return };
+        if which != 0 {
+            strike(&mut conn.up, self.ctx.now);
+        }
+        if which != 1 {
+            strike(&mut conn.down, self.ctx.now);
+        }
+    }
+
+    fn set_host_clock(&mut self, id: HostId) {
+        // Ids are remembered for a day longer than they matter: clocks may be off so far.
+        let hours = 3_600_000 * self.ctx.rng.random_range(-10..=10);
+        let near = self.ctx.rng.random_range(-30_000..=30_000);
+        let off = if self.ctx.one_in(2) { hours } else { near };
+        self.with_host(id, |host| host.clock = BEGIN + off);
+    }
+
+    fn set_server_clock(&mut self) {
+        let ms = match self.ctx.rng.random_range(0..4) {
+            // A jump that is noticed.
+            0 | 1 => self.ctx.rng.random_range(301_000..200_000_000),
+            // One that is not.
+            2 => self.ctx.rng.random_range(1_000..200_000),
+            _ => -self.ctx.rng.random_range(1_000..300_000),
+        };
+        self.ctx.server_clock += ms;
+    }
+
+    /// The store is replaced by an older one, which begins a new life.
+    fn restore(&mut self) {
+        self.server_dies();
+        let life = u128::from(self.ctx.rng.random::<u64>()) << 64;
+        self.store = self.backup.clone();
+        self.store.incarnation = Incarnation(Uuid::from_u128(life));
+        self.ctx.witness.restored(&self.store);
+    }
+
+    /// An effect that was performed is performed again.
+    fn replay(&mut self, id: HostId) {
+        let revoked = self.store.revoked.contains(&id);
+        let mine: Vec<_> = self.ctx.old_frames.iter().filter(|(host, ..)| *host == id).collect();
+        let at = self.ctx.rng.random_range(0..mine.len().max(1));
+        let Some((_, starts, bytes)) = mine.get(at).copied().cloned() else { return };
+        let live = self.server.as_ref().and_then(|server| server.current.get(id));
+        let Some(conn) = live.and_then(|conn| self.net.conns.get_mut(conn)) else { return };
+        if !revoked {
+            self.ctx.witness.replayed.extend(starts.into_iter().map(|key| (id, key)));
+            conn.down.put(bytes, self.ctx.now, Span::ZERO);
+        }
+    }
+
+    fn revoke(&mut self, id: HostId) {
+        let Some(server) = &mut self.server else { return };
+        if self.store.revoked.len() * 3 < self.hosts.len() && self.store.revoked.insert(id) {
+            server.inbox.push_back(Message::Forget(id, fw_proto::frame::DeniedReason::Revoked));
+        }
+    }
+
+    fn with_server(&mut self, strike: impl FnOnce(&mut Server)) {
+        if let Some(server) = &mut self.server {
+            strike(server);
+        }
+    }
+
+    fn with_host(&mut self, id: HostId, strike: impl FnOnce(&mut Host)) {
+        if let Some(host) = self.hosts.get_mut(&id) {
+            strike(host);
+        }
+    }
+
+    fn later(&mut self, ms: std::ops::Range<u64>) -> Timestamp {
+        self.ctx.now + Span::from_millis(self.ctx.rng.random_range(ms))
     }
 }
