@@ -72,6 +72,9 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn durable(&self, host: HostId, keys: Vec<TaskKey>) -> Result<Vec<Offsets>, Error> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
         self.logs()
             .read(move |db| {
                 let durable = |key: &TaskKey| {

@@ -51,14 +51,23 @@ pub type StoredPlan = Plan;
 pub(crate) const MAX_PAGE: u32 = 1000;
 
 impl Store {
-    /// Appends to runs, all or nothing.
+    /// Appends to runs, all or nothing. A fire that has a lag gets that of its write.
     ///
     /// # Errors
     /// [`Error::Conflict`] when a run has not the expected number of events or has ended;
     /// [`Error::FireTaken`] when a fire has its verdict.
     pub async fn commit(&self, appends: Vec<Append>) -> Result<(), Error> {
-        let ready: Vec<_> = appends.into_iter().map(Ready::from).collect();
-        self.main().write(move |db| ready.iter().try_for_each(|one| append(db, one))).await
+        let mut ready: Vec<_> = appends.into_iter().map(Ready::from).collect();
+        let clock = self.clock().clone();
+        let write = move |db: &Connection| {
+            ready.iter_mut().try_for_each(|one| {
+                if let Some(NewFire { lag_ms: Some(lag), from, .. }) = &mut one.fire {
+                    *lag = clock.now().since(*from).as_millis();
+                }
+                append(db, one)
+            })
+        };
+        self.main().write(write).await
     }
 
     /// All runs that have not ended, oldest first.

@@ -61,7 +61,10 @@ pub(crate) struct Fleet {
     pub(crate) task_starts_per_s: Option<f64>,
     pub(crate) output_mb_per_s: Option<f64>,
     pub(crate) output_random_mb_per_s: Option<f64>,
+    /// From the second in which jobs were due to the commit of each run.
     pub(crate) fire_lag_ms: Option<Quantiles>,
+    /// And to the start of its command on its host.
+    pub(crate) fire_start_ms: Option<Quantiles>,
     pub(crate) reconnect_all_s: Option<f64>,
     pub(crate) api_ms: Option<Quantiles>,
     pub(crate) server_cpu_s: Option<f64>,
@@ -139,6 +142,7 @@ impl Fleet {
                 number(self.output_random_mb_per_s, "MB/s"),
             ),
             ("fire lag", "fire_lag_ms.p99", quantiles(self.fire_lag_ms)),
+            ("fire to start on the host", "fire_start_ms", quantiles(self.fire_start_ms)),
             ("reconnect of all", "reconnect_all_s", number(self.reconnect_all_s, "s")),
             ("API meanwhile", "api_ms.p99", quantiles(self.api_ms)),
             ("server's processor time", "server_cpu_s", number(self.server_cpu_s, "s")),

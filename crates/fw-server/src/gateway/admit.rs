@@ -45,6 +45,7 @@ pub(crate) struct Admission {
     greetings: Arc<ByAddress>,
     failed_joins: Arc<ByAddress>,
     places: Arc<Semaphore>,
+    shaking: Arc<Semaphore>,
 }
 
 impl Admission {
@@ -58,6 +59,7 @@ impl Admission {
             greetings: limiter(greetings),
             failed_joins: limiter(Quota::per_minute(JOINS_PER_MINUTE)),
             places: Arc::new(Semaphore::new(PLACES)),
+            shaking: Arc::new(Semaphore::new(processors())),
         }
     }
 
@@ -75,6 +77,22 @@ impl Admission {
         drop(tokio::time::timeout(LONGEST_HOLD, ready).await);
     }
 
+    /// Does a handshake's arithmetic, a third of a millisecond, off the threads that serve everyone:
+    /// when a whole fleet comes back, those who ask the API would wait behind all of it. `None` when the
+    /// server is stopping.
+    pub(crate) async fn shake_hands<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let turn = Arc::clone(&self.shaking).acquire_owned().await.ok()?;
+        let shaking = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(turn);
+            done
+        });
+        shaking.await.ok()
+    }
+
     /// A place among those who are being let in; `None` when it takes too long.
     pub(crate) async fn place(&self) -> Option<OwnedSemaphorePermit> {
         let place = Arc::clone(&self.places).acquire_owned();
@@ -86,6 +104,10 @@ impl Admission {
         self.greetings.retain_recent();
         self.failed_joins.retain_recent();
     }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Enrols a host by its join string.

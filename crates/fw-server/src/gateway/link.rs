@@ -19,7 +19,7 @@ use fw_proto::frame::{
 };
 use fw_proto::record::Offsets;
 use fw_proto::{HostId, PublicKey, RunId};
-use fw_rt::noise::{self, Session};
+use fw_rt::noise::{self, Keypair, Session};
 use fw_store::{Changed, HostRow, NewChunk, Standing};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -145,14 +145,23 @@ async fn handshake(
             Message::Text(_) | Message::Close(_) => return Err(End::ByAgent),
         }
     };
-    let prologue = versions.prologue();
+    let (keys, prologue) = (app.keys.all(), versions.prologue());
+    let answered = app.admission.shake_hands(move || respond(&keys, &prologue, &first)).await;
+    let (answer, session, key) = answered.ok_or(End::Closed)??;
+    socket.send(Message::Binary(answer.into())).await?;
+    Ok((session, key))
+}
+
+/// Answers with the one of our keys that the message is for.
+fn respond(
+    keys: &[Keypair],
+    prologue: &[u8],
+    first: &[u8],
+) -> Result<(Vec<u8>, Session, PublicKey), End> {
     let mut refused = None;
-    for own in app.keys.all() {
-        match noise::respond(&own, &prologue, &first) {
-            Ok((answer, session, key)) => {
-                socket.send(Message::Binary(answer.into())).await?;
-                return Ok((session, key));
-            }
+    for own in keys {
+        match noise::respond(own, prologue, first) {
+            Ok(answered) => return Ok(answered),
             Err(error) => refused = Some(error),
         }
     }

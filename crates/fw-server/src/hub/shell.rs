@@ -49,6 +49,14 @@ struct Answer {
     say: Box<dyn FnOnce(Result<(), Error>) + Send + Sync>,
 }
 
+/// What a commit has made true and nobody was told of yet.
+#[derive(Default)]
+struct Done {
+    effects: Vec<Effect>,
+    changes: Vec<RunChange>,
+    answers: Vec<Answer>,
+}
+
 /// What a commit takes, and what is told when it has succeeded.
 struct Batch {
     rows: Vec<fw_store::Append>,
@@ -64,7 +72,12 @@ impl Shell {
 
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
         let mut batch = Vec::with_capacity(BATCH);
+        let mut done = Done::default();
         loop {
+            if inbox.is_empty() {
+                // There is nothing that the store could do meanwhile.
+                self.follow(std::mem::take(&mut done)).await;
+            }
             let wake = self.hub.next_wake().map(|at| at.since(self.parts.clock.now()).duration());
             let pause = wake.unwrap_or(LOOK).min(LOOK);
             if let Ok(0) = tokio::time::timeout(pause, inbox.recv_many(&mut batch, BATCH)).await {
@@ -74,7 +87,7 @@ impl Shell {
             self.watch_clock(now);
             batch.drain(..).for_each(|message| self.take(message, now));
             let decisions = self.hub.decide(now);
-            self.commit(decisions, now).await;
+            done = self.commit(decisions, done).await;
         }
     }
 
@@ -168,17 +181,15 @@ impl Shell {
         self.answers.push(Answer { run, say: Box::new(say) });
     }
 
-    /// Commits, then performs. Nothing is performed that is not committed.
-    async fn commit(&mut self, decisions: Decisions, now: Timestamp) {
+    /// Commits; what that makes true is to be performed after. What the commit before made true is
+    /// performed while the store works.
+    async fn commit(&mut self, decisions: Decisions, before: Done) -> Done {
         let Decisions { appends, mut effects } = decisions;
-        let Batch { rows, mut changes } = self.batch(appends, now);
-        match self.store(rows, &mut effects, &mut changes).await {
+        let Batch { rows, mut changes } = self.batch(appends);
+        match self.store(rows, &mut effects, &mut changes, before).await {
             Ok(()) => {
                 effects.append(&mut self.postponed);
-                self.perform(effects).await;
-                changes.iter().for_each(count);
-                changes.into_iter().for_each(|change| self.parts.live.run_changed(change));
-                self.answers.drain(..).for_each(|answer| (answer.say)(Ok(())));
+                Done { effects, changes, answers: std::mem::take(&mut self.answers) }
             }
             Err(error) => {
                 let error = Arc::new(error);
@@ -189,28 +200,33 @@ impl Shell {
                 let failed = || Err(Error::Store(Arc::clone(&error)));
                 self.answers.drain(..).for_each(|answer| (answer.say)(failed()));
                 self.reload().await;
+                Done::default()
             }
         }
     }
 
-    fn batch(&mut self, appends: BTreeMap<RunId, Append>, now: Timestamp) -> Batch {
+    /// Performs what is committed, tells followers and answers those who asked.
+    async fn follow(&mut self, done: Done) {
+        self.perform(done.effects).await;
+        done.changes.iter().for_each(count);
+        done.changes.into_iter().for_each(|change| self.parts.live.run_changed(change));
+        done.answers.into_iter().for_each(|answer| (answer.say)(Ok(())));
+    }
+
+    fn batch(&mut self, appends: BTreeMap<RunId, Append>) -> Batch {
         let mut batch = Batch { rows: Vec::with_capacity(appends.len()), changes: Vec::new() };
         for (id, append) in appends {
             let finished = append.finished.as_deref();
             let Some(run) = finished.or_else(|| self.hub.run(id)) else { continue };
             let summary = self.hub.summary(run);
             batch.changes.push(change(run, summary.clone(), &append.changed));
-            let lag = |fire: NewFire| NewFire {
-                lag_ms: fire.lag_ms.map(|_| now.since(fire.from).as_millis()),
-                ..fire
-            };
             batch.rows.push(fw_store::Append {
                 run: id,
                 expected_seq: append.expected_seq,
                 events: append.events,
                 finished: finished.map(|run| Box::new(run.view(Vec::new()))),
                 summary,
-                fire: self.fires.remove(&id).map(lag),
+                fire: self.fires.remove(&id),
             });
         }
         batch
@@ -222,10 +238,18 @@ impl Shell {
         mut rows: Vec<fw_store::Append>,
         effects: &mut Vec<Effect>,
         changes: &mut Vec<RunChange>,
+        before: Done,
     ) -> Result<(), fw_store::Error> {
+        if rows.is_empty() {
+            self.follow(before).await;
+            return Ok(());
+        }
+        let (store, mut before) = (self.parts.store.clone(), Some(before));
         while !rows.is_empty() {
             let spare = rows.iter().any(|row| row.fire.is_some()).then(|| rows.clone());
-            let error = match self.parts.store.commit(rows).await {
+            // The store has its work before this begins with its own.
+            let meanwhile = self.follow(before.take().unwrap_or_default());
+            let error = match tokio::join!(store.commit(rows), meanwhile).0 {
                 Ok(()) => break,
                 Err(error) => error,
             };

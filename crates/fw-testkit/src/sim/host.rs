@@ -4,16 +4,16 @@
 //! write of the journal, a batch of starts and a read of a spool are each begun and done later,
 //! and the agent may die before, between and after.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use fw_core::agent::{Agent, Effect, Look, Now, Ship};
-use fw_core::tasks::Found;
 use fw_proto::frame::{
     self, Decoded, FromAgent, FromServer, Hello, PolicyMode, Refusal, RefusalReason, Spec,
 };
 use fw_proto::{Epoch, HostId, Span, TaskKey, Timestamp};
 use rand::RngExt as _;
 
+use super::disk::{self, Disk, Record};
 use super::history::Sight;
 use super::net::{ConnId, Item, Net};
 use super::spool::{Phase, Process, Read};
@@ -45,33 +45,6 @@ pub(super) struct Host {
     pub(super) disk_full_until: Timestamp,
     pub(super) policy_until: Timestamp,
     dial_at: Timestamp,
-}
-
-/// What a crash of the agent leaves.
-#[derive(Debug, Default)]
-pub(super) struct Disk {
-    journal: BTreeMap<TaskKey, Memory>,
-    epoch: u64,
-    pub(super) spools: BTreeMap<TaskKey, Process>,
-    /// All that commands wrote whose spool is removed.
-    truths: BTreeMap<TaskKey, Vec<u8>>,
-}
-
-#[derive(Debug)]
-struct Memory {
-    not_after: Timestamp,
-    boot: u32,
-    settled: bool,
-    /// Never started, as was found at a start: the journal in use knows it no longer.
-    dropped: bool,
-}
-
-/// What is written to the journal.
-#[derive(Debug, Clone, Copy)]
-enum Record {
-    Accepted(TaskKey, Timestamp),
-    Settled(TaskKey),
-    Epoch(Epoch),
 }
 
 /// What may be started.
@@ -221,7 +194,7 @@ impl Host {
                 core.remember(*key, memory.not_after);
                 continue;
             }
-            let found = found(self.disk.spools.get(key));
+            let found = disk::found(self.disk.spools.get(key));
             ctx.history.note((11_u8, self.id.0, key.run.0), || {
                 format!("{} finds {key} {}", short(self.id), found.describe())
             });
@@ -619,54 +592,5 @@ impl Shell {
             return;
         }
         self.outbox.push_back(frame::encode(frame));
-    }
-}
-
-impl Disk {
-    fn keep(&mut self, records: &[Record], boot: u32) {
-        for record in records {
-            match *record {
-                Record::Accepted(key, not_after) => {
-                    let memory = Memory { not_after, boot, settled: false, dropped: false };
-                    if self.journal.get(&key).is_none_or(|memory| !memory.settled) {
-                        self.journal.insert(key, memory);
-                    }
-                }
-                Record::Settled(key) => {
-                    if let Some(memory) = self.journal.get_mut(&key) {
-                        memory.settled = true;
-                    }
-                }
-                Record::Epoch(epoch) => self.epoch = self.epoch.max(epoch.0),
-            }
-        }
-    }
-
-    /// Removes a task's spool; false while its supervisor lives.
-    fn remove(&mut self, key: TaskKey) -> bool {
-        if self.spools.get(&key).is_some_and(Process::is_alive) {
-            return false;
-        }
-        if let Some(process) = self.spools.remove(&key) {
-            self.truths.insert(key, process.truth);
-        }
-        true
-    }
-
-    /// All that a command ever wrote and its supervisor kept.
-    pub(super) fn truth(&self, key: TaskKey) -> &[u8] {
-        let here = self.spools.get(&key).map(|process| process.truth.as_slice());
-        here.or_else(|| self.truths.get(&key).map(Vec::as_slice)).unwrap_or_default()
-    }
-}
-
-/// What a restarted agent finds of a task.
-fn found(process: Option<&Process>) -> Found {
-    match process.map(|process| &process.phase) {
-        None | Some(Phase::NotStarted) => Found::NotStarted,
-        Some(Phase::Starting(_)) => Found::Running(None),
-        Some(Phase::Running(at)) => Found::Running(Some(*at)),
-        Some(Phase::Ended(ended)) => Found::Ended(ended.clone()),
-        Some(Phase::Dead(at)) => Found::Dead(*at),
     }
 }

@@ -18,6 +18,7 @@
 //! and effects between the real structs and keeps no opinion of its own; every hand-over is a place
 //! to die at.
 
+mod disk;
 mod faults;
 mod gateway;
 mod history;

@@ -27,6 +27,12 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// Between two looks at a ledger that has no verdict yet.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// How late each run was committed, and how late it began on its host, milliseconds.
+type Lags = (Vec<f64>, Vec<f64>);
+
+/// What is measured here.
+const BOTH: [&str; 2] = ["fire_lag_ms", "fire_start_ms"];
+
 /// Ledgers that are read at once.
 const READERS: usize = 8;
 
@@ -34,15 +40,18 @@ impl Bench {
     /// Fires of many jobs in one second: how late each run's commit was.
     pub(super) async fn fires(&mut self) {
         if self.options.jobs == 0 {
-            return self.because(&["fire_lag_ms"], "--jobs 0");
+            return self.because(&BOTH, "--jobs 0");
         }
         match self.fire().await {
-            Ok(lag) => self.figures.fire_lag_ms = Some(lag),
-            Err(error) => self.because(&["fire_lag_ms"], format!("{error:#}")),
+            Ok((lag, start)) => {
+                self.figures.fire_lag_ms = Quantiles::of(lag);
+                self.figures.fire_start_ms = Quantiles::of(start);
+            }
+            Err(error) => self.because(&BOTH, format!("{error:#}")),
         }
     }
 
-    async fn fire(&self) -> anyhow::Result<Quantiles> {
+    async fn fire(&self) -> anyhow::Result<Lags> {
         let texts = u64::from(self.options.jobs.div_ceil(TEXT));
         let ahead = Span::from_millis(TEXT_TAKES.as_millis() * (texts + 3));
         let due = Timestamp::from_millis((self.clock.now() + ahead).as_millis() / 1000 * 1000);
@@ -83,8 +92,8 @@ impl Bench {
         format!("{}{number:05}", self.name)
     }
 
-    async fn lags(&self, due: Timestamp, until: Instant) -> anyhow::Result<Quantiles> {
-        let lag = async |number| -> anyhow::Result<f64> {
+    async fn lags(&self, due: Timestamp, until: Instant) -> anyhow::Result<Lags> {
+        let lag = async |number| -> anyhow::Result<(f64, f64)> {
             let name: JobName = self.job(number).parse()?;
             self.progress.at(u64::from(number), u64::from(self.options.jobs));
             loop {
@@ -95,9 +104,9 @@ impl Bench {
                         "a fire of job {name} was {:?}",
                         fire.verdict
                     );
-                    return self
-                        .started(fire.run_id.context("a fire without run")?, due, until)
-                        .await;
+                    let lag = fire.lag_ms.context("a fire without lag")?;
+                    let run = fire.run_id.context("a fire without run")?;
+                    return Ok((lag as f64, self.started(run, due, until).await?));
                 }
                 ensure!(Instant::now() < until, "job {name} did not fire");
                 tokio::time::sleep(LOOK).await;
@@ -106,12 +115,10 @@ impl Bench {
         let lags =
             futures_util::stream::iter(0..self.options.jobs).map(lag).buffer_unordered(READERS);
         let lags: Vec<_> = lags.collect().await;
-        let lags: Vec<f64> = lags.into_iter().collect::<anyhow::Result<_>>()?;
-        Quantiles::of(lags).context("no job has fired")
+        lags.into_iter().collect()
     }
 
-    /// How long after that second the run's command began on its host: later than the commit that
-    /// the ledger's lag ends with.
+    /// How long after that second the run's command began on its host, in milliseconds.
     async fn started(&self, run: RunId, due: Timestamp, until: Instant) -> anyhow::Result<f64> {
         loop {
             let run = self.client.run(run).await?;
