@@ -1,7 +1,5 @@
 //! A server whose disk is full: it says so, loses nothing, and goes on by itself.
 
-#![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
-
 use std::io::Write as _;
 
 use fw_testkit::fleet::{Fleet, PATIENCE, wait_for};

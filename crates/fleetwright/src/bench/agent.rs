@@ -1,10 +1,11 @@
 //! `fleetwright bench agent`: one real agent and real, short commands.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use fw_proto::api::{Command, NewInvitation, NewRun, OnFull, Run, TaskState};
+use fw_proto::api::{Command, NewInvitation, NewRun, OnFull, Run, RunState, TaskState};
 use fw_proto::{RunId, Span, Timestamp};
 use fw_rt::{Clock, Tasks};
 use tokio::process::Child;
@@ -14,13 +15,13 @@ use super::figures::{Agent, Quantiles};
 use super::machine;
 use super::process::{self, Server};
 use super::progress::Progress;
-use crate::client::{Client, LogFilter, Patience, Signal, Started, follow};
+use crate::client::{Client, LogFilter, Patience, RunFilter, Signal, Started, follow};
 
 /// Commands whose times are taken one by one.
 const SINGLES: usize = 200;
 
-/// Runs under way at once while starts are counted: as many as an agent's slots.
-const AT_ONCE: usize = 64;
+/// Runs under way at once while starts are counted: twice an agent's slots.
+const AT_ONCE: usize = 128;
 
 /// How long the agent is watched at rest.
 const REST: Duration = Duration::from_secs(10);
@@ -170,21 +171,30 @@ impl Bench {
         Ok(bytes)
     }
 
-    /// Commands started and ended in a second, with all slots of the agent in use.
+    /// Commands started and ended in a second, with all slots of the agent in use and as many waiting.
     async fn starts(&self) -> anyhow::Result<f64> {
         let begun = Instant::now();
         let until = begun + self.options.duration;
-        let loops = (0..AT_ONCE).map(|_| async {
-            let mut ended = 0_u64;
-            while Instant::now() < until {
-                let id = self.client.begin(&request(&["true"])).await?.id;
-                self.end_of(id).await?;
-                ended += 1;
+        let (mut open, mut ended) = (BTreeSet::new(), 0_u64);
+        loop {
+            if Instant::now() < until {
+                let request = request(&["true"]);
+                let more = (open.len()..AT_ONCE).map(|_| self.client.begin(&request));
+                let more = futures_util::future::try_join_all(more.collect::<Vec<_>>()).await?;
+                open.extend(more.into_iter().map(|run| run.id));
             }
-            anyhow::Ok(ended)
-        });
-        let ended: u64 = futures_util::future::try_join_all(loops).await?.into_iter().sum();
-        Ok(ended as f64 / begun.elapsed().as_secs_f64())
+            for run in self.client.runs(&RunFilter::default(), Some(2 * AT_ONCE)).await? {
+                if run.state.is_final() && open.remove(&run.id) {
+                    ensure!(run.state == RunState::Succeeded, "run {} went wrong", run.id);
+                    ended += 1;
+                }
+            }
+            if open.is_empty() && Instant::now() >= until {
+                return Ok(ended as f64 / begun.elapsed().as_secs_f64());
+            }
+            ensure!(begun.elapsed() < self.options.duration + PATIENCE, "commands do not end");
+            tokio::time::sleep(process::LOOK).await;
+        }
     }
 
     async fn end_of(&self, id: RunId) -> anyhow::Result<Run> {

@@ -290,7 +290,24 @@ mod tests {
             "a server that was not started here is not restarted".to_owned(),
         );
         fleet.judge(100);
-        insta::assert_snapshot!(fleet.page(), @"");
+        insta::assert_snapshot!(fleet.page(), @"
+        agents                         10000 (simulated)
+        connect                        1234 agents/s
+        server's memory per agent      13 kB   MISSES the bar: at most 12 KiB
+        one run on all: started        1200 ms
+        one run on all: durable        2400 ms   reaches the bar: at most 5,000 with 10,000 agents
+        task starts committed          not measured: it was not asked for
+        output durable, log text       not measured: it was not asked for
+        output durable, random bytes   not measured: it was not asked for
+        fire lag                       p50 20.0 ms, p99 300 ms   MISSES the bar: at most 250 with 10,000 jobs
+        fire to start on the host      not measured: it was not asked for
+        reconnect of all               not measured: a server that was not started here is not restarted
+        API meanwhile                  not measured: it was not asked for
+        server's processor time        not measured: it was not asked for
+        server's memory                not measured: it was not asked for
+        disk sync                      not measured: it was not asked for
+        processors                     not measured: it was not asked for
+        ");
     }
 
     #[test]

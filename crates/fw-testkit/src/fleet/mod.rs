@@ -8,6 +8,7 @@
 #![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
 
 mod leftovers;
+mod output;
 mod process;
 
 use std::ffi::OsString;
@@ -22,6 +23,7 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Child;
 
+pub use output::Output;
 pub use process::Process;
 
 use crate::proxy::Proxy;
@@ -53,60 +55,6 @@ pub async fn wait_for<T>(
     let found = tokio::time::timeout(deadline, looking).await.ok();
     assert!(found.is_some(), "waited {deadline:?} for {what}");
     found.expect("checked above")
-}
-
-/// What a command line printed and how it ended.
-#[derive(Debug)]
-pub struct Output {
-    /// What it was.
-    pub line: String,
-    /// Its data.
-    pub stdout: Vec<u8>,
-    /// Its messages.
-    pub stderr: String,
-    /// Its exit code; -1 when a signal ended it.
-    pub code: i32,
-}
-
-impl Output {
-    /// Checks the exit code.
-    ///
-    /// # Panics
-    /// It is another.
-    #[must_use]
-    #[track_caller]
-    pub fn exits(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "{}\n{}\n{}", self.line, self.text(), self.stderr);
-        self
-    }
-
-    /// Checks that all went well.
-    ///
-    /// # Panics
-    /// It did not.
-    #[must_use]
-    #[track_caller]
-    pub fn ok(self) -> Self {
-        self.exits(0)
-    }
-
-    /// Its data as text.
-    #[must_use]
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.stdout).into_owned()
-    }
-
-    /// Its data as JSON.
-    ///
-    /// # Panics
-    /// They are none.
-    #[must_use]
-    #[track_caller]
-    pub fn json(&self) -> Value {
-        let json = serde_json::from_slice(&self.stdout);
-        assert!(json.is_ok(), "{} prints no JSON: {}{}", self.line, self.text(), self.stderr);
-        json.expect("checked above")
-    }
 }
 
 /// A server, and what agents and command lines need to reach it.
@@ -269,6 +217,18 @@ impl Fleet {
         command.env("FLEETWRIGHT_TOKEN_FILE", &self.token);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().expect("the binary starts")
+    }
+
+    /// Runs a command line that knows nothing of the fleet.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub async fn plain(&self, args: &[&str]) -> Output {
+        let mut command: Vec<OsString> = vec![self.binary.clone().into()];
+        command.extend(args.iter().map(OsString::from));
+        let mut command = Process::prepare(&command, &self.dir.path().join("home"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.finish(command.spawn().expect("the binary starts"), args, b"").await
     }
 
     /// Runs a command line as the first admin.

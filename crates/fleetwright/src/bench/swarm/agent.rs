@@ -134,12 +134,12 @@ impl Agent {
             epoch: Epoch(0),
             instance: name.clone(),
         };
-        match self.core.greet(hello, self.now()) {
-            FromAgent::Hello(hello) if !self.joined => {
-                FromAgent::Join(JoinRequest { secret: self.swarm.join.secret.clone(), name, hello })
-            }
-            greeting => greeting,
+        let greeting = self.core.greet(hello, self.now());
+        if let (false, FromAgent::Hello(hello)) = (self.joined, &greeting) {
+            let (secret, hello) = (self.swarm.join.secret.clone(), hello.clone());
+            return FromAgent::Join(JoinRequest { secret, name, hello });
         }
+        greeting
     }
 
     async fn frame(&mut self, bytes: &[u8], sender: &mut Sender) -> Result<(), Gone> {

@@ -123,7 +123,9 @@ impl Piece {
 
 /// Outputs that were made, by what was asked. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Outputs(Arc<Mutex<BTreeMap<(Kind, u64), Arc<Output>>>>);
+pub(crate) struct Outputs(Arc<Mutex<Made>>);
+
+type Made = BTreeMap<(Kind, u64), Arc<Output>>;
 
 impl Outputs {
     /// What this command writes. The first who asks for a size makes it; the others wait.
