@@ -1,7 +1,5 @@
 //! The benchmarks run to their end and measure what they say. What they find is nothing to test.
 
-#![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
-
 use fw_testkit::fleet::Fleet;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_fleetwright");

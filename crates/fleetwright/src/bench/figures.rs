@@ -86,13 +86,15 @@ impl Fleet {
         let least = |value: Option<f64>, least: f64| value.map(|value| value >= least);
         // What only a whole fleet can reach, any fleet can miss.
         let large = |met: Option<bool>, is_large: bool| met.filter(|met| is_large || !met);
+        let memory = self.rss_per_agent_bytes.map(|bytes| bytes as f64);
         let durable = self.fanout.all_durable_ms.map(|ms| ms as f64);
         let bar = |figure, bar, met| Bar { figure, bar, met };
         self.bars = vec![
             bar(
                 "rss_per_agent_bytes",
                 "at most 12 KiB",
-                most(self.rss_per_agent_bytes.map(|bytes| bytes as f64), 12.0 * 1024.0),
+                // What a server has once, caches and threads, weighs on few agents.
+                most(memory, 12.0 * 1024.0).filter(|met| *met || whole),
             ),
             bar(
                 "fanout.all_durable_ms",
