@@ -5,7 +5,6 @@
 //! never shows what a crash could undo. If a commit does not succeed, nothing of it is
 //! performed: the hub is built anew from the store and the agents are made to link again.
 
-mod inbox;
 mod late;
 mod perform;
 mod shell;
@@ -23,7 +22,6 @@ use fw_store::{NewFire, Store};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use self::inbox::Inbox;
 use self::late::Late;
 use self::shell::{Shell, load};
 use crate::gateway::links::LinkHandle;
@@ -72,8 +70,6 @@ pub struct Counts {
 /// How others reach the hub.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    /// Runs that are to begin.
-    begins: mpsc::Sender<Message>,
     inbox: mpsc::Sender<Message>,
 }
 
@@ -104,10 +100,7 @@ impl Handle {
     /// # Errors
     /// The server is stopping, or the store could not commit.
     pub async fn begin(&self, begin: Begin) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        let begin = Message::Begin(Box::new(begin), reply);
-        self.begins.send(begin).await.map_err(|_| Error::Stopped)?;
-        answer.await.map_err(|_| Error::Stopped)?
+        self.ask(|reply| Message::Begin(Box::new(begin), reply)).await?
     }
 
     /// Asks for the end of a run; false when it is not active.
@@ -250,14 +243,13 @@ pub struct Parts {
 /// # Errors
 /// The store cannot be read.
 pub async fn start(parts: Parts, tasks: &Tasks) -> Result<Handle, fw_store::Error> {
-    let ((begins, due), (inbox, rest)) = (mpsc::channel(INBOX), mpsc::channel(INBOX));
-    let (store, handle) = (parts.store.clone(), Handle { begins, inbox });
+    let (inbox, messages) = mpsc::channel(INBOX);
+    let (store, handle) = (parts.store.clone(), Handle { inbox });
     let hub = load(&parts).await?;
     let late = Late::start(store.clone(), handle.clone(), tasks);
     let (shell, token) = (Shell::new(parts, hub, late), tasks.token());
-    tasks.spawn_graceful("hub", async move {
-        token.run_until_cancelled(shell.run(Inbox { begins: due, rest })).await
-    });
+    tasks
+        .spawn_graceful("hub", async move { token.run_until_cancelled(shell.run(messages)).await });
     tasks.spawn("hosts-seen", keep_seen(handle.clone(), store));
     Ok(handle)
 }

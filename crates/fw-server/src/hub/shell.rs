@@ -10,14 +10,17 @@ use fw_core::run::Run;
 use fw_proto::frame::FromServer;
 use fw_proto::{HostId, RunId, Timestamp, api};
 use fw_store::NewFire;
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::inbox::Inbox;
 use super::late::Late;
 use super::{Begin, Counts, Error, Message, Parts, answer};
 use crate::gateway::links::{Came, Links};
 use crate::live::RunChange;
 use crate::metrics::{COMMITS, task_ended};
+
+/// Messages taken up at once: one commit carries what they amount to.
+const BATCH: usize = 1024;
 
 /// The time of day may be set at any time: look at it at least so often.
 const LOOK: Duration = Duration::from_secs(1);
@@ -67,8 +70,8 @@ impl Shell {
         Self { parts, hub, links: Links::default(), late, postponed, fires, answers, watch }
     }
 
-    pub(super) async fn run(mut self, mut inbox: Inbox) {
-        let mut batch = Vec::new();
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+        let mut batch = Vec::with_capacity(BATCH);
         let mut done = Done::default();
         loop {
             if inbox.is_empty() {
@@ -77,7 +80,7 @@ impl Shell {
             }
             let wake = self.hub.next_wake().map(|at| at.since(self.parts.clock.now()).duration());
             let pause = wake.unwrap_or(LOOK).min(LOOK);
-            if let Ok(false) = tokio::time::timeout(pause, inbox.receive(&mut batch)).await {
+            if let Ok(0) = tokio::time::timeout(pause, inbox.recv_many(&mut batch, BATCH)).await {
                 return;
             }
             let now = self.parts.clock.now();
