@@ -61,7 +61,7 @@ pub(crate) struct Fleet {
     pub(crate) task_starts_per_s: Option<f64>,
     pub(crate) output_mb_per_s: Option<f64>,
     pub(crate) output_random_mb_per_s: Option<f64>,
-    /// From the second in which jobs were due to the commit of each run.
+    /// From the second in which jobs were due to the write of each run, inside its commit.
     pub(crate) fire_lag_ms: Option<Quantiles>,
     /// And to the start of its command on its host.
     pub(crate) fire_start_ms: Option<Quantiles>,

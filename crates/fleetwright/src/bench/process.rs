@@ -40,9 +40,10 @@ pub(crate) fn command(home: &Path, args: &[OsString]) -> anyhow::Result<Command>
 /// A server of the benchmark's own: a process, and its directory.
 #[derive(Debug)]
 pub(crate) struct Server {
+    /// Ended before its files are removed: fields are dropped in this order.
+    child: Option<Child>,
     dir: TempDir,
     listen: SocketAddr,
-    child: Option<Child>,
     /// Processor time of its former lives.
     spent: Duration,
 }
@@ -58,7 +59,7 @@ impl Server {
             format!("make a directory in {}; choose another with --dir", parent.display())
         })?;
         let listen = free_address()?;
-        let mut server = Self { dir, listen, child: None, spent: Duration::ZERO };
+        let mut server = Self { child: None, dir, listen, spent: Duration::ZERO };
         server.spawn().await?;
         Ok(server)
     }
@@ -107,11 +108,11 @@ impl Server {
         self.pid().and_then(machine::cpu_time).map(|now| self.spent + now)
     }
 
-    /// Ends it as a restart does, and starts it again on what it has on disk.
+    /// Ends it as a restart does.
     ///
     /// # Errors
-    /// It does not end, or does not start.
-    pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
+    /// It does not end.
+    pub(crate) async fn end(&mut self) -> anyhow::Result<()> {
         self.spent = self.cpu_time().unwrap_or(self.spent);
         if let Some(mut child) = self.child.take() {
             let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
@@ -120,10 +121,14 @@ impl Server {
             let ended = tokio::time::timeout(ENDS_WITHIN, child.wait()).await;
             ended.context("the server does not end")?.context("wait for the server")?;
         }
-        self.spawn().await
+        Ok(())
     }
 
-    async fn spawn(&mut self) -> anyhow::Result<()> {
+    /// Starts it, on what it has on disk.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub(crate) async fn spawn(&mut self) -> anyhow::Result<()> {
         let log = File::options()
             .create(true)
             .append(true)

@@ -82,7 +82,7 @@ pub(crate) fn run(verb: Verb, connection: &Connection) -> anyhow::Result<Code> {
     let runtime = runtime.context("start the runtime")?;
     runtime.block_on(async {
         match verb {
-            Verb::Fleet(args) => until_stopped(fleet(args, connection)).await,
+            Verb::Fleet(args) => fleet(args, connection).await,
             Verb::Agent(args) => until_stopped(agent(args)).await,
             Verb::Swarm(args) => swarm(args).await,
         }
@@ -93,11 +93,13 @@ pub(crate) fn run(verb: Verb, connection: &Connection) -> anyhow::Result<Code> {
 async fn until_stopped(work: impl Future<Output = anyhow::Result<Code>>) -> anyhow::Result<Code> {
     tokio::select! {
         done = work => done,
-        stopped = crate::local::told_to_stop() => {
-            output::say(&format!("{}; nothing was measured", stopped?));
-            Ok(Code::Interrupted)
-        }
+        told = crate::local::told_to_stop() => told.map(|_| stopped()).context("wait for a signal"),
     }
+}
+
+fn stopped() -> Code {
+    output::say("stopped; nothing was measured");
+    Code::Interrupted
 }
 
 async fn fleet(args: FleetArgs, connection: &Connection) -> anyhow::Result<Code> {
@@ -111,7 +113,9 @@ async fn fleet(args: FleetArgs, connection: &Connection) -> anyhow::Result<Code>
         dir: args.dir,
         server,
     };
-    let figures = fleet::run(options).await?;
+    let Some(figures) = fleet::run(options, crate::local::told_to_stop()).await? else {
+        return Ok(stopped());
+    };
     output::print(&output::item(&figures, "fleet", args.output, || figures.page())?)?;
     Ok(Code::Success)
 }

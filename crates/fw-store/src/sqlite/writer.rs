@@ -132,8 +132,10 @@ fn commit(connection: &Connection, batch: Vec<Work>) {
             Ok(()) => in_savepoint(connection, work),
             Err(error) => work(Err(error.clone())),
         };
-        // On a full disk and the like SQLite itself rolls the whole transaction back.
-        if begun.is_ok() && connection.is_autocommit() {
+        // On a full disk and the like SQLite itself rolls the whole transaction back. What was alone
+        // and failed is not committed, also if it could not be taken back.
+        let over = connection.is_autocommit() || (alone && worked.error.is_some());
+        if begun.is_ok() && over {
             begun = Err(worked
                 .error
                 .clone()
@@ -157,7 +159,7 @@ fn commit(connection: &Connection, batch: Vec<Work>) {
 fn in_transaction(connection: &Connection, work: Work) -> Done {
     let worked = work(Ok(connection));
     if worked.error.is_some() && !connection.is_autocommit() {
-        // The next BEGIN says so if it does not work.
+        // If this does not work it is tried again instead of the commit.
         run(connection, "ROLLBACK").ok();
     }
     worked

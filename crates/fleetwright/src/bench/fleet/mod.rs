@@ -69,20 +69,30 @@ struct Bench {
     figures: Fleet,
 }
 
-/// Measures.
+/// Measures; `None` when `stop` came first. Either way a server that is not ours is left as it was.
 ///
 /// # Errors
 /// No server starts or answers, or no agents link.
-pub(crate) async fn run(options: Options) -> anyhow::Result<Fleet> {
+pub(crate) async fn run(
+    options: Options,
+    stop: impl Future<Output = std::io::Result<&'static str>>,
+) -> anyhow::Result<Option<Fleet>> {
+    tokio::pin!(stop);
     let tasks = Tasks::new();
-    let mut bench = Bench::start(options, &tasks).await?;
-    let measured = bench.measure().await;
+    let mut bench = tokio::select! {
+        bench = Bench::start(options, &tasks) => bench?,
+        stopped = &mut stop => return stopped.map(|_| None).context("wait for a signal"),
+    };
+    let measured = tokio::select! {
+        measured = bench.measure() => measured.map(|()| true),
+        stopped = &mut stop => stopped.map(|_| false).context("wait for a signal"),
+    };
     let left = bench.leave().await;
     tasks.cancel();
     bench.progress.clear();
-    measured?;
+    let whole = measured?;
     left?;
-    Ok(bench.figures)
+    Ok(whole.then_some(bench.figures))
 }
 
 impl Bench {
@@ -201,11 +211,13 @@ impl Bench {
 
     async fn restart(&mut self) -> anyhow::Result<(f64, Probe)> {
         let server = self.server.as_mut().context("there is no server of our own")?;
-        server.restart().await?;
+        server.end().await?;
+        let down = self.clock.now();
+        server.spawn().await?;
         let ready = self.clock.now();
         let probe = Probe::start(&self.client, &self.tasks);
         let back =
-            |status: &super::swarm::Status| status.all_since.is_some_and(|since| since >= ready);
+            |status: &super::swarm::Status| status.all_since.is_some_and(|since| since >= down);
         let linked = self.hosts.all_linked(&self.progress, back).await?;
         let all: Timestamp = linked.all_since.context("not all are linked")?;
         Ok((all.since(ready).duration().as_secs_f64(), probe))
@@ -221,7 +233,8 @@ impl Bench {
         if self.server.is_some() {
             return Ok(());
         }
-        self.progress.step("removing the simulated hosts");
+        self.progress.step("removing the simulated hosts and jobs");
+        self.delete().await;
         for (done, host) in (0..).zip(self.client.hosts(Some(&self.selector()), None).await?) {
             self.progress.at(done, u64::from(self.options.agents));
             self.client.remove_host(host.name.as_str()).await?;

@@ -8,8 +8,8 @@ mod agent;
 pub(crate) mod spool;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -46,6 +46,13 @@ pub(crate) struct Status {
     pub(crate) all_since: Option<Timestamp>,
 }
 
+/// How many are linked, and since when all are.
+#[derive(Debug, Clone, Copy, Default)]
+struct Linked {
+    count: u32,
+    all_since: Option<Timestamp>,
+}
+
 /// What the agents of a swarm share.
 #[derive(Debug)]
 pub(crate) struct Swarm {
@@ -56,11 +63,10 @@ pub(crate) struct Swarm {
     /// This machine's, as each agent would tell its own.
     facts: serde_json::Map<String, serde_json::Value>,
     clock: Clock,
-    linked: AtomicU32,
+    linked: Mutex<Linked>,
     refused: AtomicU32,
     /// Milliseconds since the epoch; 0 for not yet.
     first_dial: AtomicI64,
-    all_since: AtomicI64,
     first_time: Semaphore,
 }
 
@@ -72,25 +78,29 @@ impl Swarm {
     }
 
     fn up(&self) {
-        if self.linked.fetch_add(1, Ordering::Relaxed) + 1 == self.count {
-            self.all_since.store(self.clock.now().as_millis(), Ordering::Relaxed);
-        }
+        let mut linked = self.linked();
+        linked.count += 1;
+        linked.all_since = (linked.count == self.count).then(|| self.clock.now());
     }
 
     fn down(&self) {
-        self.linked.fetch_sub(1, Ordering::Relaxed);
-        self.all_since.store(0, Ordering::Relaxed);
+        let mut linked = self.linked();
+        linked.count -= 1;
+        linked.all_since = None;
+    }
+
+    fn linked(&self) -> MutexGuard<'_, Linked> {
+        self.linked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn status(&self) -> Status {
-        let at = |ms: &AtomicI64| {
-            Some(ms.load(Ordering::Relaxed)).filter(|ms| *ms != 0).map(Timestamp::from_millis)
-        };
+        let first_dial = self.first_dial.load(Ordering::Relaxed);
+        let Linked { count, all_since } = *self.linked();
         Status {
-            linked: self.linked.load(Ordering::Relaxed),
+            linked: count,
             refused: self.refused.load(Ordering::Relaxed),
-            first_dial: at(&self.first_dial),
-            all_since: at(&self.all_since),
+            first_dial: (first_dial != 0).then(|| Timestamp::from_millis(first_dial)),
+            all_since,
         }
     }
 }
@@ -108,10 +118,9 @@ pub(crate) async fn run(count: u32, join: Join, prefix: String) -> anyhow::Resul
         outputs: Outputs::default(),
         facts: facts().await?,
         clock: Clock::system(),
-        linked: AtomicU32::new(0),
+        linked: Mutex::default(),
         refused: AtomicU32::new(0),
         first_dial: AtomicI64::new(0),
-        all_since: AtomicI64::new(0),
         first_time: Semaphore::new(DIALLING),
     });
     for number in 0..count {
