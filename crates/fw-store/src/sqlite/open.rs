@@ -24,18 +24,19 @@ const AT_CREATION: &str = "PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREME
 /// `FULL` costs nothing under group commit and keeps what was acknowledged through a power cut.
 /// The log is written back every 2,000 pages (16 MiB), and cut when it has grown beyond 64 MiB.
 /// No memory map: a read error there would be a signal instead of an error.
+/// Caches are small, for the kernel has the pages too: two that write and eight that read are 16 MiB.
 const WRITING: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA foreign_keys = ON;
     PRAGMA temp_store = MEMORY;
-    PRAGMA cache_size = -8192;
+    PRAGMA cache_size = -4096;
     PRAGMA wal_autocheckpoint = 2000;
     PRAGMA journal_size_limit = 67108864;
 ";
 
 const READING: &str =
-    "PRAGMA query_only = ON; PRAGMA cache_size = -2048; PRAGMA temp_store = MEMORY;";
+    "PRAGMA query_only = ON; PRAGMA cache_size = -1024; PRAGMA temp_store = MEMORY;";
 
 /// A bare connection.
 pub(crate) fn connect(path: &Path) -> Result<Connection, Error> {
