@@ -47,7 +47,8 @@ pub(super) async fn a_fire_and_its_run_are_decided_together(store: Store) {
     let rows = ledger(&store).await;
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].run_id, Some(run_id(1)));
-    assert_eq!(rows[0].lag_ms, Some(12));
+    // Not what was given, but what it is when it is written: that instant has long passed.
+    assert!(rows[0].lag_ms.is_some_and(|lag| lag > 12), "{:?}", rows[0].lag_ms);
     assert_eq!(rows[0].nominal, Some(at(0)));
 }
 
