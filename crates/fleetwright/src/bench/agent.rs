@@ -82,8 +82,9 @@ impl Bench {
 
     async fn measure(&self) -> anyhow::Result<Agent> {
         let pid = self.agent.id().context("the agent has ended")?;
-        let mut figures = Agent { cpu: machine::cpu(), ..Agent::default() };
-        figures.disk_sync_us = machine::disk_sync_us(self.server.dir()).ok();
+        let mut figures = Agent::default();
+        let dir = self.server.dir();
+        machine::describe(dir, &mut figures.cpu, &mut figures.disk_sync_us, &mut figures.why);
         self.progress.step("commands one by one");
         figures.request_to_exec_ms = self.one_by_one().await?;
         self.progress.step("first output of commands");
@@ -106,7 +107,7 @@ impl Bench {
             ("agent_rest_cpu_percent", figures.agent_rest_cpu_percent.is_none()),
         ] {
             if missing {
-                figures.why.insert(figure, "this system has no /proc".to_owned());
+                figures.why.insert(figure, machine::NO_PROC.to_owned());
             }
         }
         figures.judge();

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+/// Why nothing is known of a process.
+pub(crate) const NO_PROC: &str = "this system has no /proc that tells it";
+
 /// How often the disk is asked.
 const SYNCS: usize = 50;
 
@@ -45,7 +48,7 @@ fn ticks_per_second() -> f64 {
 }
 
 /// The processors: `2 × AMD EPYC`.
-pub(crate) fn cpu() -> Option<String> {
+fn cpu() -> Option<String> {
     let info = fs::read_to_string("/proc/cpuinfo").ok()?;
     let model = info.lines().find_map(|line| line.strip_prefix("model name"))?;
     let model = model.trim_start_matches([' ', '\t', ':']);
@@ -64,11 +67,28 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
+/// Notes processors and disk, and why one of them is not known.
+pub(crate) fn describe(
+    dir: &Path,
+    cpu: &mut Option<String>,
+    sync: &mut Option<u64>,
+    why: &mut super::figures::Why,
+) {
+    *cpu = self::cpu();
+    if cpu.is_none() {
+        why.insert("cpu", NO_PROC.to_owned());
+    }
+    match disk_sync_us(dir) {
+        Ok(us) => *sync = Some(us),
+        Err(error) => drop(why.insert("disk_sync_us", format!("{error:#}"))),
+    }
+}
+
 /// How long a small append takes to be on the disk under `dir`, microseconds: the median of fifty.
 ///
 /// # Errors
 /// Nothing can be written there.
-pub(crate) fn disk_sync_us(dir: &Path) -> anyhow::Result<u64> {
+fn disk_sync_us(dir: &Path) -> anyhow::Result<u64> {
     let path = dir.join("sync");
     let failed = || format!("write {}", path.display());
     let mut file = File::create(&path).with_context(failed)?;

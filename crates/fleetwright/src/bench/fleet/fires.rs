@@ -128,17 +128,16 @@ impl Bench {
         }
     }
 
-    /// A server that is not ours keeps none of the jobs, whatever went wrong.
-    pub(super) async fn delete(&self) {
-        if self.server.is_some() {
-            return;
+    /// Takes the jobs away again.
+    pub(super) async fn delete_jobs(&self) -> anyhow::Result<()> {
+        let mut deleted = Ok(());
+        for job in self.client.jobs(None).await? {
+            if job.name.as_str().starts_with(&self.name) {
+                // One that cannot be deleted keeps none of the others.
+                deleted = deleted.and(self.client.delete_job(&job.name).await);
+            }
         }
-        let made = self.client.jobs(None).await.unwrap_or_default();
-        let ours = |name: &JobName| name.as_str().starts_with(&self.name);
-        for name in made.into_iter().map(|job| job.name).filter(ours) {
-            // The next is no worse for this one.
-            self.client.delete_job(&name).await.ok();
-        }
+        Ok(deleted?)
     }
 }
 

@@ -126,8 +126,7 @@ impl Bench {
         let join = client.invite(&invitation).await?.join;
         let empty = server.as_ref().and_then(Server::rss);
         let dir = server.as_ref().map_or(options.dir.as_path(), Server::dir);
-        figures.cpu = machine::cpu();
-        figures.disk_sync_us = machine::disk_sync_us(dir).ok();
+        machine::describe(dir, &mut figures.cpu, &mut figures.disk_sync_us, &mut figures.why);
         let hosts = Hosts::start(options.agents, &join, &name, dir, tasks)?;
         let (tasks, clock) = (tasks.clone(), Clock::system());
         Ok(Self { options, client, server, hosts, name, empty, progress, tasks, clock, figures })
@@ -189,7 +188,7 @@ impl Bench {
         self.figures.rss_per_agent_bytes =
             grown.map(|grown| grown / u64::from(self.options.agents.max(1)));
         if grown.is_none() {
-            self.because(&["rss_per_agent_bytes", "server_rss_bytes"], "this system has no /proc");
+            self.because(&["rss_per_agent_bytes", "server_rss_bytes"], machine::NO_PROC);
         }
     }
 
@@ -224,8 +223,11 @@ impl Bench {
     }
 
     fn totals(&mut self) {
-        let time = self.server.as_ref().and_then(Server::cpu_time);
-        self.figures.server_cpu_s = time.map(|time| time.as_secs_f64());
+        let Some(server) = &self.server else { return };
+        match server.cpu_time() {
+            Some(time) => self.figures.server_cpu_s = Some(time.as_secs_f64()),
+            None => self.because(&["server_cpu_s"], machine::NO_PROC),
+        }
     }
 
     /// Takes from a server that is not ours what was put there.
@@ -234,12 +236,21 @@ impl Bench {
             return Ok(());
         }
         self.progress.step("removing the simulated hosts and jobs");
-        self.delete().await;
+        let jobs = self.delete_jobs().await;
+        let hosts = self.remove_hosts().await;
+        jobs.and(hosts).context(
+            "not all that the benchmark made could be removed: see `jobs list` and `hosts list`",
+        )
+    }
+
+    async fn remove_hosts(&self) -> anyhow::Result<()> {
+        let mut removed = Ok(());
         for (done, host) in (0..).zip(self.client.hosts(Some(&self.selector()), None).await?) {
             self.progress.at(done, u64::from(self.options.agents));
-            self.client.remove_host(host.name.as_str()).await?;
+            // One that cannot be removed keeps none of the others.
+            removed = removed.and(self.client.remove_host(host.name.as_str()).await);
         }
-        Ok(())
+        Ok(removed?)
     }
 
     /// Picks the simulated hosts and no others.
