@@ -12,7 +12,7 @@
 //! Top-level keys that begin with `x-` are for anchors and are not read.
 
 mod read;
-mod yaml;
+pub mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -21,50 +21,69 @@ const MOST_ALIASED: usize = 5000;
 
 /// Where something stands: line and column in characters, both counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub(super) line: u32,
-    pub(super) column: u32,
+pub struct Place {
+    /// Line.
+    pub line: u32,
+    /// Column.
+    pub column: u32,
 }
 
 /// A node and where it is defined.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) place: Place,
-    pub(super) value: Value,
+pub struct Node {
+    /// Where it begins.
+    pub place: Place,
+    /// What stands there.
+    pub value: Value,
 }
 
+/// What a node holds.
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+pub enum Value {
+    /// Nothing.
     Null,
+    /// A single value.
     Scalar {
         /// The value of a text; of anything else the text that was written.
         text: String,
         /// How many characters after the node's place the text begins, if it stands there as
         /// it is, on one line.
         shift: Option<u32>,
+        /// It stands in no quotes and in no block, so that YAML may read it as more than a text.
+        plain: bool,
     },
+    /// A list.
     List(Vec<Node>),
+    /// Keys and values in the order of the text.
     Map(Vec<(Node, Node)>),
 }
 
 /// A text that is no YAML, or not one document.
 #[derive(Debug)]
-pub(super) struct Malformed {
-    pub(super) line: u32,
-    pub(super) column: u32,
-    pub(super) message: String,
+pub struct Malformed {
+    /// Line; 0 when not known.
+    pub line: u32,
+    /// Column; 0 when not known.
+    pub column: u32,
+    /// What is wrong.
+    pub message: String,
 }
 
 /// A document, and the first key that stands twice in a map of it.
 #[derive(Debug)]
-pub(super) struct Document {
-    pub(super) root: Node,
-    pub(super) duplicate: Option<Malformed>,
+pub struct Document {
+    /// All of it.
+    pub root: Node,
+    /// The first key that stands twice.
+    pub duplicate: Option<Malformed>,
 }
 
 /// Reads a document. Keys that stand twice are kept where possible: whoever reads the map reports
 /// them in its own words.
-pub(super) fn document(text: &str) -> Result<Document, Malformed> {
+///
+/// # Errors
+/// It is no YAML.
+pub fn document(text: &str) -> Result<Document, Malformed> {
     let (raw, duplicate) = match parse(text, DuplicateKeyPolicy::Error) {
         Ok(raw) => (raw, None),
         Err(error) => {
@@ -124,7 +143,9 @@ fn node(text: &str, raw: Spanned<Raw>) -> Node {
     let written = source(text, raw.defined);
     let value = match raw.value {
         Raw::Null => Value::Null,
-        Raw::Plain => Value::Scalar { text: written.trim().to_owned(), shift: Some(0) },
+        Raw::Plain => {
+            Value::Scalar { text: written.trim().to_owned(), shift: Some(0), plain: true }
+        }
         Raw::Text(value) => {
             // An infinite number comes as a text that is not what was written.
             let number = matches!(value.as_str(), ".inf" | "-.inf" | ".nan");
@@ -135,7 +156,8 @@ fn node(text: &str, raw: Spanned<Raw>) -> Node {
             // A text that was folded may begin on a later line.
             let before = before.filter(|before| !before.contains(['\n', '\r']));
             let shift = before.and_then(|before| u32::try_from(before.chars().count()).ok());
-            Value::Scalar { text: value, shift }
+            let plain = !written.trim_start().starts_with(['"', '\'', '|', '>']);
+            Value::Scalar { text: value, shift, plain }
         }
         Raw::List(items) => Value::List(items.into_iter().map(|item| node(text, item)).collect()),
         Raw::Map(entries) => {
@@ -208,7 +230,8 @@ impl<'de> Visitor<'de> for AnyNode {
 }
 
 /// The lines of a text as YAML counts them (YAML 1.2.2, section 5.4): a lone carriage return ends one too.
-pub(super) fn lines(text: &str) -> Vec<&str> {
+#[must_use]
+pub fn lines(text: &str) -> Vec<&str> {
     let mut lines = Vec::new();
     let mut rest = text;
     while let Some((line, after)) = rest.split_once(['\n', '\r']) {
@@ -221,7 +244,8 @@ pub(super) fn lines(text: &str) -> Vec<&str> {
 }
 
 /// An error at a place of a file, with the line and a caret. `lines` are those of the file.
-pub(super) fn error(
+#[must_use]
+pub fn error(
     file: &str,
     lines: &[&str],
     place: Place,

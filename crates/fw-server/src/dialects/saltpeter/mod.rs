@@ -1,3 +1,4 @@
 //! Saltpeter: its schedules and its directory of files, as its code understands them.
 
+pub mod files;
 pub mod schedule;

@@ -1,0 +1,298 @@
+//! The directory of Saltpeter: `*.yaml`, each a group of jobs, with settings and maintenance.
+//!
+//! A bad file or job is reported once, at its place, and harms no other. Saltpeter lets the last
+//! file in the order of the disk win where a name stands twice; here the first by name does, so
+//! that the same files mean the same everywhere.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use fw_core::job::LARGEST_FILE;
+use fw_core::job::yaml::{self, Node, Place, Value};
+use fw_proto::api::SourceError;
+
+use super::schedule::{Fields, Times};
+
+mod job;
+pub mod scalar;
+
+use scalar::Scalar;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// It does not work.
+    Error,
+    /// It works, but not as one may think.
+    Warning,
+}
+
+/// Something to tell about a place in a file.
+#[derive(Debug, Clone)]
+pub struct Note {
+    /// How bad it is.
+    pub level: Level,
+    /// What and where.
+    pub what: SourceError,
+}
+
+/// How long a run may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timeout {
+    /// So many seconds; 3600 when the job does not say.
+    Seconds(u64),
+    /// No limit, as 0 and null were promised to mean.
+    Unlimited,
+}
+
+/// A job that can be used.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Its name.
+    pub name: String,
+    /// Name of its file without `.yaml`.
+    pub group: String,
+    /// Its file.
+    pub file: String,
+    /// Where its name stands.
+    pub place: Place,
+    /// The seven fields as they are written.
+    pub fields: Fields,
+    /// When it is due.
+    pub times: Times,
+    /// What it runs.
+    pub command: String,
+    /// The target expression.
+    pub targets: String,
+    /// The kind of that expression.
+    pub target_type: String,
+    /// How long a run may take.
+    pub timeout: Timeout,
+    /// Of those that match, run on so many; 0 for all.
+    pub number_of_targets: u64,
+    /// Run on so many at a time; 0 for all.
+    pub batch_size: u64,
+    /// Whether a run may begin while another goes on.
+    pub allow_overlap: bool,
+    /// The user that runs it.
+    pub user: Option<String>,
+    /// Where it runs.
+    pub cwd: Option<String>,
+    /// Its environment, values as Python writes them.
+    pub env: BTreeMap<String, String>,
+    /// `false`: through Salt alone.
+    pub use_wrapper: bool,
+}
+
+/// What `saltpeter_maintenance` says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Maintenance {
+    /// Nothing fires.
+    pub global: bool,
+    /// Nothing runs on these.
+    pub machines: Vec<String>,
+}
+
+/// All that the directory says.
+#[derive(Debug, Clone, Default)]
+pub struct Directory {
+    /// The good jobs by name.
+    pub jobs: BTreeMap<String, Job>,
+    /// `saltpeter_config`: what is written, by key.
+    pub config: BTreeMap<String, String>,
+    /// `saltpeter_maintenance`.
+    pub maintenance: Maintenance,
+    /// What there is to tell, in the order of files and lines.
+    pub notes: Vec<Note>,
+}
+
+/// Reads the `*.yaml` of a directory, not those of directories in it.
+///
+/// # Errors
+/// The directory cannot be listed. A file that cannot be read is a note.
+pub fn read(path: &Path) -> io::Result<Directory> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.strip_suffix(".yaml").is_some_and(|group| !group.is_empty()) {
+            files.insert(name, text_of(&entry.path()));
+        }
+    }
+    Ok(of_texts(&files))
+}
+
+fn text_of(path: &Path) -> Result<String, String> {
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > LARGEST_FILE as u64 {
+        return Err(format!("a file has at most {LARGEST_FILE} bytes; split this one"));
+    }
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
+}
+
+/// Reads files by name; an `Err` says why there is no text.
+#[must_use]
+pub fn of_texts(files: &BTreeMap<String, Result<String, String>>) -> Directory {
+    let mut directory = Directory::default();
+    for (name, text) in files {
+        let text = text.as_deref().unwrap_or_default();
+        let mut read = Read { file: name, lines: yaml::lines(text), job: None, notes: Vec::new() };
+        let unread = files.get(name).and_then(|text| text.as_ref().err());
+        match unread {
+            Some(why) => read.error(Place { line: 0, column: 0 }, why.clone()),
+            None => read.file(text, &mut directory),
+        }
+        read.notes.sort_by_key(|note| (note.what.line, note.what.column));
+        directory.notes.append(&mut read.notes);
+    }
+    directory.notes.sort_by(|a, b| (&a.what.file, a.what.line).cmp(&(&b.what.file, b.what.line)));
+    directory
+}
+
+/// A file that is being read.
+struct Read<'a> {
+    file: &'a str,
+    lines: Vec<&'a str>,
+    job: Option<String>,
+    notes: Vec<Note>,
+}
+
+impl Read<'_> {
+    fn error(&mut self, place: Place, message: impl Into<String>) {
+        self.note(Level::Error, place, message.into());
+    }
+
+    fn warn(&mut self, place: Place, message: impl Into<String>) {
+        self.note(Level::Warning, place, message.into());
+    }
+
+    fn note(&mut self, level: Level, place: Place, message: String) {
+        let what = yaml::error(self.file, &self.lines, place, self.job.as_deref(), message);
+        self.notes.push(Note { level, what });
+    }
+
+    fn file(&mut self, text: &str, directory: &mut Directory) {
+        let document = match yaml::document(text) {
+            Ok(document) => document,
+            Err(error) => {
+                let place = Place { line: error.line, column: error.column };
+                return self
+                    .error(place, format!("{}; all of this file is left out", error.message));
+            }
+        };
+        if let Some(twice) = &document.duplicate {
+            let place = Place { line: twice.line, column: twice.column };
+            self.warn(place, "this key stands twice; the last one counts");
+        }
+        let Value::Map(entries) = &document.root.value else {
+            return self.error(
+                document.root.place,
+                "a file holds a name and a map for each job; all of this file is left out",
+            );
+        };
+        for (key, value) in entries {
+            match scalar::of(key) {
+                Some(Scalar::Text(name)) if name == "saltpeter_config" => {
+                    self.config(value, directory);
+                }
+                Some(Scalar::Text(name)) if name == "saltpeter_maintenance" => {
+                    self.maintenance(value, directory);
+                }
+                Some(Scalar::Text(name)) => self.named(key, &name, value, directory),
+                Some(
+                    Scalar::Null | Scalar::Bool(_) | Scalar::Number(_) | Scalar::Date(_),
+                )
+                | None => self.error(
+                    key.place,
+                    "a job's name should be text, so put it in quotes; Saltpeter itself stops when this fires",
+                ),
+            }
+        }
+    }
+
+    fn named(&mut self, key: &Node, name: &str, value: &Node, directory: &mut Directory) {
+        self.job = Some(name.to_owned());
+        let job = job::read(self, key.place, name, value);
+        if let Some(first) = directory.jobs.get(name).filter(|first| first.file != self.file) {
+            let (file, line) = (first.file.clone(), first.place.line);
+            self.error(
+                key.place,
+                format!("also at {file}:{line}, which stays in force; rename one"),
+            );
+            let what = SourceError {
+                file,
+                line,
+                column: first.place.column,
+                job: self.job.clone(),
+                message: format!(
+                    "also at {}:{}; this one stays in force",
+                    self.file, key.place.line
+                ),
+                snippet: None,
+            };
+            directory.notes.push(Note { level: Level::Warning, what });
+        } else if let Some(job) = job {
+            directory.jobs.insert(name.to_owned(), job);
+        }
+        self.job = None;
+    }
+
+    fn config(&mut self, value: &Node, directory: &mut Directory) {
+        let Value::Map(entries) = &value.value else {
+            return self.error(value.place, "saltpeter_config should be a map");
+        };
+        for (key, value) in entries {
+            match (scalar::of(key), scalar::of(value)) {
+                (Some(key), Some(value)) => {
+                    directory.config.insert(key.to_string(), value.to_string());
+                }
+                (None, _) | (_, None) => self.error(key.place, "a single value should stand here"),
+            }
+            if scalar::of(key).is_some_and(|key| !CONFIG.contains(&key.to_string().as_str())) {
+                self.warn(key.place, "Saltpeter knows no such setting");
+            }
+        }
+    }
+
+    fn maintenance(&mut self, value: &Node, directory: &mut Directory) {
+        let Value::Map(entries) = &value.value else {
+            return self.error(value.place, "saltpeter_maintenance should be a map");
+        };
+        for (key, value) in entries {
+            let name = scalar::of(key).map(|key| key.to_string()).unwrap_or_default();
+            match (name.as_str(), scalar::of(value), &value.value) {
+                ("global", Some(Scalar::Bool(on)), _) => directory.maintenance.global = on,
+                ("machines", _, Value::List(items)) => {
+                    let names = items.iter().filter_map(scalar::of).map(|name| name.to_string());
+                    directory.maintenance.machines = names.collect();
+                }
+                ("global", ..) => self.warn(value.place, "ignored: only true or false counts"),
+                ("machines", ..) => self.warn(value.place, "ignored: only a list counts"),
+                (_, ..) => self.warn(key.place, "ignored: there are only global and machines"),
+            }
+        }
+    }
+}
+
+/// The settings of `saltpeter_config`.
+const CONFIG: [&str; 15] = [
+    "logdir",
+    "debug",
+    "api_ws",
+    "api_ws_port",
+    "api_ws_bind_addr",
+    "machines_ws_port",
+    "machines_ws_bind_addr",
+    "default_saltpeter_server_host",
+    "default_wrapper_path",
+    "default_wrapper_loglevel",
+    "default_wrapper_logdir",
+    "elasticsearch",
+    "opensearch",
+    "elasticsearch_index",
+    "opensearch_index",
+];
+
+#[cfg(test)]
+mod tests;
