@@ -12,6 +12,7 @@ mod explain;
 mod help;
 mod host;
 mod job;
+mod lint;
 mod man;
 mod parse;
 mod run;

@@ -91,3 +91,30 @@ fn mistakes_are_named() {
     says(&["--dialect", "saltpeter", "--field", "dow=1", "--field", "dow=2"], "given twice");
     says(&["@daily", "--field", "dow=1"], "--dialect");
 }
+
+#[test]
+fn a_directory_of_saltpeter_is_checked() {
+    let directory = tempfile::tempdir().expect("directory");
+    let job = |more: &str| {
+        format!(
+            "sweep: {{min: 0, hour: 2, dom: '*', mon: '*', dow: '*', command: 'true', \
+             targets: 'db*', target_type: glob{more}}}\n"
+        )
+    };
+    let check = || {
+        let check = ["jobs", "check", "--dialect", "saltpeter", "-o", "json"];
+        let output = Command::new(BINARY).args(check).arg(directory.path()).output().expect("runs");
+        let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (output.status.code(), answer)
+    };
+    std::fs::write(directory.path().join("a.yaml"), job(", utc: true")).expect("written");
+    let (code, answer) = check();
+    assert_eq!(code, Some(0), "{answer}");
+    assert_eq!(answer["jobs"][0]["targets"], "db*");
+    assert_eq!(answer["warnings"][0]["line"], 1);
+    std::fs::write(directory.path().join("b.yaml"), "x: [\n").expect("written");
+    let (code, answer) = check();
+    assert_eq!(code, Some(1), "{answer}");
+    assert_eq!(answer["errors"][0]["file"], "b.yaml");
+    assert_eq!(answer["jobs"][0]["name"], "sweep");
+}

@@ -64,9 +64,12 @@ pub(crate) struct NameArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
-    /// Job files; `-` is stdin.
+    /// Job files; `-` is stdin. With --dialect, a directory.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
+    /// Read the directory of another program and say what in it runs, is ignored, is dangerous.
+    #[arg(long, value_enum)]
+    dialect: Option<super::parse::Dialect>,
     /// Form of the answer.
     #[arg(long, short = 'o', value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
@@ -147,6 +150,9 @@ async fn show(session: &Session, args: &ShowArgs) -> anyhow::Result<Code> {
 
 /// Checks job files as the server would read them, all names together.
 pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<Code> {
+    if let Some(super::parse::Dialect::Saltpeter) = args.dialect {
+        return super::lint::check(&args.files, args.output);
+    }
     let now = Clock::system().now();
     let mut files = Vec::new();
     for path in &args.files {
