@@ -296,6 +296,22 @@ impl Hub {
         self.runs.get(&id).map(|active| &active.run)
     }
 
+    /// Whether a start that was decided is still wanted. Since then the hub may have ruled that its host
+    /// has never had it and will not; then it must not have it. Should that ruling not be committed,
+    /// the start is due again.
+    #[must_use]
+    pub fn wants(&self, host: HostId, key: TaskKey) -> bool {
+        let task = self.run(key.run).and_then(|run| run.tasks.get(&host));
+        task.is_some_and(|task| task.attempt == key.attempt && !task.state.is_final())
+    }
+
+    /// Whether someone has asked for the end of a run. That wish may have come to a host which did not
+    /// know its task yet: it goes with each start.
+    #[must_use]
+    pub fn is_cancelled(&self, id: RunId) -> bool {
+        self.run(id).is_some_and(|run| run.cancel_requested_at.is_some())
+    }
+
     /// All runs that have not ended.
     pub fn runs(&self) -> impl Iterator<Item = &Run> {
         self.runs.values().map(|active| &active.run)

@@ -63,11 +63,15 @@ pub enum Sight {
     Asked,
     /// A secret was gone.
     NoSecret,
+    /// What a commit made true was performed after the next commit.
+    PerformedLate,
+    /// A start was not sent, since its task had its verdict by then.
+    StartOverruled,
 }
 
 impl Sight {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Superseded,
         Self::OldLinkHeard,
         Self::GreetedLate,
@@ -85,6 +89,8 @@ impl Sight {
         Self::BudgetSpent,
         Self::Asked,
         Self::NoSecret,
+        Self::PerformedLate,
+        Self::StartOverruled,
     ];
 }
 

@@ -39,6 +39,7 @@ pub(super) struct Server {
     pub(super) inbox: VecDeque<Message>,
     late: VecDeque<(HostId, Report)>,
     postponed: Vec<Effect>,
+    done: Done,
     /// Output of connections that have ended, which the store is still to write.
     pub(super) writing: VecDeque<(Timestamp, HostId, Owned)>,
     jobs: Jobs,
@@ -73,6 +74,15 @@ enum Answer {
     Forget(HostId),
 }
 
+/// What a commit has made true and nobody was told of yet: that happens while the store works on the
+/// next, when the hub has decided more.
+#[derive(Debug, Default)]
+struct Done {
+    effects: Vec<Effect>,
+    ended: Vec<RunId>,
+    answers: Vec<Answer>,
+}
+
 impl Server {
     pub(super) fn start(ctx: &mut Ctx, store: &mut Store) -> Self {
         let wall = ctx.server_time();
@@ -89,6 +99,7 @@ impl Server {
             inbox: VecDeque::new(),
             late: VecDeque::new(),
             postponed: Vec::new(),
+            done: Done::default(),
             writing: VecDeque::new(),
             jobs,
             fires: BTreeMap::new(),
@@ -139,8 +150,11 @@ impl Server {
         self.serve_outboxes(ctx, net)
     }
 
-    /// Takes what has come in, decides, commits, performs.
+    /// Takes what has come in, decides, commits; performs what the commit before has made true.
     fn decide(&mut self, ctx: &mut Ctx, store: &mut Store) -> Result<(), Died> {
+        if self.inbox.is_empty() {
+            self.follow(ctx, store)?;
+        }
         let now = ctx.server_time();
         if let Some(ahead) = self.watch.look(now, ctx.now) {
             ctx.history.note((21_u8, ahead.as_millis()), || format!("clock set ahead by {ahead}"));
@@ -250,6 +264,11 @@ impl Server {
         if !rows.is_empty() && std::mem::take(&mut self.lose_commit) {
             return Err(Died);
         }
+        // While the store works, what is before may be performed early or late.
+        let early = rows.is_empty() || ctx.one_in(2);
+        if early {
+            self.follow(ctx, store)?;
+        }
         // The end may come before or after the disk has it.
         if self.boundary().is_err() {
             if ctx.one_in(2) && store.commit(&rows).is_ok() {
@@ -257,37 +276,52 @@ impl Server {
             }
             return Err(Died);
         }
-        loop {
-            let outcome = self.try_commit(ctx, store, &rows);
-            match outcome {
-                Ok(()) => break,
-                Err(Error::FireTaken(job, nominal)) => {
-                    let taken = |row: &NewEvents| {
-                        row.fire
-                            .as_ref()
-                            .is_some_and(|fire| (&fire.job, fire.from) == (&job, nominal))
-                    };
-                    let Some(at) = rows.iter().position(taken) else { break };
-                    let run = rows.remove(at).run;
-                    effects.retain(|effect| effect.run() != run);
-                    self.hub.abandon(run);
-                    self.answers
-                        .retain(|answer| !matches!(answer, Answer::Begin(id) if *id == run));
-                    self.jobs.begun(run, &Err(Error::FireTaken(job, nominal)));
-                }
-                Err(error) => {
-                    self.reload(ctx, store, &error);
-                    return Ok(());
-                }
+        let outcome = self.store(ctx, store, &mut rows, &mut effects);
+        if !early {
+            ctx.history.sight(Sight::PerformedLate);
+            self.follow(ctx, store)?;
+        }
+        match outcome {
+            Ok(()) => {
+                effects.append(&mut self.postponed);
+                let ended = rows.iter().filter(|row| row.finished.is_some()).map(|row| row.run);
+                let answers = std::mem::take(&mut self.answers);
+                self.done = Done { effects, ended: ended.collect(), answers };
             }
+            Err(error) => self.reload(ctx, store, &error),
         }
-        self.boundary()?;
-        effects.append(&mut self.postponed);
+        self.boundary()
+    }
+
+    /// Commits the rows. A fire that was decided before takes only its own run out.
+    fn store(
+        &mut self,
+        ctx: &mut Ctx,
+        store: &mut Store,
+        rows: &mut Vec<NewEvents>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Error> {
+        loop {
+            let Err(error) = self.try_commit(ctx, store, rows) else { return Ok(()) };
+            let Error::FireTaken(job, nominal) = &error else { return Err(error) };
+            let taken = |row: &NewEvents| {
+                row.fire.as_ref().is_some_and(|fire| (&fire.job, fire.from) == (job, *nominal))
+            };
+            let Some(at) = rows.iter().position(taken) else { return Ok(()) };
+            let run = rows.remove(at).run;
+            effects.retain(|effect| effect.run() != run);
+            self.hub.abandon(run);
+            self.answers.retain(|answer| !matches!(answer, Answer::Begin(id) if *id == run));
+            self.jobs.begun(run, &Err(error));
+        }
+    }
+
+    /// Performs what is committed, and answers those who asked.
+    fn follow(&mut self, ctx: &mut Ctx, store: &Store) -> Result<(), Died> {
+        let Done { effects, ended, answers } = std::mem::take(&mut self.done);
         self.perform(ctx, store, effects)?;
-        for row in rows.iter().filter(|row| row.finished.is_some()) {
-            self.jobs.over(row.run);
-        }
-        for answer in std::mem::take(&mut self.answers) {
+        ended.into_iter().for_each(|run| self.jobs.over(run));
+        for answer in answers {
             match answer {
                 Answer::Begin(run) => self.jobs.begun(run, &Ok(())),
                 Answer::Forget(host) => ctx.witness.revoked(host, ctx.now),
@@ -349,6 +383,9 @@ impl Server {
         let mut outgoing = Outgoing::default();
         for effect in effects {
             match effect {
+                Effect::Start { host, key, .. } if !self.hub.wants(host, key) => {
+                    ctx.history.sight(Sight::StartOverruled);
+                }
                 Effect::Start { host, key, not_after } => {
                     self.prepare(ctx, store, &mut outgoing, host, key, not_after);
                 }
@@ -391,6 +428,9 @@ impl Server {
         let spec = exec.spec(secrets, ctx.spool_bytes);
         let (incarnation, epoch) = (store.incarnation, self.epoch);
         outgoing.start(host, Start { key, not_after, incarnation, epoch, spec });
+        if self.hub.is_cancelled(key.run) {
+            outgoing.cancel(host, key);
+        }
     }
 
     /// Notes what hosts say of runs that have ended.
