@@ -60,8 +60,14 @@ fn worlds_keep_the_rules_and_are_rich() {
         TaskState::Lost,
         TaskState::Unknown,
     ];
-    let verdicts =
-        [Verdict::Pending, Verdict::Ran, Verdict::Skipped, Verdict::Coalesced, Verdict::Missed];
+    let verdicts = [
+        Verdict::Pending,
+        Verdict::Ran,
+        Verdict::Skipped,
+        Verdict::Coalesced,
+        Verdict::CaughtUp,
+        Verdict::Missed,
+    ];
     let mut wanted: Vec<Mark> = faults.to_vec();
     wanted.extend(states.map(Mark::Task));
     wanted.extend(verdicts.map(Mark::Fire));

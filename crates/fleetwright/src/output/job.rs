@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use fw_proto::Timestamp;
 use fw_proto::api::{
-    CheckedJob, Command, EnvValue, Fire, FireReason, Hook, Job, JobSource, OnFull, Overlap,
-    SourceError, Verdict,
+    CatchUp, CheckedJob, Command, EnvValue, Fire, FireReason, Hook, Job, JobSource, JobSpec,
+    JobWaiting, OnFull, Overlap, SourceError, Verdict,
 };
 
 use super::line;
@@ -101,6 +101,7 @@ pub(crate) fn page(job: &Job, now: Timestamp) -> String {
     put("from", source(&job.source).to_owned());
     put("schedule", format!("{} ({})", spec.schedule, spec.timezone));
     put("next", next.unwrap_or_else(|| "never".to_owned()));
+    job.waiting.iter().for_each(|what| put("waits", waiting(what)));
     put("last run", job.last_run.map(|id| id.to_string()).unwrap_or_default());
     put("hosts", spec.hosts.clone());
     put("command", command(&spec.command));
@@ -111,6 +112,7 @@ pub(crate) fn page(job: &Job, now: Timestamp) -> String {
     put("kill after", spec.kill_after.to_string());
     put("start within", spec.start_within.to_string());
     put("overlap", overlap(spec.overlap).to_owned());
+    put("catch up", catch_up(spec));
     put("max parallel", spec.max_parallel.map(|hosts| hosts.to_string()).unwrap_or_default());
     put("max failures", spec.max_failures.map(|hosts| hosts.to_string()).unwrap_or_default());
     put("on full", on_full(spec.on_full).to_owned());
@@ -144,7 +146,32 @@ const fn overlap(overlap: Overlap) -> &'static str {
     match overlap {
         Overlap::Skip => "skip",
         Overlap::Queue => "queue",
+        Overlap::Replace => "replace",
         Overlap::Allow => "allow",
+    }
+}
+
+fn catch_up(spec: &JobSpec) -> String {
+    let within = spec.catch_up_window;
+    match spec.catch_up {
+        CatchUp::None => "none".to_owned(),
+        CatchUp::Last => format!("last within {within}"),
+        CatchUp::All => format!("all within {within}, at most {}", spec.catch_up_max),
+    }
+}
+
+/// What waits, and on what.
+fn waiting(waiting: &JobWaiting) -> String {
+    match waiting {
+        JobWaiting::Queued { nominal } => {
+            format!("the fire of {nominal}, for the end of the earlier run")
+        }
+        JobWaiting::CatchUp { fires: 1, from, .. } => {
+            format!("the lost fire of {from}, to be caught up after the earlier run")
+        }
+        JobWaiting::CatchUp { fires, from, to } => {
+            format!("{fires} lost fires from {from} to {to}, to be caught up one after the other")
+        }
     }
 }
 
@@ -222,6 +249,7 @@ jobs:
     argv: ["true"]
     max_parallel: 2
     overlap: queue
+    catch_up: all
     on_failure: {webhook: "https://x.example/hook"}
     on_recovery: {command: [/bin/mail, "a b"]}
 "#;
@@ -233,6 +261,10 @@ jobs:
             source: JobSource::File("jobs.yaml".to_owned()),
             paused: false,
             next_fire: None,
+            waiting: vec![
+                JobWaiting::CatchUp { fires: 3, from: Timestamp::EPOCH, to: Timestamp::EPOCH },
+                JobWaiting::Queued { nominal: Timestamp::EPOCH },
+            ],
             last_run: None,
             last_failed: None,
             error: Some(SourceError {
@@ -250,6 +282,8 @@ jobs:
         from         jobs.yaml
         schedule     0 3 * * * (UTC)
         next         never
+        waits        3 lost fires from 1970-01-01T00:00:00.000Z to 1970-01-01T00:00:00.000Z, to be caught up one after the other
+        waits        the fire of 1970-01-01T00:00:00.000Z, for the end of the earlier run
         last run     -
         hosts        *
         command      true
@@ -260,6 +294,7 @@ jobs:
         kill after   10s
         start within 1m
         overlap      queue
+        catch up     all within 1day, at most 100
         max parallel 2
         max failures -
         on full      block

@@ -1,5 +1,8 @@
 use proptest::prelude::*;
 
+use fw_proto::RunId;
+use fw_proto::api::Verdict;
+
 use super::*;
 
 const START: i64 = 1_800_000_000_000;
@@ -13,7 +16,20 @@ fn name(name: &str) -> JobName {
 }
 
 fn job(schedule: &str, overlap: Overlap) -> Job {
-    Job { schedule: Schedule::parse(schedule, "").unwrap(), overlap, enabled: true }
+    let schedule = Schedule::parse(schedule, "").unwrap();
+    Job { schedule, overlap, catch_up: CatchUp::NONE, enabled: true }
+}
+
+/// A job that was last decided at this second, and of which nothing goes on.
+fn known(decided_to: i64) -> Known {
+    let decided_to = at(decided_to);
+    Known { decided_to, paused: false, active: 0, queued: None, behind: BTreeMap::new() }
+}
+
+/// A job that is due every 60 s and makes up for so many lost fires.
+fn catching_up(most: u32, overlap: Overlap) -> Job {
+    let within = Span::from_secs(24 * 3600);
+    Job { catch_up: CatchUp { most, within }, ..job("@every 60s", overlap) }
 }
 
 /// Decisions in one line each: seconds since the start, verdict, reason.
@@ -95,13 +111,13 @@ fn clocks_that_jump() {
 #[test]
 fn downtime_is_one_range() {
     let mut fires = Scheduler::new(at(3600));
-    let known = Known { decided_to: at(60), paused: false, active: 1, queued: Some(at(60)) };
-    assert_eq!(fires.restore(&name("a"), job("@every 60s", Overlap::Queue), &known), []);
+    let known = Known { active: 1, queued: Some(at(60)), ..known(60) };
+    assert_eq!(fires.restore(&name("a"), job("@every 60s", Overlap::Queue), known.clone()), []);
     let ended = Known { active: 0, ..known.clone() };
-    let again = fires.restore(&name("b"), job("@every 60s", Overlap::Queue), &ended);
+    let again = fires.restore(&name("b"), job("@every 60s", Overlap::Queue), ended);
     assert_eq!(said(&again), ["60 Ran"]);
     let paused = Known { paused: true, queued: None, ..known };
-    assert_eq!(fires.restore(&name("c"), job("@every 60s", Overlap::Skip), &paused), []);
+    assert_eq!(fires.restore(&name("c"), job("@every 60s", Overlap::Skip), paused), []);
     assert_eq!(said(&fires.account(1)), ["120..3600*59 Missed Downtime"]);
     assert_eq!(
         said(&fires.account(5)),
@@ -110,6 +126,132 @@ fn downtime_is_one_range() {
     assert!(!fires.owes());
     assert_eq!(said(&fires.ended(&name("a"), at(3601))), ["60 Ran"]);
     assert_eq!(fires.next_due(), Some(at(3660)));
+}
+
+#[test]
+fn replace_waits_for_the_end_of_what_it_cancels() {
+    let (mut fires, a) = minutely(Overlap::Replace);
+    assert_eq!(said(&fires.tick(at(60))), ["60 Ran"]);
+    assert_eq!(fires.orders(), []);
+    assert_eq!(said(&fires.tick(at(120))), ["120 Pending Overlap"]);
+    assert_eq!(fires.orders(), [Order::Replace(a.clone())]);
+    assert_eq!(said(&fires.tick(at(180))), ["120 Coalesced Overlap", "180 Pending Overlap"]);
+    assert_eq!(said(&fires.ended(&a, at(181))), ["180 Ran"]);
+    fires.ended(&a, at(182));
+    // Of several that are due at once only the last begins.
+    assert_eq!(said(&fires.tick(at(400))), ["240..300*2 Coalesced Overlap", "360 Ran"]);
+    // A server that died before it could cancel does so now.
+    let known = Known { active: 1, queued: Some(at(60)), ..known(60) };
+    let mut fires = Scheduler::new(at(61));
+    assert_eq!(fires.restore(&a, job("@every 60s", Overlap::Replace), known), []);
+    assert_eq!(fires.orders(), [Order::Replace(a.clone())]);
+    assert_eq!(said(&fires.ended(&a, at(62))), ["60 Ran"]);
+}
+
+#[test]
+fn the_last_lost_fire_is_caught_up() {
+    let (mut fires, a) = (Scheduler::new(at(3601)), name("a"));
+    assert_eq!(fires.restore(&a, catching_up(1, Overlap::Skip), known(60)), []);
+    let done = fires.account(9);
+    assert_eq!(
+        said(&done),
+        ["120..3540*58 Missed Downtime", "3600 Pending Downtime", "3600 CaughtUp Downtime"]
+    );
+    assert_eq!(done[2].run(), Some(run_id(&a, at(3600))));
+    assert_eq!(said(&fires.tick(at(3660))), ["3660 Skipped Overlap"]);
+    fires.ended(&a, at(3661));
+    // A clock that jumps is downtime as well.
+    assert_eq!(fires.tick(at(7261)), []);
+    assert_eq!(
+        said(&fires.account(9)),
+        ["3720..7200*59 Missed ClockJump", "7260 Pending ClockJump", "7260 CaughtUp ClockJump"]
+    );
+}
+
+#[test]
+fn all_are_caught_up_in_order_and_a_new_server_goes_on() {
+    let (mut fires, a) = (Scheduler::new(at(241)), name("a"));
+    fires.restore(&a, catching_up(3, Overlap::Queue), known(0));
+    assert_eq!(
+        said(&fires.account(9)),
+        [
+            "60 Missed Downtime",
+            "120 Pending Downtime",
+            "180 Pending Downtime",
+            "240 Pending Downtime",
+            "120 CaughtUp Downtime"
+        ]
+    );
+    assert_eq!(said(&fires.tick(at(300))), ["300 Pending Overlap"]);
+    let state = fires.state(&a).unwrap();
+    assert_eq!((state.queued, state.behind), (Some(at(300)), [at(180), at(240)].into()));
+    // The server dies, and its store knows all of that. While it is down the run ends.
+    let behind = [(at(180), FireReason::Downtime), (at(240), FireReason::Downtime)].into();
+    let stored = Known { queued: Some(at(300)), behind, ..known(300) };
+    let mut fires = Scheduler::new(at(421));
+    assert_eq!(fires.restore(&a, catching_up(3, Overlap::Queue), stored), []);
+    assert_eq!(
+        said(&fires.account(9)),
+        [
+            "180 Missed Downtime",
+            "360 Pending Downtime",
+            "420 Pending Downtime",
+            "240 CaughtUp Downtime"
+        ]
+    );
+    assert_eq!(said(&fires.ended(&a, at(422))), ["300 Ran"]);
+    assert_eq!(said(&fires.ended(&a, at(423))), ["360 CaughtUp Downtime"]);
+    assert_eq!(said(&fires.ended(&a, at(424))), ["420 CaughtUp Downtime"]);
+    assert_eq!(said(&fires.ended(&a, at(425))), [""; 0]);
+}
+
+#[test]
+fn what_waits_to_be_caught_up_follows_its_job() {
+    let a = name("a");
+    let waiting = |overlap| {
+        let mut fires = Scheduler::new(at(181));
+        fires.restore(&a, catching_up(9, overlap), Known { active: 1, ..known(0) });
+        assert_eq!(fires.account(9).len(), 3);
+        fires
+    };
+    let dropped = |reason: &str| [60, 120, 180].map(|at| format!("{at} Skipped {reason}"));
+    assert_eq!(said(&waiting(Overlap::Skip).pause(&a, at(182))), dropped("Paused"));
+    assert_eq!(said(&waiting(Overlap::Skip).remove(&a, at(182))), dropped("Changed"));
+    let mut fires = waiting(Overlap::Skip);
+    assert_eq!(said(&fires.set(&a, job("@every 60s", Overlap::Skip), at(182))), dropped("Changed"));
+    let mut fires = waiting(Overlap::Skip);
+    let fewer = fires.set(&a, catching_up(2, Overlap::Skip), at(182));
+    assert_eq!(said(&fewer), ["60 Skipped Changed"]);
+    assert_eq!(said(&fires.ended(&a, at(183))), ["120 CaughtUp Downtime"]);
+    let mut fires = waiting(Overlap::Replace);
+    let replaced = fires.tick(at(240));
+    assert_eq!(
+        said(&replaced),
+        [
+            "60 Coalesced Overlap",
+            "120 Coalesced Overlap",
+            "180 Coalesced Overlap",
+            "240 Pending Overlap"
+        ]
+    );
+    // What could not begin within the window is lost.
+    let mut fires = waiting(Overlap::Allow);
+    fires.tick(at(240));
+    fires.ended(&a, at(24 * 3600 + 130));
+    assert_eq!(fires.state(&a).unwrap().behind, [at(180)].into());
+}
+
+#[test]
+fn a_year_of_seconds_is_counted_at_once() {
+    let year = 365 * 24 * 3600;
+    let mut fires = Scheduler::new(at(year));
+    let within = Span::from_secs(24 * 3600);
+    let catch_up = CatchUp { most: 100, within };
+    let each_second = Job { catch_up, ..job("* * * * * *", Overlap::Skip) };
+    fires.restore(&name("a"), each_second, known(0));
+    let decisions = fires.account(1);
+    assert_eq!(decisions.len(), 1 + 100 + 1);
+    assert_eq!(said(&decisions)[0], format!("1..{}*{} Missed Downtime", year - 100, year - 100));
 }
 
 #[test]
@@ -158,7 +300,7 @@ fn the_run_of_a_fire_has_one_id() {
 enum Op {
     /// The clock moves by so many milliseconds.
     Move(i64),
-    Set(usize, usize, usize, bool),
+    Set(usize, usize, usize, usize, bool),
     Remove(usize),
     Pause(usize),
     Resume(usize),
@@ -170,7 +312,9 @@ enum Op {
 
 const JOBS: [&str; 3] = ["a", "b", "c"];
 const SCHEDULES: [&str; 4] = ["@every 7s", "*/2 * * * * *", "* * * * *", "@every 11s"];
-const OVERLAPS: [Overlap; 3] = [Overlap::Skip, Overlap::Queue, Overlap::Allow];
+const OVERLAPS: [Overlap; 4] = [Overlap::Skip, Overlap::Queue, Overlap::Replace, Overlap::Allow];
+/// How many lost fires are made up for, and within how many seconds.
+const CATCH_UPS: [(u32, u64); 4] = [(0, 0), (1, 3600), (3, 3600), (5, 40)];
 
 fn op() -> impl Strategy<Value = Op> {
     let job = || 0..JOBS.len();
@@ -178,8 +322,14 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (0..40_000_i64).prop_map(Op::Move),
         1 => (-200_000..0_i64).prop_map(Op::Move),
         1 => (300_001..900_000_i64).prop_map(Op::Move),
-        3 => (job(), 0..SCHEDULES.len(), 0..OVERLAPS.len(), prop::bool::weighted(0.8))
-            .prop_map(|(j, s, o, on)| Op::Set(j, s, o, on)),
+        3 => (
+            job(),
+            0..SCHEDULES.len(),
+            0..OVERLAPS.len(),
+            0..CATCH_UPS.len(),
+            prop::bool::weighted(0.8)
+        )
+            .prop_map(|(j, s, o, c, on)| Op::Set(j, s, o, c, on)),
         1 => job().prop_map(Op::Remove),
         1 => job().prop_map(Op::Pause),
         2 => job().prop_map(Op::Resume),
@@ -197,7 +347,9 @@ struct Model {
     paused: BTreeSet<JobName>,
     seen: Seen,
     expected: BTreeSet<(JobName, Timestamp)>,
-    verdicts: BTreeMap<(JobName, Timestamp), Verdict>,
+    verdicts: BTreeMap<(JobName, Timestamp), (Verdict, Option<FireReason>)>,
+    /// Runs that were begun: none twice.
+    begun: BTreeSet<RunId>,
     running: BTreeMap<JobName, u32>,
 }
 
@@ -230,12 +382,15 @@ impl Model {
             let instants: Vec<_> = self.expected.range(range).cloned().collect();
             prop_assert_eq!(instants.len() as u64, decision.count, "{:?}", decision);
             for instant in instants {
-                let before = self.verdicts.insert(instant, decision.verdict);
+                let verdict = (decision.verdict, decision.reason);
+                let before = self.verdicts.insert(instant, verdict).map(|(verdict, _)| verdict);
                 let pending =
                     before == Some(Verdict::Pending) && decision.verdict != Verdict::Pending;
                 prop_assert!(before.is_none() || pending, "{before:?} then {decision:?}");
+                prop_assert_eq!(decision.waited, pending, "{:?}", decision);
             }
-            if decision.verdict == Verdict::Ran {
+            if let Some(run) = decision.run() {
+                prop_assert!(self.begun.insert(run), "{decision:?} begins twice");
                 let running = self.running.entry(decision.job.clone()).or_default();
                 let allows = self
                     .jobs
@@ -256,13 +411,22 @@ impl Model {
 
     /// What a store would know of a job.
     fn known(&self, name: &JobName, set_at: Timestamp) -> Known {
-        let of_job = || self.verdicts.iter().filter(|((job, _), _)| job == name);
-        let pending = of_job().filter(|(_, verdict)| **verdict == Verdict::Pending);
+        let of_job = self.verdicts.iter().filter(|((job, _), _)| job == name);
+        let pending = of_job.filter(|(_, (verdict, _))| *verdict == Verdict::Pending);
+        let (mut queued, mut behind) = (None, BTreeMap::new());
+        for ((_, at), (_, reason)) in pending {
+            match reason {
+                Some(FireReason::Overlap) => queued = Some(*at),
+                Some(reason) => drop(behind.insert(*at, *reason)),
+                None => panic!("a fire waits for nothing"),
+            }
+        }
         Known {
             decided_to: self.last(name).unwrap_or(set_at).max(set_at),
             paused: self.paused.contains(name),
             active: self.running.get(name).copied().unwrap_or_default(),
-            queued: pending.map(|((_, at), _)| *at).next(),
+            queued,
+            behind,
         }
     }
 }
@@ -278,9 +442,11 @@ fn play(ops: Vec<Op>) -> Result<(), TestCaseError> {
                 model.advance(now);
                 fires.tick(now)
             }
-            Op::Set(j, s, o, enabled) => {
-                let (name, job) =
-                    (name(JOBS[j]), Job { enabled, ..job(SCHEDULES[s], OVERLAPS[o]) });
+            Op::Set(j, s, o, c, enabled) => {
+                let (most, secs) = CATCH_UPS[c];
+                let catch_up = CatchUp { most, within: Span::from_secs(secs) };
+                let job = Job { catch_up, enabled, ..job(SCHEDULES[s], OVERLAPS[o]) };
+                let name = name(JOBS[j]);
                 let mut from = model.seen.0;
                 if let Some((_, since)) = model.jobs.get(&name) {
                     from = from.max(*since);
@@ -327,7 +493,7 @@ fn play(ops: Vec<Op>) -> Result<(), TestCaseError> {
                 for (name, (job, from)) in model.jobs.clone() {
                     let known = model.known(&name, from);
                     model.jobs.insert(name.clone(), (job.clone(), known.decided_to));
-                    out.extend(fires.restore(&name, job, &known));
+                    out.extend(fires.restore(&name, job, known));
                 }
                 for (name, running) in &model.running {
                     if !model.jobs.contains_key(name) {
@@ -343,9 +509,13 @@ fn play(ops: Vec<Op>) -> Result<(), TestCaseError> {
     let undecided: Vec<_> =
         model.expected.iter().filter(|instant| !model.verdicts.contains_key(*instant)).collect();
     prop_assert!(undecided.is_empty(), "{undecided:?}");
-    for ((job, at), verdict) in &model.verdicts {
-        let queued = fires.state(job).and_then(|state| state.queued);
-        prop_assert!(*verdict != Verdict::Pending || queued == Some(*at), "{job} {at} is stuck");
+    for ((job, at), (verdict, _)) in &model.verdicts {
+        let state = fires.state(job);
+        let waits = state.is_some_and(|state| {
+            let waits = state.queued == Some(*at) || state.behind.contains(at);
+            waits && state.active > 0
+        });
+        prop_assert!(*verdict != Verdict::Pending || waits, "{job} {at} is stuck");
     }
     Ok(())
 }
@@ -360,7 +530,8 @@ proptest! {
 #[test]
 fn rows_without_runs_coalesce() {
     let row = |verdict, reason, from, to| {
-        Decision { job: name("a"), verdict, reason, from: at(from), to: at(to), count: 1 }.row()
+        let (job, from, to) = (name("a"), at(from), at(to));
+        Decision { job, verdict, reason, from, to, count: 1, waited: false }.row()
     };
     let skipped = row(Verdict::Skipped, Some(FireReason::Overlap), 1, 1);
     assert!(coalesces(&skipped, &row(Verdict::Skipped, Some(FireReason::Overlap), 2, 2)));

@@ -153,24 +153,29 @@ impl Hub {
         self.adopt(run);
     }
 
-    /// Begins a run.
-    pub fn begin(&mut self, id: RunId, plan: Plan, by: Actor, now: Timestamp) {
+    /// Begins a run; false when it goes on already, since a try that seemed to fail had not: then
+    /// nothing is to be committed with it.
+    pub fn begin(&mut self, id: RunId, plan: Plan, by: Actor, now: Timestamp) -> bool {
         let event = Event { at: now, by, kind: Kind::Planned(Box::new(plan)) };
-        let Ok(run) = Run::begin(id, &event) else { return };
+        let Ok(run) = Run::begin(id, &event) else { return false };
+        if self.runs.contains_key(&id) {
+            return false;
+        }
         if run.finished_at.is_some() {
             self.pending.effects.push(Effect::Ended { run: id, state: run.state() });
         }
         self.pending.push(id, 0, event, run.tasks.keys().copied());
         self.adopt(run);
+        true
     }
 
-    /// Asks for the end of a run; false when it is not active.
+    /// Asks for the end of a run; false when it is not active. Asking again changes nothing.
     pub fn cancel(&mut self, id: RunId, by: Actor, now: Timestamp) -> bool {
-        let known = self.runs.contains_key(&id);
-        if known {
+        let Some(active) = self.runs.get(&id) else { return false };
+        if active.run.cancel_requested_at.is_none() {
             self.apply(id, by, Kind::CancelRequested, now);
         }
-        known
+        true
     }
 
     /// A host has linked, and says which tasks it has not been told are settled.

@@ -120,3 +120,20 @@ proptest! {
         }
     }
 }
+
+/// A try that seemed to fail may have succeeded, and its repetition come with other news of the run.
+#[test]
+fn a_run_that_goes_on_is_not_begun_again() {
+    let mut hub = Hub::new(Incarnation(Uuid::from_u128(1)), at(0), Span::from_secs(30));
+    assert!(hub.begin(RUN, plan(None), Actor::Server, at(0)));
+    hub.linked(host(0), Vec::new(), at(0));
+    hub.decide(at(0));
+    assert!(hub.cancel(RUN, Actor::Server, at(1)));
+    assert!(!hub.begin(RUN, plan(None), Actor::Server, at(1)));
+    let decisions = hub.decide(at(1));
+    let append = &decisions.appends[&RUN];
+    assert!(append.expected_seq > 0);
+    assert!(append.events.iter().all(|event| !matches!(event.kind, crate::run::Kind::Planned(_))));
+    assert!(hub.cancel(RUN, Actor::Server, at(2)), "asking again changes nothing");
+    assert_eq!(hub.decide(at(2)), crate::hub::Decisions::default());
+}

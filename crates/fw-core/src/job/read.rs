@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fw_proto::api::{Command, EnvValue, Hook, JobSpec, OnFull, Overlap, SourceError};
+use fw_proto::api::{CatchUp, Command, EnvValue, Hook, JobSpec, OnFull, Overlap, SourceError};
 use fw_proto::{JobName, Span};
 
 use super::yaml::{self, Document, Node, Place, Value};
@@ -17,7 +17,7 @@ const KILL_AFTER: Span = Span::from_secs(10);
 /// How late a fire may start, when a job does not say: a minute is what cron's own grid forgives.
 const START_WITHIN: Span = Span::from_secs(60);
 
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 21] = [
     "schedule",
     "timezone",
     "hosts",
@@ -30,6 +30,9 @@ const KEYS: [&str; 18] = [
     "kill_after",
     "start_within",
     "overlap",
+    "catch_up",
+    "catch_up_window",
+    "catch_up_max",
     "max_parallel",
     "max_failures",
     "enabled",
@@ -37,6 +40,16 @@ const KEYS: [&str; 18] = [
     "on_failure",
     "on_recovery",
 ];
+
+const OVERLAPS: [(&str, Overlap); 4] = [
+    ("skip", Overlap::Skip),
+    ("queue", Overlap::Queue),
+    ("replace", Overlap::Replace),
+    ("allow", Overlap::Allow),
+];
+
+const CATCH_UPS: [(&str, CatchUp); 3] =
+    [("none", CatchUp::None), ("last", CatchUp::Last), ("all", CatchUp::All)];
 
 /// Reads a whole file.
 pub(super) fn file(file: &str, lines: &[&str], document: &Document) -> Parsed {
@@ -170,11 +183,11 @@ impl Read<'_> {
         let timeout = self.optional(fields, "timeout", Self::span);
         let kill_after = self.optional(fields, "kill_after", Self::span);
         let start_within = self.optional(fields, "start_within", Self::positive_span);
-        let overlap = self.optional(fields, "overlap", |read, node| {
-            let known =
-                [("skip", Overlap::Skip), ("queue", Overlap::Queue), ("allow", Overlap::Allow)];
-            read.one_of(node, &known)
-        });
+        let overlap = self.optional(fields, "overlap", |read, node| read.one_of(node, &OVERLAPS));
+        let catch_up =
+            self.optional(fields, "catch_up", |read, node| read.one_of(node, &CATCH_UPS));
+        let catch_up_window = self.optional(fields, "catch_up_window", Self::positive_span);
+        let catch_up_max = self.optional(fields, "catch_up_max", Self::at_most_a_thousand);
         let max_parallel = self.optional(fields, "max_parallel", Self::count);
         let max_failures = self.optional(fields, "max_failures", Self::count);
         let enabled = self.optional(fields, "enabled", Self::yes_or_no);
@@ -196,6 +209,9 @@ impl Read<'_> {
             kill_after: kill_after.unwrap_or(KILL_AFTER),
             start_within: start_within.unwrap_or(START_WITHIN),
             overlap: overlap.unwrap_or_default(),
+            catch_up: catch_up.unwrap_or_default(),
+            catch_up_window: catch_up_window.unwrap_or(CatchUp::WINDOW),
+            catch_up_max: catch_up_max.unwrap_or(CatchUp::MAX),
             max_parallel,
             max_failures,
             enabled: enabled.unwrap_or(true),
@@ -339,6 +355,15 @@ impl Read<'_> {
         let count = text.parse().ok().filter(|count| *count >= 1);
         count
             .ok_or_else(|| self.error(node.place, "a whole number of at least 1 should stand here"))
+    }
+
+    /// Each that waits is a row of the ledger.
+    fn at_most_a_thousand(&mut self, node: &Node) -> Outcome<u32> {
+        let count = self.count(node)?;
+        if count > 1000 {
+            return Err(self.error(node.place, "at most 1000 can be caught up"));
+        }
+        Ok(count)
     }
 
     fn yes_or_no(&mut self, node: &Node) -> Outcome<bool> {

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use fw_proto::Span;
-use fw_proto::api::{Command, EnvValue, Hook, OnFull, Overlap};
+use fw_proto::api::{CatchUp, Command, EnvValue, Hook, OnFull, Overlap};
 
 /// The errors as people read them, and the names of the good jobs.
 fn check(text: &str) -> String {
@@ -41,6 +41,9 @@ jobs:
     kill_after: 1m
     start_within: 5m
     overlap: queue
+    catch_up: all
+    catch_up_window: 2d
+    catch_up_max: 7
     max_parallel: 5
     max_failures: 2
     enabled: no
@@ -66,12 +69,16 @@ jobs:
     assert_eq!(spec.env["NONE"], value(""));
     assert_eq!(spec.env["KEY"], EnvValue::Secret("aws".to_owned()));
     assert_eq!((spec.overlap, spec.on_full, spec.enabled), (Overlap::Queue, OnFull::Drop, false));
+    assert_eq!((spec.catch_up, spec.catch_up_max), (CatchUp::All, 7));
+    assert_eq!(spec.catch_up_window, Span::from_secs(2 * 24 * 3600));
     assert_eq!((spec.max_parallel, spec.max_failures), (Some(5), Some(2)));
     assert_eq!(spec.on_failure.len(), 2);
     assert_eq!(spec.on_recovery, [Hook::Command(vec!["notify".to_owned()])]);
     assert_eq!(least.spec.kill_after, Span::from_secs(10));
     assert_eq!(least.spec.start_within, Span::from_secs(60));
     assert_eq!((least.spec.enabled, least.spec.overlap), (true, Overlap::Skip));
+    assert_eq!((least.spec.catch_up, least.spec.catch_up_max), (CatchUp::None, 100));
+    assert_eq!(least.spec.catch_up_window, Span::from_secs(24 * 3600));
     assert_eq!(JobDef::of(full.name.clone(), spec.clone()).unwrap().schedule, full.schedule);
 }
 
@@ -139,7 +146,7 @@ fn a_bad_job_harms_no_other() {
     jobs.yaml:18:14: "soon" is not a duration such as 90s, 5m or 1h30m
         timeout: soon
                  ^
-    jobs.yaml:19:14: "skipp" is none of skip, queue, allow
+    jobs.yaml:19:14: "skipp" is none of skip, queue, replace, allow
         overlap: skipp
                  ^
     jobs.yaml:20:19: a whole number of at least 1 should stand here

@@ -105,8 +105,9 @@ impl Shell {
         match message {
             Message::Begin(begin, reply) => {
                 let Begin { run, plan, by, fire } = *begin;
-                self.fires.extend(fire.map(|fire| (run, fire)));
-                self.hub.begin(run, plan, by, now);
+                if self.hub.begin(run, plan, by, now) {
+                    self.fires.extend(fire.map(|fire| (run, fire)));
+                }
                 self.answer_later(Some(run), |outcome| answer(reply, outcome));
             }
             Message::Cancel(run, by, reply) => {

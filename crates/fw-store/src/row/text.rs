@@ -42,6 +42,7 @@ stored! {
         Offline = "offline", Budget = "budget", Revoked = "revoked", Expired = "expired",
         Fenced = "fenced", Policy = "policy", QueueFull = "queue_full", User = "user",
         Spawn = "spawn", Disk = "disk", NoSecret = "no_secret", Overlap = "overlap",
+        Replaced = "replaced",
     }
     Verdict {
         Pending = "pending", Ran = "ran", Skipped = "skipped", Coalesced = "coalesced",

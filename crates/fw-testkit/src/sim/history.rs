@@ -63,11 +63,13 @@ pub enum Sight {
     Asked,
     /// A secret was gone.
     NoSecret,
+    /// A job's run was cancelled for its next fire.
+    Replaced,
 }
 
 impl Sight {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Superseded,
         Self::OldLinkHeard,
         Self::GreetedLate,
@@ -85,6 +87,7 @@ impl Sight {
         Self::BudgetSpent,
         Self::Asked,
         Self::NoSecret,
+        Self::Replaced,
     ];
 }
 

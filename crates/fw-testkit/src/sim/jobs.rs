@@ -1,15 +1,15 @@
 //! The simulated owner of the jobs: what `fw-server`'s `drive/jobs` does around the real scheduler.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
-use fw_core::fires::{Decision, Job, Known, Scheduler};
+use fw_core::fires::{CatchUp, Decision, Job, Known, Order, Scheduler};
 use fw_core::hub::Hub;
 use fw_core::run::Actor;
 use fw_core::schedule::Schedule;
 use fw_proto::api::{FireReason, Overlap, Verdict};
 use fw_proto::{JobName, RunId, Span, Timestamp};
 
-use super::history::Mark;
+use super::history::{Mark, Sight};
 use super::requests;
 use super::server::Message;
 use super::store::{Error, Row, Store};
@@ -21,12 +21,18 @@ const COMPARE: Span = Span::from_secs(30);
 /// Jobs whose lost fires are counted at once.
 const ACCOUNT: usize = 2;
 
-/// The jobs of every world: name, period and overlap.
-const JOBS: [(&str, &str, Overlap); 3] = [
-    ("often", "@every 7s", Overlap::Skip),
-    ("queued", "@every 20s", Overlap::Queue),
-    ("beside", "@every 45s", Overlap::Allow),
+/// The jobs of every world: name, period, overlap, and how many lost fires are made up for.
+const JOBS: [(&str, &str, Overlap, u32); 6] = [
+    ("often", "@every 7s", Overlap::Skip, 0),
+    ("queued", "@every 20s", Overlap::Queue, 2),
+    ("beside", "@every 45s", Overlap::Allow, 0),
+    ("caught", "@every 15s", Overlap::Skip, 3),
+    ("last", "@every 40s", Overlap::Allow, 1),
+    ("replaced", "@every 11s", Overlap::Replace, 1),
 ];
+
+/// A fire is caught up no later than this.
+const WITHIN: Span = Span::from_secs(15 * 60);
 
 /// The owner of the jobs.
 #[derive(Debug)]
@@ -45,13 +51,15 @@ pub(super) struct Jobs {
 enum Work {
     Verdict(Row),
     Begin(RunId, Row),
+    Cancel(Vec<RunId>, JobName),
 }
 
 /// The jobs of every world.
 pub(super) fn all() -> impl Iterator<Item = (JobName, Job)> {
-    JOBS.into_iter().map(|(name, every, overlap)| {
+    JOBS.into_iter().map(|(name, every, overlap, most)| {
         let schedule = Schedule::parse(every, "").expect("a schedule");
-        (name.parse().expect("a name"), Job { schedule, overlap, enabled: true })
+        let catch_up = CatchUp { most, within: WITHIN };
+        (name.parse().expect("a name"), Job { schedule, overlap, catch_up, enabled: true })
     })
 }
 
@@ -75,9 +83,10 @@ impl Jobs {
                 decided_to: last.max(ctx.jobs_set_at),
                 paused: store.paused,
                 active: u32::try_from(going_on).unwrap_or(u32::MAX),
-                queued: store.pending(&name),
+                queued: store.queued(&name),
+                behind: store.behind(&name),
             };
-            let decisions = jobs.scheduler.restore(&name, job, &known);
+            let decisions = jobs.scheduler.restore(&name, job, known);
             jobs.take(ctx, store, decisions);
         }
         jobs
@@ -130,12 +139,13 @@ impl Jobs {
         }
     }
 
-    /// Decides what is due, unless something is being performed, and performs one thing.
+    /// Decides what is due, unless something is being performed, and performs one thing. Of each
+    /// run that goes on it is known whether its end was asked for.
     pub(super) fn step(
         &mut self,
         ctx: &mut Ctx,
         store: &mut Store,
-        going_on: &BTreeSet<RunId>,
+        going_on: &BTreeMap<RunId, bool>,
     ) -> Option<Message> {
         if self.asked.is_some() {
             return None;
@@ -161,6 +171,13 @@ impl Jobs {
                 let by = Actor::Job(row.job.clone());
                 self.asked = Some(Work::Begin(run, row));
                 Some(Message::Begin { run, plan: Box::new(plan), by, fire })
+            }
+            Work::Cancel(runs, job) => {
+                // The real one is told when it is done; here it is asked until it is.
+                let run = runs.iter().find(|run| going_on.get(run) == Some(&false)).copied()?;
+                ctx.history.sight(Sight::Replaced);
+                self.work.push_back(Work::Cancel(runs, job.clone()));
+                Some(Message::Cancel(run, Actor::Job(job)))
             }
         }
     }
@@ -191,12 +208,12 @@ impl Jobs {
     }
 
     /// Whatever is not going on has ended.
-    fn compare(&mut self, ctx: &Ctx, going_on: &BTreeSet<RunId>) {
+    fn compare(&mut self, ctx: &Ctx, going_on: &BTreeMap<RunId, bool>) {
         if self.compare_at > ctx.now {
             return;
         }
         self.compare_at = ctx.now + COMPARE;
-        let ended = self.active.keys().filter(|run| !going_on.contains(run));
+        let ended = self.active.keys().filter(|run| !going_on.contains_key(run));
         self.over.extend(ended.copied());
     }
 
@@ -214,12 +231,22 @@ impl Jobs {
             };
             self.work.push_back(work);
         }
+        for order in self.scheduler.orders() {
+            self.work.push_back(match order {
+                Order::Replace(job) => Work::Cancel(self.runs_of(&job), job),
+            });
+        }
+    }
+
+    fn runs_of(&self, job: &JobName) -> Vec<RunId> {
+        self.active.iter().filter(|(_, of)| *of == job).map(|(run, _)| *run).collect()
     }
 
     /// What was decided and is not stored yet.
     fn waiting(&self) -> Vec<&Row> {
-        let rows = self.work.iter().chain(&self.asked).map(|work| match work {
-            Work::Verdict(row) | Work::Begin(_, row) => row,
+        let rows = self.work.iter().chain(&self.asked).filter_map(|work| match work {
+            Work::Verdict(row) | Work::Begin(_, row) => Some(row),
+            Work::Cancel(..) => None,
         });
         rows.collect()
     }

@@ -4,17 +4,18 @@
 //! flight are within the budget, a run ends exactly once, acknowledged output is never lost, output
 //! is never reordered or duplicated, a revoked host is never served, every run ends. Two more hold
 //! between host and server: a verdict is true, and nobody is given up for a silence that was none.
+//! And one between the runs of a job: they do not overlap, unless it says so.
 //!
 //! "A wave starts only when the one before is settled" and "an undone step was done before" belong
 //! to rollouts and runbooks. There are none yet, so there is no rule for them here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fw_core::fires::Decision;
+use fw_core::fires::{Decision, Job};
 use fw_core::hub::Hub;
 use fw_core::hub::clock::JUMP;
-use fw_core::run::{Kind, Ruling, Run, Task};
-use fw_proto::api::{TaskReason, TaskState, Verdict};
+use fw_core::run::{Event, Kind, Ruling, Run, Task};
+use fw_proto::api::{Overlap, TaskReason, TaskState, Verdict};
 use fw_proto::frame::{Cause, FromServer};
 use fw_proto::record::Offsets;
 use fw_proto::{HostId, JobName, RunId, Span, TaskKey, Timestamp};
@@ -31,6 +32,8 @@ use super::store::{NewEvents, Row, Store};
 pub enum Rule {
     /// A fire has one verdict.
     OneVerdict,
+    /// Runs of a job do not overlap, unless it says so.
+    OneAtATime,
     /// A task starts at most once.
     StartsOnce,
     /// Hosts in flight are at most the failures left.
@@ -195,6 +198,9 @@ impl Witness {
             }
         }
         self.within_budget(run)?;
+        if row.expected_seq == 0 {
+            one_at_a_time(run, store)?;
+        }
         if row.finished.is_some() {
             let times = self.ended.entry(run.id).or_default();
             *times += 1;
@@ -317,6 +323,8 @@ fn fires_are_complete(
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(()) };
     let counted: u64 = rows.iter().map(|row| row.count).sum();
     let after = first.from - Span::from_millis(1);
+    let waits = rows.iter().find(|row| row.verdict == Verdict::Pending);
+    judge(waits.is_none(), Rule::OneVerdict, || format!("{waits:?} waits for ever"))?;
     let due = schedule.tally(after, last.to).map_or(0, |tally| tally.count);
     judge(counted == due, Rule::OneVerdict, || {
         format!("{job} was due {due} times up to {}, and {counted} have a verdict", last.to)
@@ -330,6 +338,23 @@ fn fires_have_their_runs(job: &JobName, rows: &[Row], store: &Store) -> Judgemen
     let runs: BTreeSet<_> = store.ended.values().filter(theirs).map(|run| run.id).collect();
     judge(ran == runs, Rule::OneVerdict, || {
         format!("{job}: fires that ran and runs differ: {:?}", ran.symmetric_difference(&runs))
+    })
+}
+
+/// Runs of a job do not overlap, unless it says so: when one begins no other goes on.
+fn one_at_a_time(new: &Run, store: &Store) -> Judgement {
+    let Some(name) = &new.plan.origin.job else { return Ok(()) };
+    let allows = |(of, job): (JobName, Job)| of == *name && job.overlap == Overlap::Allow;
+    if jobs::all().any(allows) {
+        return Ok(());
+    }
+    let of_job = |run: &RunId, events: &Vec<Event>| {
+        let first = events.first().and_then(|event| Run::begin(*run, event).ok());
+        first.is_some_and(|run| run.plan.origin.job.as_ref() == Some(name))
+    };
+    let other = store.open.iter().find(|(run, events)| **run != new.id && of_job(run, events));
+    judge(other.is_none(), Rule::OneAtATime, || {
+        format!("{} of {name} begins while {:?} goes on", new.id, other.map(|(run, _)| run))
     })
 }
 

@@ -3,7 +3,7 @@
 //! What `fw-server` does in tasks of its own (one a link, one for the hub, one for late reports,
 //! one for jobs) is here a queue each, and every hand-over and effect is a place to die at.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use fw_core::hub::clock::Watch;
 use fw_core::hub::links::{Came, Links};
@@ -58,7 +58,7 @@ pub(super) struct Server {
 #[derive(Debug)]
 pub(super) enum Message {
     Begin { run: RunId, plan: Box<Plan>, by: Actor, fire: Option<Row> },
-    Cancel(RunId),
+    Cancel(RunId, Actor),
     Linked(HostId, ConnId, Vec<Report>),
     Unlinked(HostId, ConnId),
     Reports(HostId, Vec<Report>),
@@ -157,12 +157,13 @@ impl Server {
     fn take(&mut self, ctx: &mut Ctx, message: Message, now: Timestamp) {
         match message {
             Message::Begin { run, plan, by, fire } => {
-                self.fires.extend(fire.map(|fire| (run, fire)));
-                self.hub.begin(run, *plan, by, now);
+                if self.hub.begin(run, *plan, by, now) {
+                    self.fires.extend(fire.map(|fire| (run, fire)));
+                }
                 self.answers.push(Answer::Begin(run));
             }
-            Message::Cancel(run) => {
-                let known = self.hub.cancel(run, Actor::Token("sim".into()), now);
+            Message::Cancel(run, by) => {
+                let known = self.hub.cancel(run, by, now);
                 ctx.history.note((22_u8, run.0), || format!("cancel of {run}: active {known}"));
             }
             Message::Linked(host, id, digest) => self.linked(ctx, host, id, digest, now),
@@ -413,7 +414,8 @@ impl Server {
 
     fn step_jobs(&mut self, ctx: &mut Ctx, store: &mut Store) -> Result<(), Died> {
         self.boundary()?;
-        let going_on: BTreeSet<RunId> = self.hub.runs().map(|run| run.id).collect();
+        let asked = |run: &Run| (run.id, run.cancel_requested_at.is_some());
+        let going_on: BTreeMap<RunId, bool> = self.hub.runs().map(asked).collect();
         let begin = self.jobs.step(ctx, store, &going_on);
         self.inbox.extend(begin);
         self.boundary()

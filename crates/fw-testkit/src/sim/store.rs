@@ -48,7 +48,7 @@ pub(super) struct Row {
 
 impl Row {
     pub(super) fn of(decision: &Decision) -> Self {
-        let Decision { job, verdict, reason, from, to, count } = decision.clone();
+        let Decision { job, verdict, reason, from, to, count, .. } = decision.clone();
         Self { job, verdict, reason, from, to, count, run: None }
     }
 }
@@ -144,10 +144,21 @@ impl Store {
         self.ledger.get(job)?.iter().map(|row| row.to).max()
     }
 
-    /// The fire that waits.
-    pub(super) fn pending(&self, job: &JobName) -> Option<Timestamp> {
-        let rows = self.ledger.get(job)?;
-        rows.iter().find(|row| row.verdict == Verdict::Pending).map(|row| row.from)
+    /// The fire that waits for a run.
+    pub(super) fn queued(&self, job: &JobName) -> Option<Timestamp> {
+        let mut waiting = self.pending(job);
+        waiting.find(|row| row.reason == Some(FireReason::Overlap)).map(|row| row.from)
+    }
+
+    /// The fires that are to be caught up.
+    pub(super) fn behind(&self, job: &JobName) -> BTreeMap<Timestamp, FireReason> {
+        let waiting = self.pending(job).filter_map(|row| Some((row.from, row.reason?)));
+        waiting.filter(|(_, reason)| *reason != FireReason::Overlap).collect()
+    }
+
+    fn pending(&self, job: &JobName) -> impl Iterator<Item = &Row> {
+        let rows = self.ledger.get(job).into_iter().flatten();
+        rows.filter(|row| row.verdict == Verdict::Pending)
     }
 
     /// Whether a run that it knows has a task on this host.

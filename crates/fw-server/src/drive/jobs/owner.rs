@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fw_core::fires::{self, Decision, Known, Scheduler};
+use fw_core::fires::{self, Decision, Known, Order, Scheduler};
 use fw_core::job::JobDef;
 use fw_proto::api::{self, FireReason, JobSource, SourceError, Verdict};
 use fw_proto::{JobName, RunId, Span, Timestamp};
@@ -123,9 +123,10 @@ impl Owner {
     /// Takes over what is stored.
     pub(super) async fn load(parts: Parts) -> Result<Self, Error> {
         let (stored, mut last) = (parts.store.jobs().await?, parts.store.last_fires().await?);
-        let pending = parts.store.pending_fires().await?;
-        let mut pending: BTreeMap<_, _> =
-            pending.into_iter().map(|fire| (fire.job, fire.from)).collect();
+        let mut pending: BTreeMap<_, Vec<NewFire>> = BTreeMap::new();
+        for fire in parts.store.pending_fires().await? {
+            pending.entry(fire.job.clone()).or_default().push(fire);
+        }
         let active = parts.hub.active().await?;
         let active = active.into_iter().filter_map(|(run, job)| Some((run, job?))).collect();
         let mut owner = Self {
@@ -144,13 +145,13 @@ impl Owner {
             parts,
         };
         for job in stored {
-            let (last, queued) = (last.remove(&job.name), pending.get(&job.name).copied());
-            owner.restore(job, last, queued);
+            let last = last.remove(&job.name);
+            let waiting = pending.get(&job.name).map(Vec::as_slice).unwrap_or_default();
+            owner.restore(job, last, waiting);
         }
         pending.retain(|name, _| !owner.jobs.contains_key(name));
-        owner
-            .work
-            .extend(pending.into_iter().map(|(job, from)| Work::Verdict(changed_away(job, from))));
+        let gone = pending.into_values().flatten();
+        owner.work.extend(gone.map(|fire| Work::Verdict(changed_away(fire.job, fire.from))));
         owner.count_strays();
         if owner.files.is_none() && owner.count_from_files() > 0 {
             warn!(
@@ -161,15 +162,16 @@ impl Owner {
         Ok(owner)
     }
 
-    fn restore(&mut self, stored: StoredJob, last: Option<Timestamp>, queued: Option<Timestamp>) {
+    fn restore(&mut self, stored: StoredJob, last: Option<Timestamp>, waiting: &[NewFire]) {
         let StoredJob { name, source, text, paused } = stored;
         match text::from_store(&name, &text) {
             Ok((def, set_at)) => {
                 let active = self.active.values().filter(|job| **job == name).count();
                 let active = u32::try_from(active).unwrap_or(u32::MAX);
                 let decided_to = last.map_or(set_at, |last| last.max(set_at));
-                let known = Known { decided_to, paused, active, queued };
-                let decisions = self.scheduler.restore(&name, scheduled(&def), &known);
+                let (queued, behind) = sort_waiting(waiting);
+                let known = Known { decided_to, paused, active, queued, behind };
+                let decisions = self.scheduler.restore(&name, scheduled(&def), known);
                 self.jobs.insert(name, Entry { def: Arc::new(def), source, set_at });
                 self.take(decisions);
             }
@@ -276,14 +278,24 @@ impl Owner {
             let work = match decision.run().zip(self.jobs.get(&decision.job)) {
                 Some((run, entry)) => {
                     self.active.insert(run, decision.job);
-                    let (job, nominal, reason) =
-                        (Arc::clone(&entry.def), decision.from, decision.reason);
-                    Work::Begin(Due { run, job, nominal, reason, manual: None })
+                    let Decision { from: nominal, verdict, reason, .. } = decision;
+                    let job = Arc::clone(&entry.def);
+                    Work::Begin(Due { run, job, nominal, verdict, reason, manual: None })
                 }
                 None => Work::Verdict(verdict(decision)),
             };
             self.work.push(work);
         }
+        for order in self.scheduler.orders() {
+            self.work.push(match order {
+                Order::Replace(job) => Work::Cancel(self.runs_of(&job), job),
+            });
+        }
+    }
+
+    /// The runs of a job that go on, as far as is known here.
+    fn runs_of(&self, job: &JobName) -> Vec<RunId> {
+        self.active.iter().filter(|(_, of)| *of == job).map(|(run, _)| *run).collect()
     }
 
     /// A run that someone wants now.
@@ -370,6 +382,7 @@ impl Owner {
             source: entry.source.clone(),
             paused: state.paused,
             next_fire: state.next,
+            waiting: waiting(&state),
             last_run: None,
             last_failed: None,
             error: self.file_errors.of(name, &entry.source).cloned(),
@@ -394,8 +407,38 @@ pub(super) fn scheduled(def: &JobDef) -> fires::Job {
     fires::Job {
         schedule: def.schedule.clone(),
         overlap: def.spec.overlap,
+        catch_up: fires::CatchUp {
+            most: match def.spec.catch_up {
+                api::CatchUp::None => 0,
+                api::CatchUp::Last => 1,
+                api::CatchUp::All => def.spec.catch_up_max,
+            },
+            within: def.spec.catch_up_window,
+        },
         enabled: def.spec.enabled,
     }
+}
+
+/// The fire that waits for a run, and those that are to be caught up.
+fn sort_waiting(waiting: &[NewFire]) -> (Option<Timestamp>, BTreeMap<Timestamp, FireReason>) {
+    let lost = |fire: &NewFire| {
+        let lost = [FireReason::Downtime, FireReason::ClockJump];
+        fire.reason.filter(|reason| lost.contains(reason)).map(|reason| (fire.from, reason))
+    };
+    let queued = waiting.iter().find(|fire| lost(fire).is_none()).map(|fire| fire.from);
+    (queued, waiting.iter().filter_map(lost).collect())
+}
+
+/// What people are told of that.
+fn waiting(state: &fires::State) -> Vec<api::JobWaiting> {
+    let ends = state.behind.first().zip(state.behind.last());
+    let catch_up = ends.map(|(from, to)| api::JobWaiting::CatchUp {
+        fires: u32::try_from(state.behind.len()).unwrap_or(u32::MAX),
+        from: *from,
+        to: *to,
+    });
+    let queued = state.queued.map(|nominal| api::JobWaiting::Queued { nominal });
+    catch_up.into_iter().chain(queued).collect()
 }
 
 /// The ledger row of a decision without a run.
@@ -403,7 +446,7 @@ fn verdict(decision: Decision) -> NewFire {
     if decision.run().is_some() {
         return changed_away(decision.job, decision.from);
     }
-    let Decision { job, verdict, reason, from, to, count } = decision;
+    let Decision { job, verdict, reason, from, to, count, .. } = decision;
     NewFire { job, verdict, reason, from, to, count, run: None, lag_ms: None }
 }
 

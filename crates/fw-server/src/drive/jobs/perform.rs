@@ -20,7 +20,7 @@ use fw_proto::{JobName, RunId, Span, Timestamp};
 use fw_rt::Clock;
 use fw_store::{HostRow, NewFire, Store};
 use tokio::sync::oneshot;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use super::{Parts, text};
@@ -39,6 +39,8 @@ pub(super) enum Work {
     Verdict(NewFire),
     /// A run is to begin.
     Begin(Due),
+    /// These runs of a job are to make room for its next one.
+    Cancel(Vec<RunId>, JobName),
 }
 
 /// A run that is due.
@@ -48,6 +50,7 @@ pub(super) struct Due {
     /// The job as it was when it became due.
     pub(super) job: Arc<JobDef>,
     pub(super) nominal: Timestamp,
+    pub(super) verdict: Verdict,
     pub(super) reason: Option<FireReason>,
     /// Someone asked for it, beside the schedule.
     pub(super) manual: Option<Manual>,
@@ -114,6 +117,40 @@ impl Performer {
 
     /// Performs all of it; gives the runs that did not begin.
     pub(super) async fn perform(self, work: Vec<Work>) -> Vec<RunId> {
+        let (cancels, work): (Vec<_>, Vec<_>) =
+            work.into_iter().partition(|work| matches!(work, Work::Cancel(..)));
+        let over = self.decided(work).await;
+        // One of them may have begun just now.
+        for cancel in cancels {
+            if let Work::Cancel(runs, job) = cancel {
+                self.cancel(&runs, &job).await;
+            }
+        }
+        over
+    }
+
+    /// Ends runs, whatever it takes: the fire that takes their place waits for it.
+    async fn cancel(&self, runs: &[RunId], job: &JobName) {
+        for run in runs {
+            loop {
+                match self.hub.cancel(*run, Actor::Job(job.clone())).await {
+                    Ok(true) => {
+                        info!(run.id = %run, %job, "run is cancelled: the job's next fire takes its place");
+                    }
+                    // It has ended by itself.
+                    Ok(false) => {}
+                    Err(hub::Error::Stopped) => return,
+                    Err(hub::Error::Store(error)) => {
+                        self.wait(&error).await;
+                        continue;
+                    }
+                }
+                break;
+            }
+        }
+    }
+
+    async fn decided(&self, work: Vec<Work>) -> Vec<RunId> {
         let runs = work.iter().any(|work| matches!(work, Work::Begin(_)));
         let fleet = if runs { self.fleet().await } else { Fleet::default() };
         // Thousands of jobs over thousands of hosts are too much for an async thread.
@@ -183,12 +220,12 @@ impl Performer {
     }
 
     async fn begin(&self, ready: Ready) -> (RunId, Begun) {
-        let run = ready.due.run;
+        let (run, since) = (ready.due.run, self.clock.now());
         let begun = loop {
             match self.try_begin(&ready).await {
                 Ok(begun) => break begun,
                 Err(error) => {
-                    let late = self.clock.now().since(ready.due.nominal);
+                    let late = self.clock.now().since(since);
                     if ready.due.manual.is_some() || late > ready.due.job.spec.start_within {
                         break self.too_late(&ready.due, &error);
                     }
@@ -236,7 +273,7 @@ impl Performer {
             .as_ref()
             .map_or_else(|| Actor::Job(name.clone()), |manual| manual.by.clone());
         let lag_ms = Some(self.clock.now().since(due.nominal).as_millis());
-        let fire = NewFire { run: Some(due.run), lag_ms, ..row(due, Verdict::Ran, due.reason) };
+        let fire = NewFire { run: Some(due.run), lag_ms, ..row(due, due.verdict, due.reason) };
         match self.hub.begin(hub::Begin { run: due.run, plan, by, fire: Some(fire) }).await {
             Ok(()) => Ok(Begun::Yes),
             Err(hub::Error::Stopped) => Ok(Begun::Stopped),
@@ -270,6 +307,7 @@ fn prepare(work: Vec<Work>, fleet: &Fleet) -> (Vec<Step>, Vec<RunId>) {
                 continue;
             }
             Work::Begin(due) => due,
+            Work::Cancel(..) => continue,
         };
         let hosts = chosen
             .entry(due.job.spec.hosts.clone())

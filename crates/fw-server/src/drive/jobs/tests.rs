@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use fw_core::run::Actor;
 use fw_proto::Span;
-use fw_proto::api::{Code, JobSource, JobsText};
+use fw_proto::api::{Code, JobSource, JobWaiting, JobsText, RunState, TaskReason};
 
 use crate::drive::world::{MINUTE, World, eventually, name};
 
@@ -167,6 +167,77 @@ async fn a_queued_fire_runs_after_the_one_before_even_across_a_restart() {
     world.link(host).await;
     world.end_next(host, 0).await;
     world.ledger_is("a", &["Ran 1", "Coalesced Overlap 1", "Ran 1"]).await;
+}
+
+#[tokio::test]
+async fn a_fire_takes_the_place_of_the_run_that_goes_on() {
+    let world = World::with(&[("a.yaml", &one("a", "overlap: replace"))]).await;
+    let host = world.host("web1").await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Ran 1"]).await;
+    let first = world.fires("a").await[0].run_id.unwrap();
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Pending Overlap 1", "Ran 1"]).await;
+    eventually("it is being cancelled", async || {
+        let run = world.hub.run(first).await.unwrap()?;
+        (run.summary.state == RunState::Cancelling).then_some(())
+    })
+    .await;
+    let waiting = world.jobs.show(&name("a")).await.unwrap().waiting;
+    let nominal = world.fires("a").await[0].from;
+    assert_eq!(waiting, [JobWaiting::Queued { nominal }]);
+    assert_eq!(world.cancel_next(host).await, first);
+    world.ledger_is("a", &["Ran 1", "Ran 1"]).await;
+    let run = world.store.run(first).await.unwrap().unwrap();
+    assert_eq!(run.summary.state, RunState::Cancelled);
+    assert_eq!(run.tasks[0].reason, Some(TaskReason::Replaced));
+}
+
+#[tokio::test]
+async fn lost_fires_are_caught_up_one_after_the_other_even_across_a_restart() {
+    let file = one("a", "catch_up: all, catch_up_max: 3");
+    let world = World::with(&[("a.yaml", &file), ("b.yaml", "jobs: {}")]).await;
+    let host = world.host("web1").await;
+    let stopped = world.stop().await;
+    stopped.clock.shift(60 * MINUTE);
+    let world = stopped.start().await;
+    world.link(host).await;
+    let lost = "Missed Downtime 57";
+    let (waits, done) = ("Pending Downtime 1", "CaughtUp Downtime 1");
+    world.ledger_is("a", &[waits, waits, done, lost]).await;
+    let JobWaiting::CatchUp { fires: 2, .. } =
+        world.jobs.show(&name("a")).await.unwrap().waiting[0]
+    else {
+        panic!("two wait")
+    };
+    let first = world.fires("a").await[2].run_id;
+    assert_eq!(Some(world.end_next(host, 0).await), first);
+    world.ledger_is("a", &[waits, done, done, lost]).await;
+    world.clock.shift(MINUTE);
+    let skipped = "Skipped Overlap 1";
+    world.ledger_is("a", &[skipped, waits, done, done, lost]).await;
+    let world = world.stop().await.start().await;
+    world.link(host).await;
+    world.end_next(host, 1).await;
+    world.ledger_is("a", &[skipped, done, done, done, lost]).await;
+    let runs = world.fires("a").await;
+    assert!(runs[1].lag_ms.unwrap() >= 60_000, "since it was due: {:?}", runs[1]);
+}
+
+#[tokio::test]
+async fn what_is_caught_up_does_what_the_file_says_now() {
+    let world = World::with(&[("a.yaml", &one("a", "catch_up: last"))]).await;
+    let host = world.host("web1").await;
+    let stopped = world.stop().await;
+    stopped.clock.shift(60 * MINUTE);
+    let changed = one("a", "catch_up: last, cwd: /tmp");
+    std::fs::write(stopped.path("a.yaml"), changed).unwrap();
+    let world = stopped.start().await;
+    world.link(host).await;
+    world.ledger_is("a", &["CaughtUp Downtime 1", "Missed Downtime 59"]).await;
+    let run = world.end_next(host, 0).await;
+    let plan = world.store.plan(run).await.unwrap().unwrap();
+    assert_eq!(plan.exec.cwd.as_deref(), Some("/tmp"));
 }
 
 #[tokio::test]
