@@ -101,7 +101,7 @@ pub(crate) fn page(job: &Job, now: Timestamp) -> String {
     put("from", source(&job.source).to_owned());
     put("schedule", format!("{} ({})", spec.schedule, spec.timezone));
     put("next", next.unwrap_or_else(|| "never".to_owned()));
-    job.waiting.iter().for_each(|what| put("waits", waiting(what)));
+    job.waiting.iter().for_each(|what| put("waits", waiting(what, now)));
     put("last run", job.last_run.map(|id| id.to_string()).unwrap_or_default());
     put("hosts", spec.hosts.clone());
     put("command", command(&spec.command));
@@ -113,6 +113,7 @@ pub(crate) fn page(job: &Job, now: Timestamp) -> String {
     put("start within", spec.start_within.to_string());
     put("overlap", overlap(spec.overlap).to_owned());
     put("catch up", catch_up(spec));
+    put("retries", retries(spec));
     put("max parallel", spec.max_parallel.map(|hosts| hosts.to_string()).unwrap_or_default());
     put("max failures", spec.max_failures.map(|hosts| hosts.to_string()).unwrap_or_default());
     put("on full", on_full(spec.on_full).to_owned());
@@ -151,6 +152,13 @@ const fn overlap(overlap: Overlap) -> &'static str {
     }
 }
 
+fn retries(spec: &JobSpec) -> String {
+    match spec.retries {
+        0 => "none".to_owned(),
+        most => format!("{most}, the first after {}", spec.retry_backoff),
+    }
+}
+
 fn catch_up(spec: &JobSpec) -> String {
     let within = spec.catch_up_window;
     match spec.catch_up {
@@ -161,8 +169,11 @@ fn catch_up(spec: &JobSpec) -> String {
 }
 
 /// What waits, and on what.
-fn waiting(waiting: &JobWaiting) -> String {
+fn waiting(waiting: &JobWaiting, now: Timestamp) -> String {
     match waiting {
+        JobWaiting::Retry { run, at } => {
+            format!("run {run} failed and is tried again at {at} ({})", ago(*at, now))
+        }
         JobWaiting::Queued { nominal } => {
             format!("the fire of {nominal}, for the end of the earlier run")
         }
@@ -190,8 +201,10 @@ pub(crate) fn error_text(error: &SourceError) -> String {
 }
 
 /// The most important thing to know of a job, in a word.
-const fn state(job: &Job) -> &'static str {
+fn state(job: &Job) -> &'static str {
+    let retrying = job.waiting.iter().any(|what| matches!(what, JobWaiting::Retry { .. }));
     match (job.error.is_some(), job.paused, job.spec.enabled, job.last_failed) {
+        (false, false, true, _) if retrying => "retrying",
         (true, ..) => "file error",
         (_, true, ..) => "paused",
         (_, _, false, _) => "disabled",
@@ -239,6 +252,8 @@ mod tests {
     use super::super::{Format, list};
     use super::*;
 
+    const RUN: &str = "0190a5c2-0000-7000-8000-000000000001";
+
     #[test]
     fn a_job_is_a_page() {
         let text = r#"
@@ -250,6 +265,7 @@ jobs:
     max_parallel: 2
     overlap: queue
     catch_up: all
+    retries: 2
     on_failure: {webhook: "https://x.example/hook"}
     on_recovery: {command: [/bin/mail, "a b"]}
 "#;
@@ -262,6 +278,7 @@ jobs:
             paused: false,
             next_fire: None,
             waiting: vec![
+                JobWaiting::Retry { run: RUN.parse().unwrap(), at: Timestamp::EPOCH },
                 JobWaiting::CatchUp { fires: 3, from: Timestamp::EPOCH, to: Timestamp::EPOCH },
                 JobWaiting::Queued { nominal: Timestamp::EPOCH },
             ],
@@ -282,6 +299,7 @@ jobs:
         from         jobs.yaml
         schedule     0 3 * * * (UTC)
         next         never
+        waits        run 0190a5c2-0000-7000-8000-000000000001 failed and is tried again at 1970-01-01T00:00:00.000Z (now)
         waits        3 lost fires from 1970-01-01T00:00:00.000Z to 1970-01-01T00:00:00.000Z, to be caught up one after the other
         waits        the fire of 1970-01-01T00:00:00.000Z, for the end of the earlier run
         last run     -
@@ -295,6 +313,7 @@ jobs:
         start within 1m
         overlap      queue
         catch up     all within 1day, at most 100
+        retries      2, the first after 10s
         max parallel 2
         max failures -
         on full      block

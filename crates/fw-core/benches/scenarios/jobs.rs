@@ -73,8 +73,9 @@ fn scheduler() -> Scheduler {
     for n in 0..JOBS {
         let (schedule, overlap, catch_up) = (schedule.clone(), Overlap::Skip, CatchUp::NONE);
         let job = Job { schedule, overlap, catch_up, enabled: true };
-        let (decided_to, behind) = (at(HOUR), BTreeMap::new());
-        let known = Known { decided_to, paused: false, active: 0, queued: None, behind };
+        let (behind, retries) = (BTreeMap::new(), BTreeMap::new());
+        let decided_to = at(HOUR);
+        let known = Known { decided_to, paused: false, active: 0, queued: None, behind, retries };
         scheduler.restore(&job_name(n), job, known);
     }
     scheduler

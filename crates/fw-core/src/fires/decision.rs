@@ -28,6 +28,10 @@ pub struct Decision {
 /// What the caller does beside the ledger, in this order and after what was decided before.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Order {
+    /// A run that waited to be tried again is given up: it has failed for good.
+    GiveUp(JobName, RunId),
+    /// Try this run of the job again, as [`retry_id`].
+    Retry(JobName, RunId),
     /// Cancel the runs of this job that go on: the fire that waits takes their place.
     Replace(JobName),
 }
@@ -119,6 +123,12 @@ const RUNS_OF_FIRES: Uuid = Uuid::from_u128(0x6d0e_5f3a_41c7_4be2_9a58_d27b_0c93
 pub fn run_id(job: &JobName, nominal: Timestamp) -> RunId {
     let name = format!("{job}\n{}", nominal.as_millis());
     RunId(Uuid::new_v5(&RUNS_OF_FIRES, name.as_bytes()))
+}
+
+/// The id of the next try of a run; fixed for the same reason.
+#[must_use]
+pub fn retry_id(of: RunId) -> RunId {
+    RunId(Uuid::new_v5(&RUNS_OF_FIRES, format!("next try\n{of}").as_bytes()))
 }
 
 /// Adds a decision, to the one before it where they can share a row: after a stall of minutes, a

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use fw_proto::api::{FireReason, Overlap, Verdict};
-use fw_proto::{JobName, Timestamp};
+use fw_proto::{JobName, RunId, Timestamp};
 
-use super::Job;
 use super::decision::{Decision, Order, push};
+use super::{Agenda, Job};
 use crate::schedule;
 
 #[derive(Debug, Clone)]
@@ -17,7 +17,9 @@ pub(super) struct Entry {
     /// Instants up to here were decided in an earlier life of the server.
     pub(super) floor: Timestamp,
     pub(super) next: Option<schedule::Fire>,
+    /// Runs that go on, and those that failed and wait to be tried again.
     pub(super) active: u32,
+    pub(super) retries: BTreeMap<RunId, Timestamp>,
     /// Waits for the active runs; `None` while there are none.
     pub(super) queued: Option<schedule::Fire>,
     /// Lost fires that are to be caught up, each once nothing of the job goes on, with why they
@@ -34,6 +36,7 @@ impl Entry {
             floor: Timestamp::EPOCH,
             next: None,
             active: 0,
+            retries: BTreeMap::new(),
             queued: None,
             behind: BTreeMap::new(),
         }
@@ -44,6 +47,22 @@ impl Entry {
         self.job.as_ref().is_some_and(|job| job.overlap == Overlap::Replace)
     }
 
+    /// Whether a run that failed now may be tried again.
+    pub(super) fn tries_again(&self) -> bool {
+        let replaced = self.replaces() && self.queued.is_some();
+        let enabled = self.job.as_ref().is_some_and(|job| job.enabled);
+        enabled && !self.paused && !replaced
+    }
+
+    /// Gives up every run that waits to be tried again.
+    pub(super) fn give_up(&mut self, name: &JobName, agenda: &mut Agenda) {
+        for (run, at) in std::mem::take(&mut self.retries) {
+            agenda.retries.remove(&(at, name.clone(), run));
+            agenda.orders.push(Order::GiveUp(name.clone(), run));
+            self.active = self.active.saturating_sub(1);
+        }
+    }
+
     /// Decides one instant. `superseded`: the next one is due as well.
     pub(super) fn decide(
         &mut self,
@@ -51,7 +70,7 @@ impl Entry {
         fire: schedule::Fire,
         superseded: bool,
         out: &mut Vec<Decision>,
-        orders: &mut Vec<Order>,
+        agenda: &mut Agenda,
     ) {
         if self.paused {
             let paused = Some(FireReason::Paused);
@@ -61,6 +80,10 @@ impl Entry {
         let overlaps = Some(FireReason::Overlap);
         if overlap == Overlap::Replace && superseded {
             return push(out, Decision::new(name, fire, Verdict::Coalesced, overlaps));
+        }
+        if overlap == Overlap::Replace {
+            self.give_up(name, agenda);
+            self.drop_behind(name, Verdict::Coalesced, FireReason::Overlap, out);
         }
         if self.active == 0 {
             self.active = 1;
@@ -74,9 +97,8 @@ impl Entry {
             Overlap::Skip => push(out, Decision::new(name, fire, Verdict::Skipped, overlaps)),
             Overlap::Queue => self.queue(name, fire, out),
             Overlap::Replace => {
-                self.drop_behind(name, Verdict::Coalesced, FireReason::Overlap, out);
                 self.queue(name, fire, out);
-                orders.push(Order::Replace(name.clone()));
+                agenda.orders.push(Order::Replace(name.clone()));
             }
         }
     }

@@ -20,9 +20,9 @@ mod owed;
 use std::collections::{BTreeMap, BTreeSet};
 
 use fw_proto::api::{FireReason, Overlap};
-use fw_proto::{JobName, Span, Timestamp};
+use fw_proto::{JobName, RunId, Span, Timestamp};
 
-pub use self::decision::{Decision, Order, coalesces, run_id};
+pub use self::decision::{Decision, Order, coalesces, retry_id, run_id};
 use self::entry::Entry;
 use self::owed::Owed;
 use crate::schedule::{self, Schedule};
@@ -72,6 +72,8 @@ pub struct Known {
     pub queued: Option<Timestamp>,
     /// Those that are `Pending` because they were lost and are to be caught up, with why.
     pub behind: BTreeMap<Timestamp, FireReason>,
+    /// Runs that failed and are tried again then; beside those in `active`.
+    pub retries: BTreeMap<RunId, Timestamp>,
 }
 
 /// A job as it stands.
@@ -87,6 +89,8 @@ pub struct State {
     pub queued: Option<Timestamp>,
     /// Those that wait to be caught up.
     pub behind: BTreeSet<Timestamp>,
+    /// Runs that failed and are tried again then.
+    pub retries: BTreeMap<RunId, Timestamp>,
 }
 
 /// All jobs and what is due next.
@@ -102,37 +106,59 @@ pub struct Scheduler {
     /// Jobs that may have something to catch up now. It begins when the caller says so, and not
     /// while it still takes up what jobs say.
     ready: BTreeSet<JobName>,
+    agenda: Agenda,
+}
+
+/// What else is to be done than to decide fires.
+#[derive(Debug, Clone, Default)]
+struct Agenda {
+    /// Runs that failed, by when they are tried again.
+    retries: BTreeSet<(Timestamp, JobName, RunId)>,
     orders: Vec<Order>,
 }
 
 impl Scheduler {
     /// An empty one. Call [`Scheduler::restore`] for each stored job, then [`Scheduler::tick`].
     #[must_use]
-    pub const fn new(now: Timestamp) -> Self {
+    pub fn new(now: Timestamp) -> Self {
         Self {
             jobs: BTreeMap::new(),
             due: BTreeSet::new(),
             seen: now,
             owed: BTreeMap::new(),
             ready: BTreeSet::new(),
-            orders: Vec::new(),
+            agenda: Agenda::default(),
         }
     }
 
     /// Takes over a stored job at start-up. What it missed meanwhile is owed: see
     /// [`Scheduler::account`].
     pub fn restore(&mut self, name: &JobName, job: Job, known: Known) -> Vec<Decision> {
-        let Known { decided_to, paused, active, queued, behind } = known;
+        let Known { decided_to, paused, active, queued, behind, retries } = known;
         let mut out = Vec::new();
+        let waiting = u32::try_from(retries.len()).unwrap_or(u32::MAX);
         if job.enabled && decided_to < self.seen {
             let lost = Owed::new(&job, (decided_to, self.seen), paused, FireReason::Downtime);
             self.owed.entry(name.clone()).or_default().push(lost);
         }
         let queued = queued.map(|nominal| schedule::Fire { nominal, dst_gap: false });
-        let job = Some(job);
-        let entry = Entry { job, paused, floor: decided_to, next: None, active, queued, behind };
+        let again = retries.iter().map(|(run, at)| (*at, name.clone(), *run));
+        self.agenda.retries.extend(again);
+        let mut entry = Entry {
+            job: Some(job),
+            paused,
+            floor: decided_to,
+            next: None,
+            active: active.saturating_add(waiting),
+            retries,
+            queued,
+            behind,
+        };
+        if !entry.tries_again() {
+            entry.give_up(name, &mut self.agenda);
+        }
         if entry.replaces() && entry.queued.is_some() && active > 0 {
-            self.orders.push(Order::Replace(name.clone()));
+            self.agenda.orders.push(Order::Replace(name.clone()));
         }
         let waits = !entry.behind.is_empty();
         self.jobs.insert(name.clone(), entry);
@@ -154,6 +180,7 @@ impl Scheduler {
         }
         let before = std::mem::replace(&mut self.seen, now);
         let jumped = now.since(before) > JUMP;
+        self.retry_due(now);
         while let Some((nominal, name)) = self.due.pop_first() {
             if nominal > now {
                 self.due.insert((nominal, name));
@@ -179,6 +206,7 @@ impl Scheduler {
         let entry = self.jobs.entry(name.clone()).or_insert_with(Entry::empty);
         let most = if job.enabled { job.catch_up.most as usize } else { 0 };
         let kept = entry.keep_behind(most);
+        entry.give_up(name, &mut self.agenda);
         entry.drop_waiting(name, FireReason::Changed, &mut out);
         if !kept.is_empty() {
             self.ready.insert(name.clone());
@@ -203,6 +231,7 @@ impl Scheduler {
         self.count_owed(name, &mut out);
         if let Some(entry) = self.jobs.get_mut(name) {
             entry.drop_waiting(name, FireReason::Changed, &mut out);
+            entry.give_up(name, &mut self.agenda);
             entry.job = None;
             entry.paused = false;
         }
@@ -211,13 +240,15 @@ impl Scheduler {
         out
     }
 
-    /// Lets a job's fires pass without a run, from now on; also those that wait.
+    /// Lets a job's fires pass without a run, from now on; also those that wait. Runs that failed
+    /// are not tried again.
     pub fn pause(&mut self, name: &JobName, now: Timestamp) -> Vec<Decision> {
         let mut out = self.tick(now);
         self.count_owed(name, &mut out);
         if let Some(entry) = self.jobs.get_mut(name) {
             entry.paused = true;
             entry.drop_waiting(name, FireReason::Paused, &mut out);
+            entry.give_up(name, &mut self.agenda);
         }
         out
     }
@@ -250,6 +281,29 @@ impl Scheduler {
         out
     }
 
+    /// A run of the job failed, and is to be tried again then: until it is, it counts as going on.
+    /// It is given up at once where nothing of the job may begin any more.
+    pub fn failed(
+        &mut self,
+        name: &JobName,
+        run: RunId,
+        at: Timestamp,
+        now: Timestamp,
+    ) -> Vec<Decision> {
+        let mut out = self.tick(now);
+        let tries = self.jobs.get(name).is_some_and(Entry::tries_again);
+        if !tries {
+            self.agenda.orders.push(Order::GiveUp(name.clone(), run));
+            out.extend(self.ended(name, now));
+            return out;
+        }
+        if let Some(entry) = self.jobs.get_mut(name) {
+            entry.retries.insert(run, at);
+            self.agenda.retries.insert((at, name.clone(), run));
+        }
+        out
+    }
+
     /// Counts what was missed while the server was down or the clock jumped, and begins what is to
     /// be caught up: at most `most` jobs a call, to be called in the background until
     /// [`Scheduler::owes`] says no. A job that is due or changed before its turn is counted then.
@@ -272,13 +326,15 @@ impl Scheduler {
     /// What is to be done beside what was decided since the last call.
     #[must_use]
     pub fn orders(&mut self) -> Vec<Order> {
-        std::mem::take(&mut self.orders)
+        std::mem::take(&mut self.agenda.orders)
     }
 
-    /// When the next job is due.
+    /// When the next job is due, or the next run to be tried again.
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.due.first().map(|(nominal, _)| *nominal)
+        let fire = self.due.first().map(|(nominal, _)| *nominal);
+        let retry = self.agenda.retries.first().map(|(at, ..)| *at);
+        fire.into_iter().chain(retry).min()
     }
 
     /// How far the clock is behind the highest time seen: nothing fires for so long.
@@ -297,6 +353,7 @@ impl Scheduler {
             active: entry.active,
             queued: entry.queued.map(|fire| fire.nominal),
             behind: entry.behind.keys().copied().collect(),
+            retries: entry.retries.clone(),
         })
     }
 
@@ -307,10 +364,24 @@ impl Scheduler {
         while let Some(fire) = entry.next.filter(|fire| fire.nominal <= now) {
             entry.next = schedule.next_after(fire.nominal);
             let superseded = entry.next.is_some_and(|next| next.nominal <= now);
-            entry.decide(&name, fire, superseded, out, &mut self.orders);
+            entry.decide(&name, fire, superseded, out, &mut self.agenda);
         }
         if let Some(fire) = entry.next {
             self.due.insert((fire.nominal, name));
+        }
+    }
+
+    /// Orders what is to be tried again by now. It counts as going on all the while.
+    fn retry_due(&mut self, now: Timestamp) {
+        while let Some((at, name, run)) = self.agenda.retries.pop_first() {
+            if at > now {
+                self.agenda.retries.insert((at, name, run));
+                break;
+            }
+            if let Some(entry) = self.jobs.get_mut(&name) {
+                entry.retries.remove(&run);
+                self.agenda.orders.push(Order::Retry(name, run));
+            }
         }
     }
 

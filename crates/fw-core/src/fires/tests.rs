@@ -23,13 +23,18 @@ fn job(schedule: &str, overlap: Overlap) -> Job {
 /// A job that was last decided at this second, and of which nothing goes on.
 fn known(decided_to: i64) -> Known {
     let decided_to = at(decided_to);
-    Known { decided_to, paused: false, active: 0, queued: None, behind: BTreeMap::new() }
+    let (behind, retries) = (BTreeMap::new(), BTreeMap::new());
+    Known { decided_to, paused: false, active: 0, queued: None, behind, retries }
 }
 
 /// A job that is due every 60 s and makes up for so many lost fires.
 fn catching_up(most: u32, overlap: Overlap) -> Job {
     let within = Span::from_secs(24 * 3600);
     Job { catch_up: CatchUp { most, within }, ..job("@every 60s", overlap) }
+}
+
+fn secs_of(secs: i64) -> Span {
+    Span::from_secs(secs.unsigned_abs())
 }
 
 /// Decisions in one line each: seconds since the start, verdict, reason.
@@ -146,6 +151,57 @@ fn replace_waits_for_the_end_of_what_it_cancels() {
     assert_eq!(fires.restore(&a, job("@every 60s", Overlap::Replace), known), []);
     assert_eq!(fires.orders(), [Order::Replace(a.clone())]);
     assert_eq!(said(&fires.ended(&a, at(62))), ["60 Ran"]);
+}
+
+#[test]
+fn a_run_that_is_tried_again_goes_on_meanwhile() {
+    let (mut fires, a) = minutely(Overlap::Queue);
+    let run = fires.tick(at(60))[0].run().unwrap();
+    assert_eq!(fires.failed(&a, run, at(90), at(70)), []);
+    let state = fires.state(&a).unwrap();
+    assert_eq!((state.active, state.retries), (1, [(run, at(90))].into()));
+    assert_eq!(fires.next_due(), Some(at(90)));
+    assert_eq!((said(&fires.tick(at(89))), fires.orders()), (vec![], vec![]));
+    assert_eq!(said(&fires.tick(at(91))), [""; 0]);
+    assert_eq!(fires.orders(), [Order::Retry(a.clone(), run)]);
+    assert_eq!(said(&fires.tick(at(120))), ["120 Pending Overlap"]);
+    assert_eq!(said(&fires.ended(&a, at(130))), ["120 Ran"]);
+    // A new server goes on where this one was.
+    let known = Known { retries: [(run, at(150))].into(), ..known(120) };
+    let mut fires = Scheduler::new(at(140));
+    fires.restore(&a, job("@every 60s", Overlap::Skip), known);
+    fires.account(9);
+    assert_eq!(said(&fires.tick(at(180))), ["180 Skipped Overlap"]);
+    assert_eq!(fires.orders(), [Order::Retry(a, run)]);
+}
+
+#[test]
+fn what_waits_to_be_tried_again_is_given_up_with_its_job() {
+    let waiting = |overlap| {
+        let (mut fires, a) = minutely(overlap);
+        let run = fires.tick(at(60))[0].run().unwrap();
+        fires.failed(&a, run, at(1000), at(70));
+        (fires, a.clone(), [Order::GiveUp(a, run)])
+    };
+    let (mut fires, a, given_up) = waiting(Overlap::Skip);
+    fires.pause(&a, at(71));
+    assert_eq!(fires.orders(), given_up);
+    let (mut fires, a, given_up) = waiting(Overlap::Skip);
+    fires.remove(&a, at(71));
+    assert_eq!((fires.orders(), fires.jobs.len()), (given_up.to_vec(), 0));
+    let (mut fires, a, given_up) = waiting(Overlap::Skip);
+    fires.set(&a, job("@every 60s", Overlap::Skip), at(71));
+    assert_eq!(fires.orders(), given_up);
+    assert_eq!(said(&fires.tick(at(120))), ["120 Ran"]);
+    let (mut fires, _, given_up) = waiting(Overlap::Replace);
+    assert_eq!(said(&fires.tick(at(120))), ["120 Ran"]);
+    assert_eq!(fires.orders(), given_up);
+    // What fails once the next fire waits for its place is not tried again either.
+    let (mut fires, a) = minutely(Overlap::Replace);
+    let run = fires.tick(at(60))[0].run().unwrap();
+    fires.tick(at(120));
+    assert_eq!(said(&fires.failed(&a, run, at(1000), at(121))), ["120 Ran"]);
+    assert_eq!(fires.orders(), [Order::Replace(a.clone()), Order::GiveUp(a, run)]);
 }
 
 #[test]
@@ -305,6 +361,8 @@ enum Op {
     Pause(usize),
     Resume(usize),
     Ended(usize),
+    /// A run fails, and is to be tried again after so many seconds.
+    Failed(usize, i64),
     Account(usize),
     /// The server goes down, and comes up from what the ledger and the store say.
     Restart(i64),
@@ -334,6 +392,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => job().prop_map(Op::Pause),
         2 => job().prop_map(Op::Resume),
         5 => job().prop_map(Op::Ended),
+        3 => (job(), 0..60_i64).prop_map(|(j, secs)| Op::Failed(j, secs)),
         1 => (0..3_usize).prop_map(Op::Account),
         1 => (0..600_000_i64).prop_map(Op::Restart),
     ]
@@ -350,6 +409,8 @@ struct Model {
     verdicts: BTreeMap<(JobName, Timestamp), (Verdict, Option<FireReason>)>,
     /// Runs that were begun: none twice.
     begun: BTreeSet<RunId>,
+    /// Runs that failed and wait.
+    retries: BTreeMap<JobName, BTreeMap<RunId, Timestamp>>,
     running: BTreeMap<JobName, u32>,
 }
 
@@ -396,9 +457,33 @@ impl Model {
                     .jobs
                     .get(&decision.job)
                     .is_some_and(|(job, _)| job.overlap == Overlap::Allow);
-                prop_assert!(*running == 0 || allows, "two runs at once: {decision:?}");
+                let waits = self.retries.get(&decision.job).is_some_and(|runs| !runs.is_empty());
+                let free = *running == 0 && !waits;
+                prop_assert!(free || allows, "two runs at once: {decision:?}");
                 *running += 1;
             }
+        }
+        Ok(())
+    }
+
+    /// What is ordered is done: a run that waits is tried again or given up, once.
+    fn obey(&mut self, orders: Vec<Order>) -> Result<(), TestCaseError> {
+        for order in orders {
+            let (name, run, begins) = match order {
+                Order::GiveUp(name, run) => (name, run, false),
+                Order::Retry(name, run) => (name, run, true),
+                Order::Replace(name) => {
+                    let replaces = self
+                        .jobs
+                        .get(&name)
+                        .is_some_and(|(job, _)| job.overlap == Overlap::Replace);
+                    prop_assert!(replaces, "{name}");
+                    continue;
+                }
+            };
+            let waited = self.retries.entry(name.clone()).or_default().remove(&run);
+            prop_assert!(waited.is_some(), "{run} of {name} does not wait");
+            *self.running.entry(name).or_default() += u32::from(begins);
         }
         Ok(())
     }
@@ -427,6 +512,7 @@ impl Model {
             active: self.running.get(name).copied().unwrap_or_default(),
             queued,
             behind,
+            retries: self.retries.get(name).cloned().unwrap_or_default(),
         }
     }
 }
@@ -435,6 +521,7 @@ fn play(ops: Vec<Op>) -> Result<(), TestCaseError> {
     let mut fires = Scheduler::new(at(0));
     let mut model = Model::default();
     let mut now = at(0);
+    let mut failures = 0;
     for op in ops {
         let out = match op {
             Op::Move(ms) => {
@@ -480,6 +567,18 @@ fn play(ops: Vec<Op>) -> Result<(), TestCaseError> {
                 *running -= 1;
                 fires.ended(&name(JOBS[j]), now)
             }
+            Op::Failed(j, secs) => {
+                let name = name(JOBS[j]);
+                let running = model.running.entry(name.clone()).or_default();
+                if *running == 0 {
+                    continue;
+                }
+                *running -= 1;
+                failures += 1;
+                let (run, at) = (RunId(uuid::Uuid::from_u128(failures)), now + secs_of(secs));
+                model.retries.entry(name.clone()).or_default().insert(run, at);
+                fires.failed(&name, run, at, now)
+            }
             Op::Account(most) => fires.account(most),
             Op::Restart(ms) => {
                 now = Timestamp::from_millis(now.as_millis() + ms);
@@ -503,9 +602,12 @@ fn play(ops: Vec<Op>) -> Result<(), TestCaseError> {
                 out
             }
         };
+        model.obey(fires.orders())?;
         model.take(&out)?;
     }
-    model.take(&fires.account(usize::MAX))?;
+    let out = fires.account(usize::MAX);
+    model.obey(fires.orders())?;
+    model.take(&out)?;
     let undecided: Vec<_> =
         model.expected.iter().filter(|instant| !model.verdicts.contains_key(*instant)).collect();
     prop_assert!(undecided.is_empty(), "{undecided:?}");

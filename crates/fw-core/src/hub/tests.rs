@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use fw_proto::api::{Command, Offline, OnFull};
+use fw_proto::api::{Command, Offline, OnFull, TaskState};
 use fw_proto::frame::{Report, Reported};
 use fw_proto::{HostId, Incarnation, RunId, Span, TaskKey, Timestamp};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::Hub;
+use super::{Effect, Hub};
 use crate::plan::{Chosen, Exec, Limits, ONLY_NODE, Origin, Plan};
 use crate::run::Actor;
 
@@ -62,6 +62,7 @@ fn plan(parallel: Option<u32>) -> Plan {
             lost_after: Span::from_secs(600),
         },
         origin: Origin::default(),
+        retries: None,
         incarnation: Incarnation(Uuid::from_u128(1)),
     }
 }
@@ -136,4 +137,32 @@ fn a_run_that_goes_on_is_not_begun_again() {
     assert!(append.events.iter().all(|event| !matches!(event.kind, crate::run::Kind::Planned(_))));
     assert!(hub.cancel(RUN, Actor::Server, at(2)), "asking again changes nothing");
     assert_eq!(hub.decide(at(2)), crate::hub::Decisions::default());
+}
+
+/// Its store is older than its dispatch, and the host has lost what it held back.
+#[test]
+fn what_a_restored_run_heard_of_only_as_waiting_does_not_hang() {
+    let queued = |hub: &mut Hub| {
+        hub.begin(RUN, plan(None), Actor::Server, at(0));
+        hub.reported(host(0), report(Reported::NotKnown));
+        hub.decide(at(0));
+        hub.reported(host(0), report(Reported::Queued));
+        hub.decide(at(1));
+    };
+    let incarnation = Incarnation(Uuid::from_u128(2));
+    let mut hub = Hub::new(incarnation, at(0), Span::from_secs(30));
+    queued(&mut hub);
+    hub.linked(host(0), Vec::new(), at(2));
+    let key = TaskKey { run: RUN, node: ONLY_NODE, attempt: 1 };
+    assert_eq!(hub.decide(at(2)).effects, [Effect::Query { host: host(0), key }]);
+    // Or it never comes back: then it is lost in the end.
+    let mut hub = Hub::new(incarnation, at(0), Span::from_secs(30));
+    queued(&mut hub);
+    hub.linked(host(0), vec![report(Reported::Queued)], at(2));
+    hub.decide(at(2));
+    hub.unlinked(host(0), at(3));
+    hub.decide(at(3));
+    hub.decide(at(3 + 700));
+    let state = hub.run(RUN).map(|run| run.tasks[&host(0)].state);
+    assert!(state.is_none_or(|state| state == TaskState::Lost), "{state:?}");
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use fw_proto::api::{CatchUp, Command, EnvValue, Hook, JobSpec, OnFull, Overlap, SourceError};
+use fw_proto::api::{
+    CatchUp, Command, EnvValue, Hook, JobSpec, OnFull, Overlap, RETRY_BACKOFF, SourceError,
+};
 use fw_proto::{JobName, Span};
 
 use super::yaml::{self, Document, Node, Place, Value};
@@ -17,7 +19,7 @@ const KILL_AFTER: Span = Span::from_secs(10);
 /// How late a fire may start, when a job does not say: a minute is what cron's own grid forgives.
 const START_WITHIN: Span = Span::from_secs(60);
 
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 23] = [
     "schedule",
     "timezone",
     "hosts",
@@ -33,6 +35,8 @@ const KEYS: [&str; 21] = [
     "catch_up",
     "catch_up_window",
     "catch_up_max",
+    "retries",
+    "retry_backoff",
     "max_parallel",
     "max_failures",
     "enabled",
@@ -188,6 +192,8 @@ impl Read<'_> {
             self.optional(fields, "catch_up", |read, node| read.one_of(node, &CATCH_UPS));
         let catch_up_window = self.optional(fields, "catch_up_window", Self::positive_span);
         let catch_up_max = self.optional(fields, "catch_up_max", Self::at_most_a_thousand);
+        let retries = self.optional(fields, "retries", Self::few);
+        let retry_backoff = self.optional(fields, "retry_backoff", Self::at_most_a_day);
         let max_parallel = self.optional(fields, "max_parallel", Self::count);
         let max_failures = self.optional(fields, "max_failures", Self::count);
         let enabled = self.optional(fields, "enabled", Self::yes_or_no);
@@ -212,6 +218,8 @@ impl Read<'_> {
             catch_up: catch_up.unwrap_or_default(),
             catch_up_window: catch_up_window.unwrap_or(CatchUp::WINDOW),
             catch_up_max: catch_up_max.unwrap_or(CatchUp::MAX),
+            retries: retries.unwrap_or_default(),
+            retry_backoff: retry_backoff.unwrap_or(RETRY_BACKOFF),
             max_parallel,
             max_failures,
             enabled: enabled.unwrap_or(true),
@@ -364,6 +372,22 @@ impl Read<'_> {
             return Err(self.error(node.place, "at most 1000 can be caught up"));
         }
         Ok(count)
+    }
+
+    /// What fails a hundred times is not mended by trying.
+    fn few(&mut self, node: &Node) -> Outcome<u32> {
+        let text = self.text(node)?;
+        let count = text.parse().ok().filter(|count| *count <= 100);
+        count
+            .ok_or_else(|| self.error(node.place, "a whole number from 0 to 100 should stand here"))
+    }
+
+    fn at_most_a_day(&mut self, node: &Node) -> Outcome<Span> {
+        let span = self.positive_span(node)?;
+        if span > Span::from_secs(24 * 60 * 60) {
+            return Err(self.error(node.place, "this should be at most 24h"));
+        }
+        Ok(span)
     }
 
     fn yes_or_no(&mut self, node: &Node) -> Outcome<bool> {

@@ -44,6 +44,8 @@ jobs:
     catch_up: all
     catch_up_window: 2d
     catch_up_max: 7
+    retries: 3
+    retry_backoff: 30s
     max_parallel: 5
     max_failures: 2
     enabled: no
@@ -71,6 +73,7 @@ jobs:
     assert_eq!((spec.overlap, spec.on_full, spec.enabled), (Overlap::Queue, OnFull::Drop, false));
     assert_eq!((spec.catch_up, spec.catch_up_max), (CatchUp::All, 7));
     assert_eq!(spec.catch_up_window, Span::from_secs(2 * 24 * 3600));
+    assert_eq!((spec.retries, spec.retry_backoff), (3, Span::from_secs(30)));
     assert_eq!((spec.max_parallel, spec.max_failures), (Some(5), Some(2)));
     assert_eq!(spec.on_failure.len(), 2);
     assert_eq!(spec.on_recovery, [Hook::Command(vec!["notify".to_owned()])]);
@@ -79,6 +82,7 @@ jobs:
     assert_eq!((least.spec.enabled, least.spec.overlap), (true, Overlap::Skip));
     assert_eq!((least.spec.catch_up, least.spec.catch_up_max), (CatchUp::None, 100));
     assert_eq!(least.spec.catch_up_window, Span::from_secs(24 * 3600));
+    assert_eq!((least.spec.retries, least.spec.retry_backoff), (0, Span::from_secs(10)));
     assert_eq!(JobDef::of(full.name.clone(), spec.clone()).unwrap().schedule, full.schedule);
 }
 

@@ -42,6 +42,13 @@ pub enum JobWaiting {
         /// When it was due.
         nominal: Timestamp,
     },
+    /// A run failed and is tried again then.
+    Retry {
+        /// Which.
+        run: RunId,
+        /// When.
+        at: Timestamp,
+    },
     /// Fires that were lost wait to be caught up, each for the end of the run before.
     CatchUp {
         /// How many.
@@ -99,6 +106,12 @@ pub struct JobSpec {
     /// With `all`, at most so many are, the latest.
     #[serde(default = "catch_up_max")]
     pub catch_up_max: u32,
+    /// How often a run of a fire that failed is tried again, on the hosts that did not succeed.
+    #[serde(default)]
+    pub retries: u32,
+    /// The pause before the first of these tries; it doubles with each.
+    #[serde(default = "retry_backoff")]
+    pub retry_backoff: Span,
     /// At most so many hosts at once.
     pub max_parallel: Option<u32>,
     /// Begin no further hosts once so many have failed.
@@ -157,6 +170,13 @@ const fn catch_up_window() -> Span {
 
 const fn catch_up_max() -> u32 {
     CatchUp::MAX
+}
+
+/// The pause before the first try again, when a job does not say.
+pub const RETRY_BACKOFF: Span = Span::from_secs(10);
+
+const fn retry_backoff() -> Span {
+    RETRY_BACKOFF
 }
 
 /// A notice of a failure or a recovery.

@@ -16,7 +16,7 @@ pub use host::{Host, HostState, LabelChange, NewName, Selected};
 pub use invite::{Invitation, NewInvitation};
 pub use job::{
     CatchUp, CheckedJob, CheckedJobs, Fire, FireReason, Hook, Job, JobSource, JobSpec, JobWaiting,
-    JobsText, Overlap, SourceError, Verdict,
+    JobsText, Overlap, RETRY_BACKOFF, SourceError, Verdict,
 };
 pub use problem::{Code, Problem};
 pub use run::{

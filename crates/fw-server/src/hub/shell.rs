@@ -228,6 +228,7 @@ impl Shell {
                 finished: finished.map(|run| Box::new(run.view(Vec::new()))),
                 summary,
                 fire: self.fires.remove(&id),
+                retry_at: finished.and_then(Run::retry_at),
             });
         }
         batch
@@ -318,7 +319,8 @@ pub(super) async fn load(parts: &Parts) -> Result<Hub, fw_store::Error> {
 
 fn change(run: &Run, summary: api::RunSummary, changed: &BTreeSet<HostId>) -> RunChange {
     let tasks = changed.iter().filter_map(|host| run.tasks.get(host));
-    RunChange { summary, tasks: tasks.map(fw_core::run::Task::view).collect(), seq: run.seq }
+    let tasks = tasks.map(fw_core::run::Task::view).collect();
+    RunChange { summary, tasks, seq: run.seq, retry_at: run.retry_at() }
 }
 
 /// Counts a commit and the tasks that ended with it. What a host says late changes no task's end.

@@ -65,11 +65,15 @@ pub enum Sight {
     NoSecret,
     /// A job's run was cancelled for its next fire.
     Replaced,
+    /// A job's run that failed was tried again.
+    TriedAgain,
+    /// Or was not, after all.
+    GivenUp,
 }
 
 impl Sight {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Superseded,
         Self::OldLinkHeard,
         Self::GreetedLate,
@@ -88,6 +92,8 @@ impl Sight {
         Self::Asked,
         Self::NoSecret,
         Self::Replaced,
+        Self::TriedAgain,
+        Self::GivenUp,
     ];
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use fw_core::fires::{CatchUp, Decision, Job, Known, Order, Scheduler};
+use fw_core::fires::{self, CatchUp, Decision, Job, Known, Order, Scheduler};
 use fw_core::hub::Hub;
+use fw_core::plan::{Plan, Retries};
 use fw_core::run::Actor;
 use fw_core::schedule::Schedule;
 use fw_proto::api::{FireReason, Overlap, Verdict};
@@ -21,15 +22,19 @@ const COMPARE: Span = Span::from_secs(30);
 /// Jobs whose lost fires are counted at once.
 const ACCOUNT: usize = 2;
 
-/// The jobs of every world: name, period, overlap, and how many lost fires are made up for.
-const JOBS: [(&str, &str, Overlap, u32); 6] = [
-    ("often", "@every 7s", Overlap::Skip, 0),
-    ("queued", "@every 20s", Overlap::Queue, 2),
-    ("beside", "@every 45s", Overlap::Allow, 0),
-    ("caught", "@every 15s", Overlap::Skip, 3),
-    ("last", "@every 40s", Overlap::Allow, 1),
-    ("replaced", "@every 11s", Overlap::Replace, 1),
+/// The jobs of every world: name, period, overlap, how many lost fires are made up for, and how often
+/// what failed is tried again.
+const JOBS: [(&str, &str, Overlap, u32, u32); 6] = [
+    ("often", "@every 7s", Overlap::Skip, 0, 0),
+    ("queued", "@every 20s", Overlap::Queue, 2, 1),
+    ("beside", "@every 45s", Overlap::Allow, 0, 1),
+    ("caught", "@every 15s", Overlap::Skip, 3, 2),
+    ("last", "@every 40s", Overlap::Allow, 1, 0),
+    ("replaced", "@every 11s", Overlap::Replace, 1, 2),
 ];
+
+/// The pause before the first of these tries.
+const PAUSE: Span = Span::from_secs(4);
 
 /// A fire is caught up no later than this.
 const WITHIN: Span = Span::from_secs(15 * 60);
@@ -39,7 +44,8 @@ const WITHIN: Span = Span::from_secs(15 * 60);
 pub(super) struct Jobs {
     scheduler: Scheduler,
     active: BTreeMap<RunId, JobName>,
-    over: Vec<RunId>,
+    /// Runs that are over, and when they are tried again.
+    over: Vec<(RunId, Option<Timestamp>)>,
     work: VecDeque<Work>,
     /// A run that the hub was asked to begin.
     asked: Option<Work>,
@@ -51,16 +57,25 @@ pub(super) struct Jobs {
 enum Work {
     Verdict(Row),
     Begin(RunId, Row),
+    GiveUp(RunId),
+    /// Which run is tried again, and as which.
+    Retry(RunId, RunId, JobName),
     Cancel(Vec<RunId>, JobName),
 }
 
 /// The jobs of every world.
 pub(super) fn all() -> impl Iterator<Item = (JobName, Job)> {
-    JOBS.into_iter().map(|(name, every, overlap, most)| {
+    JOBS.into_iter().map(|(name, every, overlap, most, _)| {
         let schedule = Schedule::parse(every, "").expect("a schedule");
         let catch_up = CatchUp { most, within: WITHIN };
         (name.parse().expect("a name"), Job { schedule, overlap, catch_up, enabled: true })
     })
+}
+
+/// How often a run of this job is tried again.
+fn retries(job: &JobName) -> Option<Retries> {
+    let (.., most) = JOBS.into_iter().find(|(name, ..)| *name == job.as_str())?;
+    Retries::new(most, PAUSE)
 }
 
 impl Jobs {
@@ -85,6 +100,7 @@ impl Jobs {
                 active: u32::try_from(going_on).unwrap_or(u32::MAX),
                 queued: store.queued(&name),
                 behind: store.behind(&name),
+                retries: store.retries_of(&name),
             };
             let decisions = jobs.scheduler.restore(&name, job, known);
             jobs.take(ctx, store, decisions);
@@ -93,19 +109,24 @@ impl Jobs {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.work.is_empty() && self.asked.is_none() && !self.scheduler.owes()
+        let performed = self.work.is_empty() && self.asked.is_none() && self.over.is_empty();
+        performed && !self.scheduler.owes()
     }
 
-    /// A run has ended.
-    pub(super) fn over(&mut self, run: RunId) {
+    /// A run has ended, and may be tried again then.
+    pub(super) fn over(&mut self, run: RunId, retry_at: Option<Timestamp>) {
         if self.active.contains_key(&run) {
-            self.over.push(run);
+            self.over.push((run, retry_at));
         }
     }
 
     /// The hub has begun a run, or could not.
     pub(super) fn begun(&mut self, run: RunId, outcome: &Result<(), Error>) {
-        let mine = matches!(&self.asked, Some(Work::Begin(id, _)) if *id == run);
+        let asked = |work: &Work| match work {
+            Work::Begin(id, _) | Work::Retry(_, id, _) => *id == run,
+            Work::Verdict(_) | Work::GiveUp(_) | Work::Cancel(..) => false,
+        };
+        let mine = self.asked.as_ref().is_some_and(asked);
         if !mine {
             return;
         }
@@ -114,7 +135,7 @@ impl Jobs {
             Ok(()) => {}
             // A try that seemed to fail may have succeeded.
             Err(Error::Conflict(id)) if *id == run => {}
-            Err(Error::FireTaken(..)) => self.over.push(run),
+            Err(Error::FireTaken(..)) => self.over.push((run, None)),
             Err(Error::Conflict(_) | Error::Broken) => {
                 work.into_iter().for_each(|work| self.work.push_front(work));
             }
@@ -151,7 +172,7 @@ impl Jobs {
             return None;
         }
         if self.work.is_empty() {
-            self.compare(ctx, going_on);
+            self.compare(ctx, store, going_on);
             self.decide(ctx, store);
         }
         match self.work.pop_front()? {
@@ -161,8 +182,9 @@ impl Jobs {
             }
             Work::Begin(run, row) => {
                 let plan = requests::plan_of_job(ctx, store, &row.job);
+                let plan = Plan { retries: retries(&row.job), ..plan };
                 if plan.hosts.is_empty() {
-                    self.over.push(run);
+                    self.over.push((run, None));
                     let (verdict, reason) = (Verdict::Skipped, Some(FireReason::NoHosts));
                     self.record(ctx, store, &Row { verdict, reason, ..row });
                     return None;
@@ -171,6 +193,22 @@ impl Jobs {
                 let by = Actor::Job(row.job.clone());
                 self.asked = Some(Work::Begin(run, row));
                 Some(Message::Begin { run, plan: Box::new(plan), by, fire })
+            }
+            Work::GiveUp(run) => {
+                ctx.history.sight(Sight::GivenUp);
+                store.retries.remove(&run);
+                None
+            }
+            Work::Retry(of, run, job) => {
+                let Some(plan) = requests::next_try(store, of) else {
+                    self.over.push((run, None));
+                    self.work.push_front(Work::GiveUp(of));
+                    return None;
+                };
+                ctx.history.sight(Sight::TriedAgain);
+                let by = Actor::Job(job.clone());
+                self.asked = Some(Work::Retry(of, run, job));
+                Some(Message::Begin { run, plan: Box::new(plan), by, fire: None })
             }
             Work::Cancel(runs, job) => {
                 // The real one is told when it is done; here it is asked until it is.
@@ -193,11 +231,13 @@ impl Jobs {
 
     fn decide(&mut self, ctx: &mut Ctx, store: &Store) {
         let now = ctx.server_time();
-        for run in std::mem::take(&mut self.over) {
-            if let Some(job) = self.active.remove(&run) {
-                let decisions = self.scheduler.ended(&job, now);
-                self.take(ctx, store, decisions);
-            }
+        for (run, retry_at) in std::mem::take(&mut self.over) {
+            let Some(job) = self.active.remove(&run) else { continue };
+            let decisions = match retry_at {
+                Some(at) => self.scheduler.failed(&job, run, at, now),
+                None => self.scheduler.ended(&job, now),
+            };
+            self.take(ctx, store, decisions);
         }
         let decisions = self.scheduler.tick(now);
         self.take(ctx, store, decisions);
@@ -208,13 +248,14 @@ impl Jobs {
     }
 
     /// Whatever is not going on has ended.
-    fn compare(&mut self, ctx: &Ctx, going_on: &BTreeMap<RunId, bool>) {
+    fn compare(&mut self, ctx: &Ctx, store: &Store, going_on: &BTreeMap<RunId, bool>) {
         if self.compare_at > ctx.now {
             return;
         }
         self.compare_at = ctx.now + COMPARE;
         let ended = self.active.keys().filter(|run| !going_on.contains_key(run));
-        self.over.extend(ended.copied());
+        let retry_at = |run: &RunId| store.retries.get(run).map(|(_, at)| *at);
+        self.over.extend(ended.map(|run| (*run, retry_at(run))));
     }
 
     fn take(&mut self, ctx: &mut Ctx, store: &Store, decisions: Vec<Decision>) {
@@ -232,9 +273,18 @@ impl Jobs {
             self.work.push_back(work);
         }
         for order in self.scheduler.orders() {
-            self.work.push_back(match order {
-                Order::Replace(job) => Work::Cancel(self.runs_of(&job), job),
-            });
+            match order {
+                // Before another run of the job may begin.
+                Order::GiveUp(_, run) => self.work.push_front(Work::GiveUp(run)),
+                Order::Retry(job, of) => {
+                    let id = fires::retry_id(of);
+                    self.active.insert(id, job.clone());
+                    self.work.push_back(Work::Retry(of, id, job));
+                }
+                Order::Replace(job) => {
+                    self.work.push_back(Work::Cancel(self.runs_of(&job), job));
+                }
+            }
         }
     }
 
@@ -246,7 +296,7 @@ impl Jobs {
     fn waiting(&self) -> Vec<&Row> {
         let rows = self.work.iter().chain(&self.asked).filter_map(|work| match work {
             Work::Verdict(row) | Work::Begin(_, row) => Some(row),
-            Work::Cancel(..) => None,
+            Work::GiveUp(_) | Work::Retry(..) | Work::Cancel(..) => None,
         });
         rows.collect()
     }

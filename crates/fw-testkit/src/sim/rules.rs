@@ -4,7 +4,8 @@
 //! flight are within the budget, a run ends exactly once, acknowledged output is never lost, output
 //! is never reordered or duplicated, a revoked host is never served, every run ends. Two more hold
 //! between host and server: a verdict is true, and nobody is given up for a silence that was none.
-//! And one between the runs of a job: they do not overlap, unless it says so.
+//! And two between the runs of a job: they do not overlap, unless it says so, and each that failed is
+//! tried again as often as it says or given up.
 //!
 //! "A wave starts only when the one before is settled" and "an undone step was done before" belong
 //! to rollouts and runbooks. There are none yet, so there is no rule for them here.
@@ -34,6 +35,8 @@ pub enum Rule {
     OneVerdict,
     /// Runs of a job do not overlap, unless it says so.
     OneAtATime,
+    /// A job tries again what failed, once for each try that it says, or gives it up.
+    TriesAreDue,
     /// A task starts at most once.
     StartsOnce,
     /// Hosts in flight are at most the failures left.
@@ -285,7 +288,7 @@ impl Witness {
             fires_are_complete(&name, &job.schedule, rows)?;
             fires_have_their_runs(&name, rows, store)?;
         }
-        Ok(())
+        tries_are_due(store)
     }
 }
 
@@ -334,7 +337,9 @@ fn fires_are_complete(
 /// A fire has one verdict: those that ran have their run, and no other run is theirs.
 fn fires_have_their_runs(job: &JobName, rows: &[Row], store: &Store) -> Judgement {
     let ran: BTreeSet<_> = rows.iter().filter_map(|row| row.run).collect();
-    let theirs = |run: &&Run| run.plan.origin.job.as_ref() == Some(job);
+    let theirs = |run: &&Run| {
+        run.plan.origin.job.as_ref() == Some(job) && run.plan.origin.retry_of.is_none()
+    };
     let runs: BTreeSet<_> = store.ended.values().filter(theirs).map(|run| run.id).collect();
     judge(ran == runs, Rule::OneVerdict, || {
         format!("{job}: fires that ran and runs differ: {:?}", ran.symmetric_difference(&runs))
@@ -352,10 +357,34 @@ fn one_at_a_time(new: &Run, store: &Store) -> Judgement {
         let first = events.first().and_then(|event| Run::begin(*run, event).ok());
         first.is_some_and(|run| run.plan.origin.job.as_ref() == Some(name))
     };
-    let other = store.open.iter().find(|(run, events)| **run != new.id && of_job(run, events));
+    let open = store.open.iter().find(|(run, events)| **run != new.id && of_job(run, events));
+    let waits = store.retries.iter().find(|(run, (job, _))| **run != new.id && job == name);
+    let other = open.map(|(run, _)| run).or(waits.map(|(run, _)| run));
     judge(other.is_none(), Rule::OneAtATime, || {
-        format!("{} of {name} begins while {:?} goes on", new.id, other.map(|(run, _)| run))
+        format!("{} of {name} begins while {other:?} goes on or is to be tried again", new.id)
     })
+}
+
+/// What a job tries again has failed by itself, is tried once, and only where it did not succeed;
+/// and nothing waits for ever.
+fn tries_are_due(store: &Store) -> Judgement {
+    let waits = store.retries.keys().next();
+    judge(waits.is_none(), Rule::TriesAreDue, || format!("{waits:?} still waits"))?;
+    let mut tried = BTreeSet::new();
+    for run in store.ended.values().filter(|run| run.plan.origin.job.is_some()) {
+        let Some(of) = run.plan.origin.retry_of else { continue };
+        judge(tried.insert(of), Rule::TriesAreDue, || format!("{of} is tried again twice"))?;
+        let Some(first) = store.ended.get(&of) else { continue };
+        let left = |run: &Run| run.plan.retries.map_or(0, |retries| retries.left);
+        let fits = first.retry_at().is_some() && left(run) < left(first);
+        let failed = |host: &HostId| {
+            first.tasks.get(host).is_some_and(|task| task.state != TaskState::Succeeded)
+        };
+        judge(fits && run.tasks.keys().all(failed), Rule::TriesAreDue, || {
+            format!("{} should not have been tried again as {}", first.id, run.id)
+        })?;
+    }
+    Ok(())
 }
 
 /// A task starts at most once.

@@ -285,8 +285,10 @@ impl Server {
         self.boundary()?;
         effects.append(&mut self.postponed);
         self.perform(ctx, store, effects)?;
-        for row in rows.iter().filter(|row| row.finished.is_some()) {
-            self.jobs.over(row.run);
+        for row in &rows {
+            if let Some(run) = &row.finished {
+                self.jobs.over(row.run, run.retry_at());
+            }
         }
         for answer in std::mem::take(&mut self.answers) {
             match answer {
