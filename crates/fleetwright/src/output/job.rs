@@ -111,6 +111,8 @@ pub(crate) fn page(job: &Job, now: Timestamp) -> String {
     put("timeout", spec.timeout.map(|span| span.to_string()).unwrap_or_default());
     put("kill after", spec.kill_after.to_string());
     put("start within", spec.start_within.to_string());
+    put("not on", spec.skip_on.join(", "));
+    put("window", spec.window.join("; "));
     put("overlap", overlap(spec.overlap).to_owned());
     put("catch up", catch_up(spec));
     put("retries", retries(spec));
@@ -244,6 +246,8 @@ const fn reason(reason: FireReason) -> &'static str {
         FireReason::NoSecret => "no_secret",
         FireReason::Changed => "changed",
         FireReason::Manual => "manual",
+        FireReason::Calendar => "calendar",
+        FireReason::Window => "window",
     }
 }
 
@@ -263,6 +267,8 @@ jobs:
     hosts: "*"
     argv: ["true"]
     max_parallel: 2
+    skip_on: [12-25, Sun]
+    window: 22:00-06:00
     overlap: queue
     catch_up: all
     retries: 2
@@ -311,6 +317,8 @@ jobs:
         timeout      -
         kill after   10s
         start within 1m
+        not on       12-25, Sun
+        window       22:00-06:00
         overlap      queue
         catch up     all within 1day, at most 100
         retries      2, the first after 10s

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use fw_proto::api::{FireReason, Overlap, Verdict};
-use fw_proto::{JobName, RunId, Timestamp};
+use fw_proto::{JobName, RunId, Span, Timestamp};
 
 use super::decision::{Decision, Order, push};
 use super::{Agenda, Job};
-use crate::schedule;
+use crate::{calendar, schedule};
 
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
@@ -47,6 +47,18 @@ impl Entry {
         self.job.as_ref().is_some_and(|job| job.overlap == Overlap::Replace)
     }
 
+    /// Why a fire of this instant does not run, whatever else there is.
+    pub(super) fn refuses(&self, nominal: Timestamp) -> Option<FireReason> {
+        self.job.as_ref()?.calendar.as_ref()?.refuses(nominal)
+    }
+
+    /// When it runs next.
+    pub(super) fn next_run(&self) -> Option<Timestamp> {
+        let (fire, job) = (self.next?, self.job.as_ref()?);
+        let before = fire.nominal - Span::from_millis(1);
+        calendar::next_run(&job.schedule, job.calendar.as_deref(), before)
+    }
+
     /// Whether a run that failed now may be tried again.
     pub(super) fn tries_again(&self) -> bool {
         let replaced = self.replaces() && self.queued.is_some();
@@ -75,6 +87,9 @@ impl Entry {
         if self.paused {
             let paused = Some(FireReason::Paused);
             return push(out, Decision::new(name, fire, Verdict::Skipped, paused));
+        }
+        if let Some(reason) = self.refuses(fire.nominal) {
+            return push(out, Decision::new(name, fire, Verdict::Skipped, Some(reason)));
         }
         let Some(overlap) = self.job.as_ref().map(|job| job.overlap) else { return };
         let overlaps = Some(FireReason::Overlap);

@@ -18,6 +18,7 @@ mod entry;
 mod owed;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use fw_proto::api::{FireReason, Overlap};
 use fw_proto::{JobName, RunId, Span, Timestamp};
@@ -25,6 +26,7 @@ use fw_proto::{JobName, RunId, Span, Timestamp};
 pub use self::decision::{Decision, Order, coalesces, retry_id, run_id};
 use self::entry::Entry;
 use self::owed::Owed;
+use crate::calendar::Calendar;
 use crate::schedule::{self, Schedule};
 
 /// A clock that moves ahead by more than this between two ticks was set, or this machine slept:
@@ -36,6 +38,8 @@ pub const JUMP: Span = Span::from_secs(5 * 60);
 pub struct Job {
     /// When it is due.
     pub schedule: Schedule,
+    /// When it does not run though it is due; never when `None`.
+    pub calendar: Option<Arc<Calendar>>,
     /// What happens when its earlier run goes on.
     pub overlap: Overlap,
     /// Which of its lost fires are made up for.
@@ -81,7 +85,7 @@ pub struct Known {
 pub struct State {
     /// Whether someone has paused it.
     pub paused: bool,
-    /// When it is due next.
+    /// When it is due next, and not kept from running by its calendar.
     pub next: Option<Timestamp>,
     /// How many of its runs have not ended.
     pub active: u32,
@@ -349,7 +353,7 @@ impl Scheduler {
         let entry = self.jobs.get(name).filter(|entry| entry.job.is_some())?;
         Some(State {
             paused: entry.paused,
-            next: entry.next.map(|fire| fire.nominal),
+            next: entry.next_run(),
             active: entry.active,
             queued: entry.queued.map(|fire| fire.nominal),
             behind: entry.behind.keys().copied().collect(),
@@ -363,7 +367,8 @@ impl Scheduler {
         let Some(schedule) = entry.job.as_ref().map(|job| job.schedule.clone()) else { return };
         while let Some(fire) = entry.next.filter(|fire| fire.nominal <= now) {
             entry.next = schedule.next_after(fire.nominal);
-            let superseded = entry.next.is_some_and(|next| next.nominal <= now);
+            let next = entry.next.filter(|next| next.nominal <= now);
+            let superseded = next.is_some_and(|next| entry.refuses(next.nominal).is_none());
             entry.decide(&name, fire, superseded, out, &mut self.agenda);
         }
         if let Some(fire) = entry.next {

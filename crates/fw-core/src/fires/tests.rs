@@ -17,7 +17,7 @@ fn name(name: &str) -> JobName {
 
 fn job(schedule: &str, overlap: Overlap) -> Job {
     let schedule = Schedule::parse(schedule, "").unwrap();
-    Job { schedule, overlap, catch_up: CatchUp::NONE, enabled: true }
+    Job { schedule, calendar: None, overlap, catch_up: CatchUp::NONE, enabled: true }
 }
 
 /// A job that was last decided at this second, and of which nothing goes on.
@@ -31,6 +31,11 @@ fn known(decided_to: i64) -> Known {
 fn catching_up(most: u32, overlap: Overlap) -> Job {
     let within = Span::from_secs(24 * 3600);
     Job { catch_up: CatchUp { most, within }, ..job("@every 60s", overlap) }
+}
+
+/// A calendar of only these hours.
+fn hours(window: &str) -> Option<Arc<Calendar>> {
+    Calendar::parse(&[], &[window.to_owned()], "").unwrap().map(Arc::new)
 }
 
 fn secs_of(secs: i64) -> Span {
@@ -298,6 +303,52 @@ fn what_waits_to_be_caught_up_follows_its_job() {
 }
 
 #[test]
+fn a_calendar_skips_also_what_was_lost() {
+    // From 08:00 on 15 January 2027 every 60 s, but not from 08:02 to 08:05.
+    let (mut fires, a) = (Scheduler::new(at(0)), name("a"));
+    let limited = |most| {
+        let job = catching_up(most, Overlap::Queue);
+        Job { calendar: hours("08:05-08:02"), ..job }
+    };
+    fires.set(&a, limited(0), at(0));
+    assert_eq!(said(&fires.tick(at(60))), ["60 Ran"]);
+    assert_eq!(said(&fires.tick(at(250))), ["120..240*3 Skipped Window"]);
+    assert_eq!(fires.state(&a).unwrap().next, Some(at(300)));
+    assert_eq!(said(&fires.tick(at(300))), ["300 Pending Overlap"]);
+    let mut fires = Scheduler::new(at(401));
+    fires.restore(&a, limited(3), known(0));
+    assert_eq!(
+        said(&fires.account(9)),
+        [
+            "60 Pending Downtime",
+            "120..240*3 Skipped Window",
+            "300 Pending Downtime",
+            "360 Pending Downtime",
+            "60 CaughtUp Downtime"
+        ]
+    );
+    let mut fires = Scheduler::new(at(401));
+    fires.restore(&a, limited(1), known(0));
+    assert_eq!(
+        said(&fires.account(9)),
+        [
+            "60 Missed Downtime",
+            "120..240*3 Skipped Window",
+            "300 Missed Downtime",
+            "360 Pending Downtime",
+            "360 CaughtUp Downtime"
+        ]
+    );
+    // Of ten years the last three are looked at day by day.
+    let years = 10 * 365 * 86_400;
+    let mut fires = Scheduler::new(at(years));
+    fires.restore(&a, limited(0), known(0));
+    let decided = fires.account(1);
+    assert_eq!(decided.iter().map(|decision| decision.count).sum::<u64>(), 10 * 365 * 1440);
+    assert!(decided.len() < 2 * 3 * 367, "{}", decided.len());
+}
+
+#[test]
 fn a_year_of_seconds_is_counted_at_once() {
     let year = 365 * 24 * 3600;
     let mut fires = Scheduler::new(at(year));
@@ -371,6 +422,8 @@ enum Op {
 const JOBS: [&str; 3] = ["a", "b", "c"];
 const SCHEDULES: [&str; 4] = ["@every 7s", "*/2 * * * * *", "* * * * *", "@every 11s"];
 const OVERLAPS: [Overlap; 4] = [Overlap::Skip, Overlap::Queue, Overlap::Replace, Overlap::Allow];
+/// The hours of a job; histories begin at 08:00.
+const CALENDARS: [Option<&str>; 3] = [None, Some("08:05-08:02"), Some("Fri 08:01-08:20")];
 /// How many lost fires are made up for, and within how many seconds.
 const CATCH_UPS: [(u32, u64); 4] = [(0, 0), (1, 3600), (3, 3600), (5, 40)];
 
@@ -534,6 +587,7 @@ fn play(ops: Vec<Op>) -> Result<(), TestCaseError> {
                 let catch_up = CatchUp { most, within: Span::from_secs(secs) };
                 let job = Job { catch_up, enabled, ..job(SCHEDULES[s], OVERLAPS[o]) };
                 let name = name(JOBS[j]);
+                let job = Job { calendar: CALENDARS[(s + o) % 3].and_then(hours), ..job };
                 let mut from = model.seen.0;
                 if let Some((_, since)) = model.jobs.get(&name) {
                     from = from.max(*since);

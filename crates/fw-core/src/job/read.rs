@@ -1,6 +1,7 @@
 //! From the tree to jobs: each key with its own rule, each error at its own place.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use fw_proto::api::{
     CatchUp, Command, EnvValue, Hook, JobSpec, OnFull, Overlap, RETRY_BACKOFF, SourceError,
@@ -9,6 +10,7 @@ use fw_proto::{JobName, Span};
 
 use super::yaml::{self, Document, Node, Place, Value};
 use super::{JobDef, MOST_JOBS, Parsed};
+use crate::calendar::{self, Calendar};
 use crate::caret::nearest;
 use crate::schedule::{self, Schedule};
 use crate::select::Selector;
@@ -19,7 +21,7 @@ const KILL_AFTER: Span = Span::from_secs(10);
 /// How late a fire may start, when a job does not say: a minute is what cron's own grid forgives.
 const START_WITHIN: Span = Span::from_secs(60);
 
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 26] = [
     "schedule",
     "timezone",
     "hosts",
@@ -31,6 +33,9 @@ const KEYS: [&str; 23] = [
     "timeout",
     "kill_after",
     "start_within",
+    "calendar",
+    "skip_on",
+    "window",
     "overlap",
     "catch_up",
     "catch_up_window",
@@ -57,7 +62,8 @@ const CATCH_UPS: [(&str, CatchUp); 3] =
 
 /// Reads a whole file.
 pub(super) fn file(file: &str, lines: &[&str], document: &Document) -> Parsed {
-    let mut read = Read { file, lines, job: None, errors: Vec::new() };
+    let calendars = BTreeMap::new();
+    let mut read = Read { file, lines, job: None, calendars, errors: Vec::new() };
     let jobs = read.document(&document.root);
     if let Some(duplicate) = document.duplicate.as_ref().filter(|_| read.errors.is_empty()) {
         let place = Place { line: duplicate.line, column: duplicate.column };
@@ -79,6 +85,8 @@ struct Read<'a> {
     lines: &'a [&'a str],
     /// The job that is being read.
     job: Option<String>,
+    /// The days of each calendar of the file.
+    calendars: BTreeMap<String, Vec<String>>,
     errors: Vec<SourceError>,
 }
 
@@ -103,9 +111,16 @@ impl Read<'_> {
             self.error(root.place, hint);
             return None;
         };
+        // Before the jobs, wherever they stand.
+        for (key, value) in entries {
+            if matches!(&key.value, Value::Scalar { text, .. } if text == "calendars") {
+                self.calendars(value);
+            }
+        }
         let mut jobs = None;
         for (key, value) in entries {
             match &key.value {
+                Value::Scalar { text, .. } if text == "calendars" => {}
                 Value::Scalar { text, .. } if text == "jobs" && jobs.is_none() => {
                     jobs = Some(self.jobs(value));
                 }
@@ -116,7 +131,7 @@ impl Read<'_> {
                 Value::Scalar { .. } | Value::Null | Value::List(_) | Value::Map(_) => {
                     self.error(
                         key.place,
-                        "only 'jobs' and keys that begin with 'x-' may stand here",
+                        "only 'jobs', 'calendars' and keys that begin with 'x-' may stand here",
                     );
                 }
             }
@@ -125,6 +140,71 @@ impl Read<'_> {
             self.error(root.place, hint);
         }
         jobs.flatten()
+    }
+
+    /// Named lists of days.
+    fn calendars(&mut self, value: &Node) {
+        let Ok(fields) = self.map(value, &[], "calendar") else { return };
+        for (name, (_, days)) in fields {
+            if let Ok(days) = self.days(days) {
+                self.calendars.insert(name.to_owned(), days);
+            }
+        }
+    }
+
+    /// One day or a list of them.
+    fn days(&mut self, node: &Node) -> Outcome<Vec<String>> {
+        self.each(node, |text| Calendar::parse(&[text], &[], "").map(drop))
+    }
+
+    fn windows(&mut self, node: &Node) -> Outcome<Vec<String>> {
+        self.each(node, |text| Calendar::parse(&[], &[text], "").map(drop))
+    }
+
+    /// One text or a list of them, each of which is checked.
+    fn each(
+        &mut self,
+        node: &Node,
+        check: impl Fn(String) -> Result<(), calendar::Error>,
+    ) -> Outcome<Vec<String>> {
+        let nodes = match &node.value {
+            Value::List(items) => items.as_slice(),
+            Value::Null | Value::Scalar { .. } | Value::Map(_) => std::slice::from_ref(node),
+        };
+        let mut texts = Vec::new();
+        for node in nodes {
+            let text = self.words(node)?.trim().to_owned();
+            if let Err(calendar::Error(error)) = check(text.clone()) {
+                return Err(self.error(inside(node, error.offset), error.message));
+            }
+            texts.push(text);
+        }
+        Ok(texts)
+    }
+
+    /// The days of the calendars that a job names: one or a list.
+    fn named_days(&mut self, node: &Node) -> Outcome<Vec<String>> {
+        let nodes = match &node.value {
+            Value::List(items) => items.as_slice(),
+            Value::Null | Value::Scalar { .. } | Value::Map(_) => std::slice::from_ref(node),
+        };
+        let mut days = Vec::new();
+        for node in nodes {
+            let name = self.words(node)?;
+            match self.calendars.get(&name) {
+                Some(more) => days.extend(more.iter().cloned()),
+                None => {
+                    let known: Vec<&str> = self.calendars.keys().map(String::as_str).collect();
+                    let hint = match nearest(&name, &known) {
+                        Some(nearest) => format!("did you mean {nearest}?"),
+                        None => "name its days under 'calendars:' at the top".to_owned(),
+                    };
+                    let message = format!("this file has no calendar {name:?}; {hint}");
+                    return Err(self.error(node.place, message));
+                }
+            }
+        }
+        Ok(days)
     }
 
     fn jobs(&mut self, value: &Node) -> Option<Vec<JobDef>> {
@@ -187,6 +267,10 @@ impl Read<'_> {
         let timeout = self.optional(fields, "timeout", Self::span);
         let kill_after = self.optional(fields, "kill_after", Self::span);
         let start_within = self.optional(fields, "start_within", Self::positive_span);
+        let named = self.optional(fields, "calendar", Self::named_days);
+        let mut skip_on = self.optional(fields, "skip_on", Self::days).unwrap_or_default();
+        skip_on.extend(named.unwrap_or_default());
+        let window = self.optional(fields, "window", Self::windows).unwrap_or_default();
         let overlap = self.optional(fields, "overlap", |read, node| read.one_of(node, &OVERLAPS));
         let catch_up =
             self.optional(fields, "catch_up", |read, node| read.one_of(node, &CATCH_UPS));
@@ -214,6 +298,8 @@ impl Read<'_> {
             timeout: timeout.filter(|timeout| *timeout != Span::ZERO),
             kill_after: kill_after.unwrap_or(KILL_AFTER),
             start_within: start_within.unwrap_or(START_WITHIN),
+            skip_on,
+            window,
             overlap: overlap.unwrap_or_default(),
             catch_up: catch_up.unwrap_or_default(),
             catch_up_window: catch_up_window.unwrap_or(CatchUp::WINDOW),
@@ -228,7 +314,9 @@ impl Read<'_> {
             on_recovery: on_recovery.unwrap_or_default(),
         };
         let Place { line, column } = place;
-        Some(JobDef { name: name?, spec, line, column, schedule, selector })
+        let calendar = Calendar::parse(&spec.skip_on, &spec.window, schedule.timezone());
+        let calendar = calendar.ok()?.map(Arc::new);
+        Some(JobDef { name: name?, spec, line, column, schedule, selector, calendar })
     }
 
     fn schedule(&mut self, place: Place, fields: &Fields<'_>) -> Outcome<Schedule> {

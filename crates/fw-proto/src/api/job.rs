@@ -97,6 +97,13 @@ pub struct JobSpec {
     pub start_within: Span,
     /// What happens when the job's earlier run goes on.
     pub overlap: Overlap,
+    /// Days on which it does not run: `2026-12-25`, `12-25` of every year, or `Sat`. Those of the
+    /// calendars that it names are among them.
+    #[serde(default)]
+    pub skip_on: Vec<String>,
+    /// Hours in which it may run, such as `Mon-Fri 22:00-06:00`; at any time when empty.
+    #[serde(default)]
+    pub window: Vec<String>,
     /// Which fires are made up for that were lost while the server was down or its clock jumped.
     #[serde(default)]
     pub catch_up: CatchUp,
@@ -317,4 +324,8 @@ pub enum FireReason {
     Changed,
     /// Begun by hand (`jobs run`).
     Manual,
+    /// It was due on a day on which the job does not run.
+    Calendar,
+    /// It was due outside the hours in which the job may run.
+    Window,
 }

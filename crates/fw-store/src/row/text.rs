@@ -51,7 +51,7 @@ stored! {
     FireReason {
         Overlap = "overlap", Paused = "paused", NoHosts = "no_hosts", Downtime = "downtime",
         ClockJump = "clock_jump", DstGap = "dst_gap", NoSecret = "no_secret",
-        Changed = "changed", Manual = "manual",
+        Changed = "changed", Manual = "manual", Calendar = "calendar", Window = "window",
     }
     Ruling {
         OfflineFailed = "offline_failed", OfflineSkipped = "offline_skipped",

@@ -1,7 +1,9 @@
 //! The simulated owner of the jobs: what `fw-server`'s `drive/jobs` does around the real scheduler.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
+use fw_core::calendar::Calendar;
 use fw_core::fires::{self, CatchUp, Decision, Job, Known, Order, Scheduler};
 use fw_core::hub::Hub;
 use fw_core::plan::{Plan, Retries};
@@ -36,6 +38,9 @@ const JOBS: [(&str, &str, Overlap, u32, u32); 6] = [
 /// The pause before the first of these tries.
 const PAUSE: Span = Span::from_secs(4);
 
+/// The hours of one of them: worlds begin at 08:16:40, and most end in minutes.
+const WINDOW: &str = "08:20-08:18";
+
 /// A fire is caught up no later than this.
 const WITHIN: Span = Span::from_secs(15 * 60);
 
@@ -68,7 +73,10 @@ pub(super) fn all() -> impl Iterator<Item = (JobName, Job)> {
     JOBS.into_iter().map(|(name, every, overlap, most, _)| {
         let schedule = Schedule::parse(every, "").expect("a schedule");
         let catch_up = CatchUp { most, within: WITHIN };
-        (name.parse().expect("a name"), Job { schedule, overlap, catch_up, enabled: true })
+        let windows: &[String] = if name == "caught" { &[WINDOW.to_owned()] } else { &[] };
+        let calendar = Calendar::parse(&[], windows, "").expect("a window").map(Arc::new);
+        let job = Job { schedule, calendar, overlap, catch_up, enabled: true };
+        (name.parse().expect("a name"), job)
     })
 }
 

@@ -454,6 +454,7 @@ impl Owner {
 pub(super) fn scheduled(def: &JobDef) -> fires::Job {
     fires::Job {
         schedule: def.schedule.clone(),
+        calendar: def.calendar.clone(),
         overlap: def.spec.overlap,
         catch_up: fires::CatchUp {
             most: match def.spec.catch_up {

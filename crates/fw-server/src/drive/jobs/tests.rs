@@ -242,6 +242,26 @@ async fn what_is_caught_up_does_what_the_file_says_now() {
 }
 
 #[tokio::test]
+async fn what_a_calendar_forbids_is_skipped_and_what_was_lost_as_well() {
+    let all = "Mon, Tue, Wed, Thu, Fri, Sat, Sun";
+    let text = format!("calendars: {{never: [{all}]}}\n{}", one("a", "calendar: never"));
+    let world = World::with(&[("a.yaml", &text)]).await;
+    world.host("web1").await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Skipped Calendar 1"]).await;
+    assert_eq!(world.jobs.show(&name("a")).await.unwrap().next_fire, None);
+    let stopped = world.stop().await;
+    stopped.clock.shift(60 * MINUTE);
+    let world = stopped.start().await;
+    world.ledger_is("a", &["Skipped Calendar 61"]).await;
+    world.write("a.yaml", &text.replace("Mon, Tue", "2001-01-01"));
+    eventually("a calendar that changes is a job that does", async || {
+        (world.jobs.show(&name("a")).await?.spec.skip_on.len() == 6).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_failed_is_tried_again_even_across_a_restart() {
     let file = one("a", "retries: 2, retry_backoff: 5s, timeout: 7s");
     let world = World::with(&[("a.yaml", &file)]).await;
