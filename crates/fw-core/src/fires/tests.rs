@@ -464,6 +464,7 @@ struct Model {
     begun: BTreeSet<RunId>,
     /// Runs that failed and wait.
     retries: BTreeMap<JobName, BTreeMap<RunId, Timestamp>>,
+    failures: u128,
     running: BTreeMap<JobName, u32>,
 }
 
@@ -570,11 +571,101 @@ impl Model {
     }
 }
 
+impl Model {
+    /// A job comes or changes.
+    fn set(
+        &mut self,
+        fires: &mut Scheduler,
+        name: &JobName,
+        job: Job,
+        now: Timestamp,
+    ) -> Vec<Decision> {
+        let mut from = self.seen.0;
+        if let Some((_, since)) = self.jobs.get(name) {
+            from = from.max(*since);
+        } else if let Some(last) = self.last(name) {
+            fires.decided(name, last);
+            from = from.max(last);
+        }
+        self.jobs.insert(name.clone(), (job.clone(), from));
+        fires.set(name, job, now)
+    }
+
+    /// Whether a run of the job goes on, which has ended now.
+    fn ends(&mut self, name: &JobName) -> bool {
+        let running = self.running.entry(name.clone()).or_default();
+        let goes_on = *running > 0;
+        *running = running.saturating_sub(1);
+        goes_on
+    }
+
+    /// A run of the job that goes on fails, and is to be tried again.
+    fn fails(
+        &mut self,
+        fires: &mut Scheduler,
+        name: &JobName,
+        secs: i64,
+        now: Timestamp,
+    ) -> Vec<Decision> {
+        if !self.ends(name) {
+            return Vec::new();
+        }
+        self.failures += 1;
+        let (run, at) = (RunId(uuid::Uuid::from_u128(self.failures)), now + secs_of(secs));
+        self.retries.entry(name.clone()).or_default().insert(run, at);
+        fires.failed(name, run, at, now)
+    }
+
+    /// A server comes up from what the ledger and the store say.
+    fn restart(&mut self, fires: &mut Scheduler, now: Timestamp) -> Vec<Decision> {
+        *fires = Scheduler::new(now);
+        self.seen.0 = now;
+        // What lies ahead again and has no verdict is as if it had never come.
+        let Self { expected, verdicts, .. } = self;
+        expected.retain(|instant| instant.1 <= now || verdicts.contains_key(instant));
+        let mut out = Vec::new();
+        for (name, (job, from)) in self.jobs.clone() {
+            let known = self.known(&name, from);
+            self.jobs.insert(name.clone(), (job.clone(), known.decided_to));
+            out.extend(fires.restore(&name, job, known));
+        }
+        for (name, running) in &self.running {
+            if !self.jobs.contains_key(name) {
+                (0..*running).for_each(|_| fires.begun(name));
+            }
+        }
+        out
+    }
+
+    /// Every instant has its verdict, or waits for a run that goes on.
+    fn is_whole(&self, fires: &Scheduler) -> Result<(), TestCaseError> {
+        let undecided: Vec<_> =
+            self.expected.iter().filter(|instant| !self.verdicts.contains_key(*instant)).collect();
+        prop_assert!(undecided.is_empty(), "{undecided:?}");
+        for ((job, at), (verdict, _)) in &self.verdicts {
+            let state = fires.state(job);
+            let waits = state.is_some_and(|state| {
+                let waits = state.queued == Some(*at) || state.behind.contains(at);
+                waits && state.active > 0
+            });
+            prop_assert!(*verdict != Verdict::Pending || waits, "{job} {at} is stuck");
+        }
+        Ok(())
+    }
+}
+
+/// The job that an operation sets.
+fn job_of(s: usize, o: usize, c: usize, enabled: bool) -> Job {
+    let (most, secs) = CATCH_UPS[c];
+    let catch_up = CatchUp { most, within: Span::from_secs(secs) };
+    let calendar = CALENDARS[(s + o) % 3].and_then(hours);
+    Job { catch_up, enabled, calendar, ..job(SCHEDULES[s], OVERLAPS[o]) }
+}
+
 fn play(ops: Vec<Op>) -> Result<(), TestCaseError> {
     let mut fires = Scheduler::new(at(0));
     let mut model = Model::default();
     let mut now = at(0);
-    let mut failures = 0;
     for op in ops {
         let out = match op {
             Op::Move(ms) => {
@@ -583,20 +674,7 @@ fn play(ops: Vec<Op>) -> Result<(), TestCaseError> {
                 fires.tick(now)
             }
             Op::Set(j, s, o, c, enabled) => {
-                let (most, secs) = CATCH_UPS[c];
-                let catch_up = CatchUp { most, within: Span::from_secs(secs) };
-                let job = Job { catch_up, enabled, ..job(SCHEDULES[s], OVERLAPS[o]) };
-                let name = name(JOBS[j]);
-                let job = Job { calendar: CALENDARS[(s + o) % 3].and_then(hours), ..job };
-                let mut from = model.seen.0;
-                if let Some((_, since)) = model.jobs.get(&name) {
-                    from = from.max(*since);
-                } else if let Some(last) = model.last(&name) {
-                    fires.decided(&name, last);
-                    from = from.max(last);
-                }
-                model.jobs.insert(name.clone(), (job.clone(), from));
-                fires.set(&name, job, now)
+                model.set(&mut fires, &name(JOBS[j]), job_of(s, o, c, enabled), now)
             }
             Op::Remove(j) => {
                 model.jobs.remove(&name(JOBS[j]));
@@ -613,47 +691,14 @@ fn play(ops: Vec<Op>) -> Result<(), TestCaseError> {
                 model.paused.remove(&name(JOBS[j]));
                 fires.resume(&name(JOBS[j]), now)
             }
-            Op::Ended(j) => {
-                let running = model.running.entry(name(JOBS[j])).or_default();
-                if *running == 0 {
-                    continue;
-                }
-                *running -= 1;
-                fires.ended(&name(JOBS[j]), now)
-            }
-            Op::Failed(j, secs) => {
-                let name = name(JOBS[j]);
-                let running = model.running.entry(name.clone()).or_default();
-                if *running == 0 {
-                    continue;
-                }
-                *running -= 1;
-                failures += 1;
-                let (run, at) = (RunId(uuid::Uuid::from_u128(failures)), now + secs_of(secs));
-                model.retries.entry(name.clone()).or_default().insert(run, at);
-                fires.failed(&name, run, at, now)
-            }
+            Op::Ended(j) if model.ends(&name(JOBS[j])) => fires.ended(&name(JOBS[j]), now),
+            Op::Ended(_) => continue,
+            Op::Failed(j, secs) => model.fails(&mut fires, &name(JOBS[j]), secs, now),
             Op::Account(most) => fires.account(most),
             Op::Restart(ms) => {
                 now = Timestamp::from_millis(now.as_millis() + ms);
                 model.advance(now);
-                fires = Scheduler::new(now);
-                model.seen.0 = now;
-                // What lies ahead again and has no verdict is as if it had never come.
-                let Model { expected, verdicts, .. } = &mut model;
-                expected.retain(|instant| instant.1 <= now || verdicts.contains_key(instant));
-                let mut out = Vec::new();
-                for (name, (job, from)) in model.jobs.clone() {
-                    let known = model.known(&name, from);
-                    model.jobs.insert(name.clone(), (job.clone(), known.decided_to));
-                    out.extend(fires.restore(&name, job, known));
-                }
-                for (name, running) in &model.running {
-                    if !model.jobs.contains_key(name) {
-                        (0..*running).for_each(|_| fires.begun(name));
-                    }
-                }
-                out
+                model.restart(&mut fires, now)
             }
         };
         model.obey(fires.orders())?;
@@ -662,18 +707,7 @@ fn play(ops: Vec<Op>) -> Result<(), TestCaseError> {
     let out = fires.account(usize::MAX);
     model.obey(fires.orders())?;
     model.take(&out)?;
-    let undecided: Vec<_> =
-        model.expected.iter().filter(|instant| !model.verdicts.contains_key(*instant)).collect();
-    prop_assert!(undecided.is_empty(), "{undecided:?}");
-    for ((job, at), (verdict, _)) in &model.verdicts {
-        let state = fires.state(job);
-        let waits = state.is_some_and(|state| {
-            let waits = state.queued == Some(*at) || state.behind.contains(at);
-            waits && state.active > 0
-        });
-        prop_assert!(*verdict != Verdict::Pending || waits, "{job} {at} is stuck");
-    }
-    Ok(())
+    model.is_whole(&fires)
 }
 
 proptest! {

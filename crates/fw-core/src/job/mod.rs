@@ -13,6 +13,7 @@
 //! begin with `x-` are for anchors and are not read.
 
 mod read;
+mod url;
 mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};

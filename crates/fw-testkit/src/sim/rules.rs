@@ -359,7 +359,7 @@ fn one_at_a_time(new: &Run, store: &Store) -> Judgement {
     };
     let open = store.open.iter().find(|(run, events)| **run != new.id && of_job(run, events));
     let waits = store.retries.iter().find(|(run, (job, _))| **run != new.id && job == name);
-    let other = open.map(|(run, _)| run).or(waits.map(|(run, _)| run));
+    let other = open.map(|(run, _)| run).or_else(|| waits.map(|(run, _)| run));
     judge(other.is_none(), Rule::OneAtATime, || {
         format!("{} of {name} begins while {other:?} goes on or is to be tried again", new.id)
     })
