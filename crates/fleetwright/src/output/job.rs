@@ -305,7 +305,7 @@ jobs:
         from         jobs.yaml
         schedule     0 3 * * * (UTC)
         next         never
-        waits        run 0190a5c2-0000-7000-8000-000000000001 failed and is tried again at 1970-01-01T00:00:00.000Z (now)
+        waits        run 0190a5c2-0000-7000-8000-000000000001 failed and is tried again at 1970-01-01T00:00:00.000Z (0s ago)
         waits        3 lost fires from 1970-01-01T00:00:00.000Z to 1970-01-01T00:00:00.000Z, to be caught up one after the other
         waits        the fire of 1970-01-01T00:00:00.000Z, for the end of the earlier run
         last run     -

@@ -223,6 +223,19 @@ impl Hub {
         }
     }
 
+    /// A host's last word on a run that was not active is recorded: what the host is told. In a
+    /// restored store a run of that id may have begun since; then the word counts for that one, for
+    /// the host says it once.
+    pub fn recorded(&mut self, host: HostId, report: Report) -> Option<Effect> {
+        let key = report.key;
+        let task = self.runs.get(&key.run).and_then(|active| active.run.tasks.get(&host));
+        if task.is_some_and(|task| !task.state.is_final()) {
+            self.reported(host, report);
+            return None;
+        }
+        Some(Effect::Settle { host, key })
+    }
+
     /// A host was revoked or removed: it will not be heard again.
     pub fn gone(&mut self, host: HostId, now: Timestamp) {
         self.unlinked(host, now);
@@ -364,7 +377,11 @@ impl Hub {
             }
         }
         let cancelled = active.run.cancel_requested_at.is_some();
-        if !asked.is_empty() && active.run.plan.incarnation != self.incarnation {
+        // In this life of the store a host that was sent the start is believed when it comes to it,
+        // but not one that spoke first, of the same run in an earlier life, and has lost it since.
+        let restored = active.run.plan.incarnation != self.incarnation;
+        asked.retain(|host| restored || active.run.was_taken_up(*host));
+        if !asked.is_empty() {
             let ruling = Ruling::CancelledUnsent;
             let kind = if cancelled {
                 Kind::Ruled { hosts: asked, ruling }

@@ -166,3 +166,35 @@ fn what_a_restored_run_heard_of_only_as_waiting_does_not_hang() {
     let state = hub.run(RUN).map(|run| run.tasks[&host(0)].state);
     assert!(state.is_none_or(|state| state == TaskState::Lost), "{state:?}");
 }
+
+/// A restored store begins a run again under its id, and the host's last word on the one before was
+/// under way.
+#[test]
+fn a_word_that_came_before_its_run_began_again_counts() {
+    let mut hub = Hub::new(Incarnation(Uuid::from_u128(1)), at(0), Span::from_secs(30));
+    let settle =
+        Effect::Settle { host: host(0), key: TaskKey { run: RUN, node: ONLY_NODE, attempt: 1 } };
+    let word = report(Reported::Unknown("power cut".into()));
+    assert_eq!(hub.recorded(host(0), word.clone()), Some(settle.clone()));
+    hub.begin(RUN, plan(None), Actor::Server, at(0));
+    hub.linked(host(0), Vec::new(), at(0));
+    hub.decide(at(0));
+    assert_eq!(hub.recorded(host(0), word.clone()), None);
+    assert_eq!(hub.decide(at(1)).effects, vec![settle.clone()]);
+    assert_eq!(hub.run(RUN).map(|run| run.tasks[&host(0)].state), Some(TaskState::Unknown));
+    assert_eq!(hub.recorded(host(0), word), Some(settle));
+}
+
+/// The host spoke first, of the same run in an earlier life of the store, and has lost it since.
+#[test]
+fn what_a_host_held_back_unasked_and_lost_is_sent_anew() {
+    let mut hub = Hub::new(Incarnation(Uuid::from_u128(1)), at(0), Span::from_secs(30));
+    hub.begin(RUN, plan(None), Actor::Server, at(0));
+    hub.reported(host(0), report(Reported::Queued));
+    hub.decide(at(0));
+    hub.linked(host(0), Vec::new(), at(1));
+    hub.decide(at(1));
+    hub.reported(host(0), report(Reported::NotKnown));
+    let effects = hub.decide(at(2)).effects;
+    assert!(matches!(effects[..], [Effect::Start { .. }]), "{effects:?}");
+}

@@ -263,6 +263,15 @@ impl Run {
             .collect()
     }
 
+    /// Whether a host is in flight only because it said so: nobody here dispatched it.
+    #[must_use]
+    pub fn was_taken_up(&self, host: HostId) -> bool {
+        let task = self.tasks.get(&host).filter(|task| !task.state.is_final());
+        task.is_some_and(|task| {
+            task.not_after.is_none() && !self.undispatched.contains(&(task.place, host))
+        })
+    }
+
     /// Counts a host as in flight, when a report shows that it is though nobody here dispatched it.
     fn take_up(&mut self, host: HostId) {
         let Some(task) = self.tasks.get(&host) else { return };

@@ -118,7 +118,7 @@ impl Jobs {
 
     pub(super) fn is_idle(&self) -> bool {
         let performed = self.work.is_empty() && self.asked.is_none() && self.over.is_empty();
-        performed && !self.scheduler.owes()
+        performed && self.active.is_empty() && !self.scheduler.owes()
     }
 
     /// A run has ended, and may be tried again then.

@@ -38,7 +38,7 @@ pub(super) struct Server {
     pub(super) current: Links<ConnId>,
     pub(super) inbox: VecDeque<Message>,
     late: VecDeque<(HostId, Report)>,
-    postponed: Vec<Effect>,
+    noted: Vec<(HostId, Report)>,
     /// Output of connections that have ended, which the store is still to write.
     pub(super) writing: VecDeque<(Timestamp, HostId, Owned)>,
     jobs: Jobs,
@@ -62,7 +62,7 @@ pub(super) enum Message {
     Linked(HostId, ConnId, Vec<Report>),
     Unlinked(HostId, ConnId),
     Reports(HostId, Vec<Report>),
-    Noted(HostId, TaskKey),
+    Noted(HostId, Report),
     Forget(HostId, DeniedReason),
 }
 
@@ -88,7 +88,7 @@ impl Server {
             current: Links::default(),
             inbox: VecDeque::new(),
             late: VecDeque::new(),
-            postponed: Vec::new(),
+            noted: Vec::new(),
             writing: VecDeque::new(),
             jobs,
             fires: BTreeMap::new(),
@@ -176,7 +176,7 @@ impl Server {
             Message::Reports(host, reports) => {
                 reports.into_iter().for_each(|report| self.hub.reported(host, report));
             }
-            Message::Noted(host, key) => self.postponed.push(Effect::Settle { host, key }),
+            Message::Noted(host, report) => self.noted.push((host, report)),
             Message::Forget(host, why) => {
                 if let Some(id) = self.current.send_away(host, why) {
                     self.deny(id, why);
@@ -283,7 +283,8 @@ impl Server {
             }
         }
         self.boundary()?;
-        effects.append(&mut self.postponed);
+        let noted = std::mem::take(&mut self.noted).into_iter();
+        effects.extend(noted.filter_map(|(host, report)| self.hub.recorded(host, report)));
         self.perform(ctx, store, effects)?;
         for row in &rows {
             if let Some(run) = &row.finished {
@@ -332,7 +333,7 @@ impl Server {
     fn reload(&mut self, ctx: &mut Ctx, store: &Store, error: &Error) {
         ctx.history.note(25_u8, || format!("commit failed ({error:?}); the hub is built anew"));
         self.fires.clear();
-        self.postponed.clear();
+        self.noted.clear();
         for id in self.current.take_all() {
             if let Some(conn) = self.conns.get_mut(&id) {
                 conn.close();
@@ -409,7 +410,7 @@ impl Server {
                 store.late.entry((run, host)).or_insert(note);
             }
             self.boundary()?;
-            self.inbox.push_back(Message::Noted(host, report.key));
+            self.inbox.push_back(Message::Noted(host, report));
         }
         Ok(())
     }
