@@ -6,6 +6,7 @@
 //! own and is never serialized.
 
 pub mod agent;
+pub mod calendar;
 pub mod caret;
 pub mod command;
 pub mod fires;

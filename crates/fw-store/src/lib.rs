@@ -17,6 +17,7 @@ mod job;
 mod lock;
 mod log;
 mod notice;
+mod retry;
 mod roster;
 mod row;
 mod run;
@@ -47,6 +48,7 @@ pub use invite::{Enrolled, Enrolment, Invite};
 pub use job::StoredJob;
 pub use log::{NewChunk, PlacedChunk, StoredChunk};
 pub use notice::{NewNotice, Notice};
+pub use retry::Retry;
 pub use run::{Append, RunQuery, StoredPlan};
 pub use token::TokenRow;
 pub use upkeep::{Retention, Size, Sizes, Swept};
@@ -56,8 +58,13 @@ use roster::Roster;
 use sqlite::{Database, Schema, Unopened};
 
 /// Decisions and results.
-pub(crate) const MAIN: Schema =
-    Schema { file: "main.db", steps: &[include_str!("../migrations/main/0001_begin.sql")] };
+pub(crate) const MAIN: Schema = Schema {
+    file: "main.db",
+    steps: &[
+        include_str!("../migrations/main/0001_begin.sql"),
+        include_str!("../migrations/main/0002_retries.sql"),
+    ],
+};
 
 /// Output.
 pub(crate) const LOGS: Schema =

@@ -74,6 +74,7 @@ checks! {
     fires::neighbours_without_a_run_are_one_row,
     fires::fires_by_hand_stand_beside_the_schedule,
     fires::the_ledger_is_paged_newest_first,
+    fires::what_failed_waits_until_it_is_tried_again,
     rest::a_pause_outlives_a_reload,
     rest::a_token_is_found_by_its_hash,
     rest::a_secret_is_replaced_and_removed,

@@ -67,11 +67,17 @@ pub enum Sight {
     PerformedLate,
     /// A start was not sent, since its task had its verdict by then.
     StartOverruled,
+    /// A job's run was cancelled for its next fire.
+    Replaced,
+    /// A job's run that failed was tried again.
+    TriedAgain,
+    /// Or was not, after all.
+    GivenUp,
 }
 
 impl Sight {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Superseded,
         Self::OldLinkHeard,
         Self::GreetedLate,
@@ -91,6 +97,9 @@ impl Sight {
         Self::NoSecret,
         Self::PerformedLate,
         Self::StartOverruled,
+        Self::Replaced,
+        Self::TriedAgain,
+        Self::GivenUp,
     ];
 }
 

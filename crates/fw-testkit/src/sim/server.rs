@@ -3,7 +3,7 @@
 //! What `fw-server` does in tasks of its own (one a link, one for the hub, one for late reports,
 //! one for jobs) is here a queue each, and every hand-over and effect is a place to die at.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use fw_core::hub::clock::Watch;
 use fw_core::hub::links::{Came, Links};
@@ -38,7 +38,7 @@ pub(super) struct Server {
     pub(super) current: Links<ConnId>,
     pub(super) inbox: VecDeque<Message>,
     late: VecDeque<(HostId, Report)>,
-    postponed: Vec<Effect>,
+    noted: Vec<(HostId, Report)>,
     done: Done,
     /// Output of connections that have ended, which the store is still to write.
     pub(super) writing: VecDeque<(Timestamp, HostId, Owned)>,
@@ -59,11 +59,11 @@ pub(super) struct Server {
 #[derive(Debug)]
 pub(super) enum Message {
     Begin { run: RunId, plan: Box<Plan>, by: Actor, fire: Option<Row> },
-    Cancel(RunId),
+    Cancel(RunId, Actor),
     Linked(HostId, ConnId, Vec<Report>),
     Unlinked(HostId, ConnId),
     Reports(HostId, Vec<Report>),
-    Noted(HostId, TaskKey),
+    Noted(HostId, Report),
     Forget(HostId, DeniedReason),
 }
 
@@ -79,7 +79,8 @@ enum Answer {
 #[derive(Debug, Default)]
 struct Done {
     effects: Vec<Effect>,
-    ended: Vec<RunId>,
+    /// Runs that have ended, and when what failed in them is tried again.
+    ended: Vec<(RunId, Option<Timestamp>)>,
     answers: Vec<Answer>,
 }
 
@@ -98,7 +99,7 @@ impl Server {
             current: Links::default(),
             inbox: VecDeque::new(),
             late: VecDeque::new(),
-            postponed: Vec::new(),
+            noted: Vec::new(),
             done: Done::default(),
             writing: VecDeque::new(),
             jobs,
@@ -171,12 +172,13 @@ impl Server {
     fn take(&mut self, ctx: &mut Ctx, message: Message, now: Timestamp) {
         match message {
             Message::Begin { run, plan, by, fire } => {
-                self.fires.extend(fire.map(|fire| (run, fire)));
-                self.hub.begin(run, *plan, by, now);
+                if self.hub.begin(run, *plan, by, now) {
+                    self.fires.extend(fire.map(|fire| (run, fire)));
+                }
                 self.answers.push(Answer::Begin(run));
             }
-            Message::Cancel(run) => {
-                let known = self.hub.cancel(run, Actor::Token("sim".into()), now);
+            Message::Cancel(run, by) => {
+                let known = self.hub.cancel(run, by, now);
                 ctx.history.note((22_u8, run.0), || format!("cancel of {run}: active {known}"));
             }
             Message::Linked(host, id, digest) => self.linked(ctx, host, id, digest, now),
@@ -189,7 +191,7 @@ impl Server {
             Message::Reports(host, reports) => {
                 reports.into_iter().for_each(|report| self.hub.reported(host, report));
             }
-            Message::Noted(host, key) => self.postponed.push(Effect::Settle { host, key }),
+            Message::Noted(host, report) => self.noted.push((host, report)),
             Message::Forget(host, why) => {
                 if let Some(id) = self.current.send_away(host, why) {
                     self.deny(id, why);
@@ -283,8 +285,11 @@ impl Server {
         }
         match outcome {
             Ok(()) => {
-                effects.append(&mut self.postponed);
-                let ended = rows.iter().filter(|row| row.finished.is_some()).map(|row| row.run);
+                let noted = std::mem::take(&mut self.noted).into_iter();
+                effects.extend(noted.filter_map(|(host, report)| self.hub.recorded(host, report)));
+                let ended = rows
+                    .iter()
+                    .filter_map(|row| Some((row.run, row.finished.as_ref()?.retry_at())));
                 let answers = std::mem::take(&mut self.answers);
                 self.done = Done { effects, ended: ended.collect(), answers };
             }
@@ -320,7 +325,7 @@ impl Server {
     fn follow(&mut self, ctx: &mut Ctx, store: &Store) -> Result<(), Died> {
         let Done { effects, ended, answers } = std::mem::take(&mut self.done);
         self.perform(ctx, store, effects)?;
-        ended.into_iter().for_each(|run| self.jobs.over(run));
+        ended.into_iter().for_each(|(run, retry_at)| self.jobs.over(run, retry_at));
         for answer in answers {
             match answer {
                 Answer::Begin(run) => self.jobs.begun(run, &Ok(())),
@@ -363,7 +368,7 @@ impl Server {
     fn reload(&mut self, ctx: &mut Ctx, store: &Store, error: &Error) {
         ctx.history.note(25_u8, || format!("commit failed ({error:?}); the hub is built anew"));
         self.fires.clear();
-        self.postponed.clear();
+        self.noted.clear();
         for id in self.current.take_all() {
             if let Some(conn) = self.conns.get_mut(&id) {
                 conn.close();
@@ -446,14 +451,15 @@ impl Server {
                 store.late.entry((run, host)).or_insert(note);
             }
             self.boundary()?;
-            self.inbox.push_back(Message::Noted(host, report.key));
+            self.inbox.push_back(Message::Noted(host, report));
         }
         Ok(())
     }
 
     fn step_jobs(&mut self, ctx: &mut Ctx, store: &mut Store) -> Result<(), Died> {
         self.boundary()?;
-        let going_on: BTreeSet<RunId> = self.hub.runs().map(|run| run.id).collect();
+        let asked = |run: &Run| (run.id, run.cancel_requested_at.is_some());
+        let going_on: BTreeMap<RunId, bool> = self.hub.runs().map(asked).collect();
         let begin = self.jobs.step(ctx, store, &going_on);
         self.inbox.extend(begin);
         self.boundary()
