@@ -16,6 +16,7 @@ mod man;
 mod parse;
 mod run;
 mod runs;
+mod schedule;
 mod secret;
 mod serve;
 mod server;
@@ -86,6 +87,9 @@ enum Command {
     /// Look after scheduled jobs.
     #[command(subcommand)]
     Jobs(job::Verb),
+    /// See when a schedule is due.
+    #[command(subcommand)]
+    Schedule(schedule::Verb),
     /// Look after secrets that commands need.
     #[command(subcommand)]
     Secrets(secret::Verb),
@@ -182,6 +186,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Code> {
         Command::Hosts(verb) => talk(&connection, async |session| host::run(session, verb).await),
         Command::Jobs(job::Verb::Check(args)) => job::check(&args),
         Command::Jobs(verb) => talk(&connection, async |session| job::run(session, verb).await),
+        Command::Schedule(verb) => schedule::run(&verb),
         Command::Secrets(verb) => {
             talk(&connection, async |session| secret::run(session, verb).await)
         }

@@ -25,7 +25,7 @@ pub(crate) use live::{Live, Prefix, View, gap_text};
 pub(crate) use progress::Progress;
 pub(crate) use run::{Begun, page as run_page, task_table};
 pub(crate) use server::page as server_page;
-pub(crate) use table::{Row, Width, bytes};
+pub(crate) use table::{Row, Width, ago, bytes};
 
 /// Prints a message for people on stderr.
 pub(crate) fn say(message: &str) {

@@ -119,7 +119,7 @@ pub fn schedules(bytes: &[u8]) {
     let start = lines.next().and_then(|ms| ms.trim().parse().ok()).unwrap_or(1_700_000_000_000);
     let schedule = match Schedule::parse(text, zone) {
         Ok(schedule) => schedule,
-        Err(schedule::Error::Text(error)) => {
+        Err(schedule::Error::Text(error) | schedule::Error::Never(error)) => {
             return check_place(text, error.offset, &error.caret());
         }
         Err(schedule::Error::Zone { name, .. }) => return assert!(zone.contains(&name)),

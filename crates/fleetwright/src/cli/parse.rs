@@ -3,6 +3,13 @@
 use fw_proto::api::Offline;
 use fw_proto::{RunId, Span};
 
+/// Another program whose forms are understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Dialect {
+    /// Saltpeter, the scheduler for Salt.
+    Saltpeter,
+}
+
 /// A run as one names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunName {

@@ -327,7 +327,7 @@ impl Read<'_> {
         let text = self.text(node)?;
         match Schedule::parse(&text, zone.as_deref().unwrap_or_default()) {
             Ok(schedule) => Ok(schedule),
-            Err(schedule::Error::Text(error)) => {
+            Err(schedule::Error::Text(error) | schedule::Error::Never(error)) => {
                 Err(self.error(inside(node, error.offset), error.message))
             }
             Err(error @ schedule::Error::Zone { .. }) => {

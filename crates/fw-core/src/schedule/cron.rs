@@ -24,8 +24,9 @@ pub(super) struct Cron {
     months: u64,
     /// The years, rising; `None` for all.
     years: Option<Vec<i16>>,
-    /// Knows which days match; its other fields are emptied.
-    days: Box<CronPattern>,
+    /// Know which days match; their other fields are emptied. One for all months, or one for each
+    /// length of a month, from 28 days on, where a day counts from the month's end (`L-3`).
+    days: Box<[CronPattern]>,
     /// Has `*` or a step in second, minute or hour.
     wildcard: bool,
     zone: TimeZone,
@@ -37,28 +38,25 @@ impl Cron {
         let expanded = expand(text)?;
         let fields = fields(expanded)?;
         let all_years = fields.last().is_none_or(|year| year.text == "*");
-        let mut texts: Vec<&str> = fields.iter().map(|field| field.text).collect();
-        if let Some(year) = texts.last_mut().filter(|_| all_years) {
-            *year = ANY_YEAR;
+        let mut patterns = Vec::new();
+        for length in lengths(&fields) {
+            let parsed = parser().parse(&joined(&fields, all_years, length));
+            let parsed = parsed.map_err(|error| caret::Error::new(text, 0, error.to_string()))?;
+            patterns.push(parsed.pattern);
         }
-        let parsed = parser().parse(&texts.join(" "));
-        let mut pattern =
-            parsed.map_err(|error| caret::Error::new(text, 0, error.to_string()))?.pattern;
+        let Some(pattern) = patterns.first() else {
+            return Err(caret::Error::new(text, 0, "a schedule has at least one pattern"));
+        };
         let wildcard = fields.iter().take(3).any(|field| field.text.contains(['*', '/']));
         let cron = Self {
             seconds: mask(&pattern.seconds),
             minutes: mask(&pattern.minutes),
             hours: mask(&pattern.hours),
             months: mask(&pattern.months),
-            years: (!all_years).then(|| years(&pattern)),
+            years: (!all_years).then(|| years(pattern)),
             wildcard,
             zone,
-            days: {
-                let none = || CronComponent::new(0, 0, 0, 0);
-                (pattern.seconds, pattern.minutes, pattern.hours) = (none(), none(), none());
-                (pattern.months, pattern.years) = (none(), none());
-                Box::new(pattern)
-            },
+            days: patterns.into_iter().map(days_only).collect(),
         };
         Ok(cron)
     }
@@ -229,8 +227,10 @@ impl Cron {
             jiff::civil::Weekday::Sunday => Weekday::Sunday,
         };
         let (year, month, day) = (i32::from(date.year()), part(date.month()), part(date.day()));
+        let by_length = usize::from(date.days_in_month().unsigned_abs()).saturating_sub(SHORTEST);
+        let days = self.days.get(by_length).or_else(|| self.days.first());
         // It errs on dates that do not exist only; this one does.
-        self.days.day_match(year, month, day, weekday).unwrap_or(false)
+        days.is_some_and(|days| days.day_match(year, month, day, weekday).unwrap_or(false))
     }
 
     fn matches(&self, wall: DateTime) -> bool {
@@ -277,12 +277,15 @@ struct Field<'a> {
     at: usize,
 }
 
+/// Which of the seven fields is the day of the month.
+const DAY_OF_MONTH: usize = 3;
+
 /// What the fields are called and hold, in the order of seven fields.
 const FIELDS: [(&str, &str); 7] = [
     ("second", "0-59"),
     ("minute", "0-59"),
     ("hour", "0-23"),
-    ("day of month", "1-31, L for the last"),
+    ("day of month", "1-31, L for the last or L-3 for the third before it"),
     ("month", "1-12 or JAN-DEC"),
     ("weekday", "0-7 (0 and 7 are Sunday) or SUN-SAT"),
     ("year", "four digits"),
@@ -290,6 +293,48 @@ const FIELDS: [(&str, &str); 7] = [
 
 /// Stands for the year where the year does not matter: `croner` sets 5,000 flags for a star.
 const ANY_YEAR: &str = "1";
+
+/// The days of the shortest month.
+const SHORTEST: usize = 28;
+
+/// The lengths of months that need a pattern of their own; 31 alone where all are alike.
+fn lengths(fields: &[Field<'_>]) -> std::ops::RangeInclusive<usize> {
+    let counts_back =
+        |field: &Field<'_>| field.text.split(',').any(|item| before_last(item).is_some());
+    if fields.get(DAY_OF_MONTH).is_some_and(counts_back) { SHORTEST..=31 } else { 31..=31 }
+}
+
+/// The pattern for months of this length.
+fn joined(fields: &[Field<'_>], all_years: bool, length: usize) -> String {
+    let mut texts: Vec<String> = fields.iter().map(|field| field.text.to_owned()).collect();
+    if let Some(days) = texts.get_mut(DAY_OF_MONTH) {
+        let item = |item: &str| match before_last(item) {
+            // A month without this day is shorter than 31 days and has no 31st either.
+            Some(back) => length.checked_sub(back).filter(|day| *day > 0).unwrap_or(31).to_string(),
+            None => item.to_owned(),
+        };
+        *days = days.split(',').map(item).collect::<Vec<_>>().join(",");
+    }
+    if let Some(year) = texts.last_mut().filter(|_| all_years) {
+        ANY_YEAR.clone_into(year);
+    }
+    texts.join(" ")
+}
+
+/// How many days before the last of the month an item such as `L-3` means.
+fn before_last(item: &str) -> Option<usize> {
+    let (last, back) = item.split_once('-')?;
+    let digits = last.eq_ignore_ascii_case("L") && back.bytes().all(|byte| byte.is_ascii_digit());
+    back.parse().ok().filter(|back| digits && (1..=30).contains(back))
+}
+
+/// A pattern without the fields that are kept elsewhere.
+fn days_only(mut pattern: CronPattern) -> CronPattern {
+    let none = || CronComponent::new(0, 0, 0, 0);
+    (pattern.seconds, pattern.minutes, pattern.hours) = (none(), none(), none());
+    (pattern.months, pattern.years) = (none(), none());
+    pattern
+}
 
 fn parser() -> CronParser {
     CronParser::builder().seconds(Seconds::Required).year(Year::Required).build()
@@ -358,7 +403,7 @@ fn check_field(text: &str, index: usize, field: Field<'_>) -> Result<(), caret::
         if let Some(slot) = pattern.get_mut(index) {
             *slot = item;
         }
-        if is_plain(index, item) {
+        if is_plain(index, item) || (index == DAY_OF_MONTH && before_last(item).is_some()) {
             at += item.chars().count() + 1;
             continue;
         }

@@ -4,6 +4,8 @@
 //! */5 * * * *          minute hour day-of-month month weekday
 //! 30 */5 * * * *       seconds first
 //! 0 0 12 1 1 * 2030    seconds first, year last
+//! 0 0 L-3 * *          three days before the last of the month
+//! 0 0 1 * +MON         the day of the month *and* the weekday; without `+` either is enough
 //! @every 90s           counted from the Unix epoch
 //! @hourly @daily @weekly @monthly @yearly
 //! ```
@@ -71,6 +73,10 @@ pub enum Error {
     /// The schedule itself is wrong.
     #[error(transparent)]
     Text(#[from] caret::Error),
+    /// It is well written, and names no instant that there is: 30 February, or years that are over
+    /// since before 1970.
+    #[error(transparent)]
+    Never(caret::Error),
     /// The time zone is not known.
     #[error("there is no time zone {name:?}{}", hint.as_ref().map_or_else(
         || "; write its IANA name, such as Europe/Athens".to_owned(),
@@ -102,7 +108,7 @@ impl Schedule {
             Self { text: text.trim().into(), timezone: timezone.into(), kind: Arc::new(kind) };
         if schedule.next_after(Timestamp::EPOCH).is_none() {
             let message = "this is never due: no such day is in the calendar";
-            return Err(caret::Error::new(text, 0, message).into());
+            return Err(Error::Never(caret::Error::new(text, 0, message)));
         }
         Ok(schedule)
     }
@@ -117,6 +123,16 @@ impl Schedule {
     #[must_use]
     pub fn timezone(&self) -> &str {
         &self.timezone
+    }
+
+    /// What the clock on the wall of its time zone shows at an instant, with the offset from UTC.
+    #[must_use]
+    pub fn wall(&self, at: Timestamp) -> String {
+        let zone = zone::named(&self.timezone).map_or(jiff::tz::TimeZone::UTC, |(_, zone)| zone);
+        jiff::Timestamp::from_millisecond(at.as_millis()).map_or_else(
+            |_| String::new(),
+            |at| at.to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S %:z").to_string(),
+        )
     }
 
     /// The first fire strictly after an instant; `None` when there is none any more.

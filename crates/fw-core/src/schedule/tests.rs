@@ -108,6 +108,100 @@ fn on_lord_howe() {
 }
 
 #[test]
+fn days_from_the_end_of_the_month() {
+    let from = "2027-01-20T09:30:00Z";
+    assert_eq!(
+        fires("0 0 L-3 * *", "", from, 4),
+        ["2027-01-28T00:00", "2027-02-25T00:00", "2027-03-28T00:00", "2027-04-27T00:00"]
+    );
+    assert_eq!(fires("0 0 l-1,L * *", "", from, 3)[1..], ["2027-01-31T00:00", "2027-02-27T00:00"]);
+    assert_eq!(fires("0 0 L-28 2 *", "", from, 2), ["2028-02-01T00:00", "2032-02-01T00:00"]);
+    assert_eq!(fires("0 0 L-30 * *", "", from, 2), ["2027-03-01T00:00", "2027-05-01T00:00"]);
+    assert_eq!(fires("0 0 L-3 * +SUN", "", from, 2), ["2027-03-28T00:00", "2027-06-27T00:00"]);
+    assert_eq!(fires("0 0 L-3 * SUN", "", from, 2), ["2027-01-24T00:00", "2027-01-28T00:00"]);
+    assert_eq!(fires("0 0 L * +5L", "", from, 2), ["2027-04-30T00:00", "2027-12-31T00:00"]);
+    let listed = fires("0 0 12 1 1 * 2029,2031", "", from, 3);
+    assert_eq!(listed, ["2029-01-01T12:00", "2031-01-01T12:00"]);
+}
+
+#[test]
+fn what_is_never_due_is_told_apart() {
+    for text in ["0 0 30 2 *", "0 0 L-29 2 *", "0 0 0 1 1 * 1969", "0 0 31 * +2#1"] {
+        let error = Schedule::parse(text, "").unwrap_err();
+        assert!(matches!(error, Error::Never(_)), "{text}: {error}");
+    }
+}
+
+/// On Samoa 30 December 2011 did not exist: the clock went from 29 to 31 December, at 10:00 UTC.
+#[test]
+fn where_a_whole_day_is_skipped() {
+    let zone = "Pacific/Apia";
+    let from = "2011-12-29T12:00:00Z";
+    assert_eq!(
+        fires("0 12 * * *", zone, from, 3),
+        ["2011-12-29T22:00", "2011-12-30T10:00~", "2011-12-30T22:00"]
+    );
+    assert_eq!(fires("0 0 * * *", zone, from, 2), ["2011-12-30T10:00", "2011-12-31T10:00"]);
+    assert_eq!(fires("0 6,12 30 12 *", zone, from, 2), ["2011-12-30T10:00~", "2012-12-29T16:00"]);
+    assert_eq!(
+        fires("0 */8 * * *", zone, from, 3),
+        ["2011-12-29T18:00", "2011-12-30T02:00", "2011-12-30T10:00"]
+    );
+    assert_eq!(fires("*/20 * 30 * *", zone, from, 1), ["2012-01-29T10:00"]);
+}
+
+/// In Dublin winter is the exception of the law (its saving is negative); the clock is what counts.
+#[test]
+fn where_saving_is_negative() {
+    let zone = "Europe/Dublin";
+    let spring = "2026-03-28T12:00:00Z";
+    assert_eq!(fires("30 1 * * *", zone, spring, 2), ["2026-03-29T01:00~", "2026-03-30T00:30"]);
+    let autumn = "2026-10-24T12:00:00Z";
+    assert_eq!(fires("30 1 * * *", zone, autumn, 2), ["2026-10-25T00:30", "2026-10-26T01:30"]);
+    assert_eq!(
+        fires("*/30 1 * * *", zone, autumn, 4),
+        ["2026-10-25T00:00", "2026-10-25T00:30", "2026-10-25T01:00", "2026-10-25T01:30"]
+    );
+    // Casablanca goes back for Ramadan, from 03:00 to 02:00 on 15 February 2026, and forward after it.
+    let zone = "Africa/Casablanca";
+    let before = "2026-02-14T12:00:00Z";
+    assert_eq!(fires("30 2 * * *", zone, before, 2), ["2026-02-15T01:30", "2026-02-16T02:30"]);
+    let after = "2026-03-21T12:00:00Z";
+    assert_eq!(fires("30 2 * * *", zone, after, 2), ["2026-03-22T02:00~", "2026-03-23T01:30"]);
+}
+
+/// Laws change offsets too, by any amount and for good.
+#[test]
+fn where_the_offset_changes_for_good() {
+    // Pyongyang put its clock back half an hour on 15 August 2015, at midnight, and forward again on
+    // 4 May 2018, at 23:30.
+    let zone = "Asia/Pyongyang";
+    let back = "2015-08-14T12:00:00Z";
+    assert_eq!(fires("45 23 * * *", zone, back, 2), ["2015-08-14T14:45", "2015-08-15T15:15"]);
+    assert_eq!(
+        fires("*/15 23 * * *", zone, back, 7)[3..6],
+        ["2015-08-14T14:45", "2015-08-14T15:00", "2015-08-14T15:15"]
+    );
+    let forward = "2018-05-04T12:00:00Z";
+    assert_eq!(fires("45 23 * * *", zone, forward, 2), ["2018-05-04T15:00~", "2018-05-05T14:45"]);
+    // Istanbul did not go back in the autumn of 2016: a day like any other.
+    let from = "2016-10-29T12:00:00Z";
+    assert_eq!(
+        fires("30 3 * * *", "Europe/Istanbul", from, 2),
+        ["2016-10-30T00:30", "2016-10-31T00:30"]
+    );
+}
+
+/// In Cairo the day of the change has no midnight: 00:00 to 01:00 on 24 April 2026.
+#[test]
+fn where_midnight_is_in_the_gap() {
+    let zone = "Africa/Cairo";
+    let from = "2026-04-23T12:00:00Z";
+    assert_eq!(fires("@daily", zone, from, 2), ["2026-04-23T22:00~", "2026-04-24T21:00"]);
+    assert_eq!(fires("30 0 * * FRI", zone, from, 1), ["2026-04-23T22:00~"]);
+}
+
+#[test]
 fn errors_name_the_field() {
     let said = |(text, zone): (&str, &str)| Schedule::parse(text, zone).unwrap_err().to_string();
     let all = [
@@ -118,6 +212,7 @@ fn errors_name_the_field() {
         ("0/5 * * * *", ""),
         ("MON * * * *", ""),
         ("0 0 * * MOON", ""),
+        ("0 0 L-31 * *", ""),
         ("0 0 30 2 *", ""),
         ("1,,2 * * * *", ""),
         ("* * * * * * * *", ""),
@@ -159,6 +254,10 @@ fn errors_name_the_field() {
     weekday "MOON": write 0-7 (0 and 7 are Sunday) or SUN-SAT, a range 1-5, a list 1,3 or a step */2
     0 0 * * MOON
             ^
+
+    day of month "L-31": write 1-31, L for the last or L-3 for the third before it, a range 1-5, a list 1,3 or a step */2
+    0 0 L-31 * *
+        ^
 
     this is never due: no such day is in the calendar
     0 0 30 2 *
@@ -213,6 +312,7 @@ fn schedules() -> impl Strategy<Value = Schedule> {
         "@every 5h",
         "0 3,4 1 * *",
         "45 1 L * *",
+        "0 2 L-5 * +SUN-TUE",
         "10 0 0 * * 0",
         "0 4 * * 1-5",
         "*/40 30 3 * * *",
@@ -225,6 +325,8 @@ fn schedules() -> impl Strategy<Value = Schedule> {
         "Asia/Kolkata",
         "Africa/Casablanca",
         "Pacific/Apia",
+        "Asia/Pyongyang",
+        "Africa/Cairo",
     ]);
     (texts, zones).prop_map(|(text, zone)| Schedule::parse(text, zone).unwrap())
 }
@@ -238,6 +340,9 @@ fn instants() -> impl Strategy<Value = Timestamp> {
         "2026-10-03T15:00:00Z",
         "2026-03-08T06:00:00Z",
         "2026-11-01T05:00:00Z",
+        "2011-12-30T09:00:00Z",
+        "2015-08-14T14:00:00Z",
+        "2026-04-23T21:00:00Z",
     ]);
     prop_oneof![
         (near, 0..7_200_000_u64).prop_map(|(near, ms)| at(near) + Span::from_millis(ms)),
