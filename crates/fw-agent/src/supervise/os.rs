@@ -48,8 +48,9 @@ pub(crate) fn seal_descriptors() {
     }
 }
 
-/// Makes the C library give back what was freed, in a process that lives for months and is to stay small
-/// (`mallopt(3)`). By itself it keeps a heap for each of up to eight threads a processor, and once a
+/// Makes the C library give back what was freed (`mallopt(3)`).
+///
+/// For a process that lives for months and is to stay small. By itself the library keeps a heap for each of up to eight threads a processor, and once a
 /// block of a megabyte was freed it takes the next from those heaps, which never shrink again.
 pub fn keep_little_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
