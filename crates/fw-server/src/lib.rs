@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod dialects;
 pub mod drive;
 mod extract;
 pub mod fleet;

@@ -1,0 +1,3 @@
+//! Foreign words for what the core does. A dialect translates and decides nothing.
+
+pub mod saltpeter;

@@ -1,0 +1,3 @@
+//! Saltpeter, a scheduler that targets hosts through Salt.
+
+pub mod target;
