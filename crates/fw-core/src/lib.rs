@@ -14,6 +14,7 @@ pub mod host;
 pub mod hub;
 pub mod job;
 pub mod link;
+pub mod maintenance;
 pub mod plan;
 pub mod policy;
 pub mod run;

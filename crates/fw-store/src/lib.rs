@@ -16,6 +16,7 @@ mod invite;
 mod job;
 mod lock;
 mod log;
+mod maintenance;
 mod notice;
 mod retry;
 mod roster;
@@ -47,6 +48,7 @@ pub use host::{Changed, HostRow, Standing};
 pub use invite::{Enrolled, Enrolment, Invite};
 pub use job::StoredJob;
 pub use log::{NewChunk, PlacedChunk, StoredChunk};
+pub use maintenance::{NewMaintenance, StoredMaintenance};
 pub use notice::{NewNotice, Notice};
 pub use retry::Retry;
 pub use run::{Append, RunQuery, StoredPlan};
@@ -63,6 +65,7 @@ pub(crate) const MAIN: Schema = Schema {
     steps: &[
         include_str!("../migrations/main/0001_begin.sql"),
         include_str!("../migrations/main/0002_retries.sql"),
+        include_str!("../migrations/main/0003_maintenances.sql"),
     ],
 };
 

@@ -248,6 +248,7 @@ const fn reason(reason: FireReason) -> &'static str {
         FireReason::Manual => "manual",
         FireReason::Calendar => "calendar",
         FireReason::Window => "window",
+        FireReason::Maintenance => "maintenance",
     }
 }
 

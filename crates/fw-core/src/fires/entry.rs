@@ -7,6 +7,7 @@ use fw_proto::{JobName, RunId, Span, Timestamp};
 
 use super::decision::{Decision, Order, push};
 use super::{Agenda, Job};
+use crate::maintenance::Spans;
 use crate::{calendar, schedule};
 
 #[derive(Debug, Clone)]
@@ -47,8 +48,15 @@ impl Entry {
         self.job.as_ref().is_some_and(|job| job.overlap == Overlap::Replace)
     }
 
-    /// Why a fire of this instant does not run, whatever else there is.
-    pub(super) fn refuses(&self, nominal: Timestamp) -> Option<FireReason> {
+    /// Why a fire of this instant does not run, whatever else there is. A pause and a maintenance
+    /// keep all of them from running, so neither asks the calendar.
+    pub(super) fn refuses(&self, nominal: Timestamp, held: &Spans) -> Option<FireReason> {
+        if self.paused {
+            return Some(FireReason::Paused);
+        }
+        if held.covers(nominal) {
+            return Some(FireReason::Maintenance);
+        }
         self.job.as_ref()?.calendar.as_ref()?.refuses(nominal)
     }
 
@@ -75,7 +83,7 @@ impl Entry {
         }
     }
 
-    /// Decides one instant. `superseded`: the next one is due as well.
+    /// Decides one instant that nothing refuses. `superseded`: the next one is due as well.
     pub(super) fn decide(
         &mut self,
         name: &JobName,
@@ -84,13 +92,6 @@ impl Entry {
         out: &mut Vec<Decision>,
         agenda: &mut Agenda,
     ) {
-        if self.paused {
-            let paused = Some(FireReason::Paused);
-            return push(out, Decision::new(name, fire, Verdict::Skipped, paused));
-        }
-        if let Some(reason) = self.refuses(fire.nominal) {
-            return push(out, Decision::new(name, fire, Verdict::Skipped, Some(reason)));
-        }
         let Some(overlap) = self.job.as_ref().map(|job| job.overlap) else { return };
         let overlaps = Some(FireReason::Overlap);
         if overlap == Overlap::Replace && superseded {
@@ -127,9 +128,15 @@ impl Entry {
         push(out, Decision::new(name, fire, Verdict::Pending, overlaps));
     }
 
-    /// Begins the fire that waits longest, when nothing is in its way any more. One that is behind
-    /// further than the job makes up for is lost.
-    pub(super) fn settle(&mut self, name: &JobName, now: Timestamp, out: &mut Vec<Decision>) {
+    /// Begins the fire that waits longest, when nothing is in its way any more; gives up all that
+    /// wait when all is `held`. One that is behind further than the job makes up for is lost.
+    pub(super) fn settle(
+        &mut self,
+        name: &JobName,
+        now: Timestamp,
+        held: bool,
+        out: &mut Vec<Decision>,
+    ) {
         if self.paused {
             return self.drop_waiting(name, FireReason::Paused, out);
         }
@@ -141,8 +148,10 @@ impl Entry {
             let (nominal, reason) = oldest.remove_entry();
             out.push(Decision::last(name, nominal, Verdict::Missed, Some(reason)));
         }
-        if self.active == 0 {
-            self.begin_waiting(name, out);
+        match (self.active, held) {
+            (0, true) => self.drop_waiting(name, FireReason::Maintenance, out),
+            (0, false) => self.begin_waiting(name, out),
+            (1.., _) => {}
         }
     }
 

@@ -12,6 +12,10 @@
 //! **Catching up.** What was lost is counted by stretches, in the background. Fires that a job
 //! makes up for are `Pending` first and stand in the ledger as such, so that whoever comes after a
 //! crash goes on where it was; each begins once nothing of the job goes on, the oldest first.
+//!
+//! **Maintenance.** While all is in maintenance no fire runs, nor does one whose turn comes then.
+//! Runs that go on are left alone. That of some hosts is the caller's: it is looked at when a run is
+//! to begin, where hosts are chosen.
 
 mod decision;
 mod entry;
@@ -20,13 +24,15 @@ mod owed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fw_proto::api::{FireReason, Overlap};
+use fw_proto::api::{FireReason, Overlap, Verdict};
 use fw_proto::{JobName, RunId, Span, Timestamp};
 
+use self::decision::push;
 pub use self::decision::{Decision, Order, coalesces, retry_id, run_id};
 use self::entry::Entry;
 use self::owed::Owed;
 use crate::calendar::Calendar;
+use crate::maintenance::Spans;
 use crate::schedule::{self, Schedule};
 
 /// A clock that moves ahead by more than this between two ticks was set, or this machine slept:
@@ -110,6 +116,8 @@ pub struct Scheduler {
     /// Jobs that may have something to catch up now. It begins when the caller says so, and not
     /// while it still takes up what jobs say.
     ready: BTreeSet<JobName>,
+    /// When all is in maintenance.
+    held: Spans,
     agenda: Agenda,
 }
 
@@ -122,7 +130,8 @@ struct Agenda {
 }
 
 impl Scheduler {
-    /// An empty one. Call [`Scheduler::restore`] for each stored job, then [`Scheduler::tick`].
+    /// An empty one. Call [`Scheduler::hold`] with what maintenance there was and is, then
+    /// [`Scheduler::restore`] for each stored job, then [`Scheduler::tick`].
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
         Self {
@@ -131,6 +140,7 @@ impl Scheduler {
             seen: now,
             owed: BTreeMap::new(),
             ready: BTreeSet::new(),
+            held: Spans::default(),
             agenda: Agenda::default(),
         }
     }
@@ -142,8 +152,9 @@ impl Scheduler {
         let mut out = Vec::new();
         let waiting = u32::try_from(retries.len()).unwrap_or(u32::MAX);
         if job.enabled && decided_to < self.seen {
-            let lost = Owed::new(&job, (decided_to, self.seen), paused, FireReason::Downtime);
-            self.owed.entry(name.clone()).or_default().push(lost);
+            let stretch = (decided_to, self.seen);
+            let owed = Owed::all(&job, stretch, paused, &self.held, FireReason::Downtime);
+            self.owed.entry(name.clone()).or_default().extend(owed);
         }
         let queued = queued.map(|nominal| schedule::Fire { nominal, dst_gap: false });
         let again = retries.iter().map(|(run, at)| (*at, name.clone(), *run));
@@ -266,6 +277,14 @@ impl Scheduler {
         out
     }
 
+    /// From now on all is in maintenance at these times and no others. What is due by now is decided
+    /// by what was said before.
+    pub fn hold(&mut self, held: Spans, now: Timestamp) -> Vec<Decision> {
+        let out = self.tick(now);
+        self.held = held;
+        out
+    }
+
     /// A run of the job goes on that the scheduler does not know of: begun by hand, or found at
     /// start-up though the job itself is gone. It counts for overlap, also should the job come back.
     pub fn begun(&mut self, name: &JobName) {
@@ -367,8 +386,13 @@ impl Scheduler {
         let Some(schedule) = entry.job.as_ref().map(|job| job.schedule.clone()) else { return };
         while let Some(fire) = entry.next.filter(|fire| fire.nominal <= now) {
             entry.next = schedule.next_after(fire.nominal);
+            if let Some(reason) = entry.refuses(fire.nominal, &self.held) {
+                push(out, Decision::new(&name, fire, Verdict::Skipped, Some(reason)));
+                continue;
+            }
             let next = entry.next.filter(|next| next.nominal <= now);
-            let superseded = next.is_some_and(|next| entry.refuses(next.nominal).is_none());
+            let superseded =
+                next.is_some_and(|next| entry.refuses(next.nominal, &self.held).is_none());
             entry.decide(&name, fire, superseded, out, &mut self.agenda);
         }
         if let Some(fire) = entry.next {
@@ -395,8 +419,8 @@ impl Scheduler {
         let Some(entry) = self.jobs.get(name) else { return };
         let Some(job) = &entry.job else { return };
         let stretch = (before.max(entry.floor), self.seen);
-        let lost = Owed::new(job, stretch, entry.paused, FireReason::ClockJump);
-        self.owed.entry(name.clone()).or_default().push(lost);
+        let owed = Owed::all(job, stretch, entry.paused, &self.held, FireReason::ClockJump);
+        self.owed.entry(name.clone()).or_default().extend(owed);
     }
 
     /// Counts what a job has lost, before something else is decided about it.
@@ -439,7 +463,7 @@ impl Scheduler {
     /// Begins the fire that waits, when nothing is in its way any more.
     fn settle(&mut self, name: &JobName, out: &mut Vec<Decision>) {
         if let Some(entry) = self.jobs.get_mut(name) {
-            entry.settle(name, self.seen, out);
+            entry.settle(name, self.seen, self.held.covers(self.seen), out);
         }
     }
 

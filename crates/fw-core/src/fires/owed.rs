@@ -12,6 +12,7 @@ use fw_proto::{JobName, Span, Timestamp};
 use super::decision::{Decision, push};
 use super::{CatchUp, Job};
 use crate::calendar::Calendar;
+use crate::maintenance::{Spans, Stretch};
 use crate::schedule::{self, Schedule};
 
 /// A stretch of time whose fires are known to be lost, but not yet counted.
@@ -37,17 +38,33 @@ struct Piece {
 const LONGEST_LOOK: Span = Span::from_secs(3 * 366 * 24 * 60 * 60);
 
 impl Owed {
-    /// The fires of a stretch, which a pause or else `lost` keeps from running.
-    pub(super) fn new(
+    /// The fires of a stretch, which a pause, a maintenance or else `lost` keeps from running.
+    pub(super) fn all(
         job: &Job,
         (after, until): (Timestamp, Timestamp),
         paused: bool,
+        held: &Spans,
+        lost: FireReason,
+    ) -> Vec<Self> {
+        if paused {
+            return vec![Self::new(job, (after, until), Some(FireReason::Paused), lost)];
+        }
+        let owed = |stretch: Stretch| {
+            let refused = stretch.held.then_some(FireReason::Maintenance);
+            Self::new(job, (stretch.after, stretch.until), refused, lost)
+        };
+        held.cut(after, until).into_iter().map(owed).collect()
+    }
+
+    fn new(
+        job: &Job,
+        (after, until): (Timestamp, Timestamp),
+        refused: Option<FireReason>,
         lost: FireReason,
     ) -> Self {
-        let (verdict, reason, catch_up) = if paused {
-            (Verdict::Skipped, FireReason::Paused, CatchUp::NONE)
-        } else {
-            (Verdict::Missed, lost, job.catch_up)
+        let (verdict, reason, catch_up) = match refused {
+            Some(refused) => (Verdict::Skipped, refused, CatchUp::NONE),
+            None => (Verdict::Missed, lost, job.catch_up),
         };
         let (schedule, calendar) = (job.schedule.clone(), job.calendar.clone());
         Self { schedule, calendar, after, until, verdict, reason, catch_up }
@@ -94,7 +111,7 @@ impl Owed {
     /// The stretch, cut where the calendar changes its mind; pieces without a fire are left out.
     fn pieces(&self) -> Vec<Piece> {
         let whole = Piece { after: self.after, until: self.until, refused: None };
-        // A pause keeps all of them from running, whatever the calendar says.
+        // A pause or a maintenance keeps all of them from running, whatever the calendar says.
         let lost = self.verdict == Verdict::Missed;
         let Some(calendar) = self.calendar.as_deref().filter(|_| lost) else { return vec![whole] };
         let mut pieces = Vec::new();

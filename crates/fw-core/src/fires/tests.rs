@@ -733,3 +733,5 @@ fn rows_without_runs_coalesce() {
     let pending = |from| row(Verdict::Pending, Some(FireReason::Overlap), from, from);
     assert!(!coalesces(&pending(1), &pending(2)));
 }
+
+mod held;

@@ -328,4 +328,6 @@ pub enum FireReason {
     Calendar,
     /// It was due outside the hours in which the job may run.
     Window,
+    /// All of its hosts were in maintenance.
+    Maintenance,
 }

@@ -79,6 +79,7 @@ checks! {
     rest::a_token_is_found_by_its_hash,
     rest::a_secret_is_replaced_and_removed,
     rest::a_notice_is_sent_once,
+    rest::a_maintenance_is_kept_with_its_end_and_then_swept,
     rest::it_is_known_when_a_server_was_alive,
     upkeep::what_is_old_is_swept_with_its_output,
     upkeep::what_is_too_much_is_swept_oldest_first,

@@ -52,6 +52,7 @@ stored! {
         Overlap = "overlap", Paused = "paused", NoHosts = "no_hosts", Downtime = "downtime",
         ClockJump = "clock_jump", DstGap = "dst_gap", NoSecret = "no_secret",
         Changed = "changed", Manual = "manual", Calendar = "calendar", Window = "window",
+        Maintenance = "maintenance",
     }
     Ruling {
         OfflineFailed = "offline_failed", OfflineSkipped = "offline_skipped",
