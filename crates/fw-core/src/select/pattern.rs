@@ -111,12 +111,12 @@ fn backtracking(source: &str) -> Result<fancy_regex::Regex, Error> {
         .delegate_size_limit(REGEX_BYTES)
         .delegate_dfa_size_limit(REGEX_BYTES)
         .build();
-    built.map_err(|error| match error {
-        fancy_regex::Error::ParseError(place, said) => {
-            let before = source.get(..place).unwrap_or(source).chars().count();
-            Error::new(source, before, format!("regular expression: {}", fragment(&said)))
+    built.map_err(|error| {
+        if let fancy_regex::Error::ParseError(place, said) = &error {
+            let before = source.get(..*place).unwrap_or(source).chars().count();
+            return Error::new(source, before, format!("regular expression: {}", fragment(said)));
         }
-        other => Error::new(source, 0, format!("regular expression: {}", fragment(&other))),
+        Error::new(source, 0, format!("regular expression: {}", fragment(&error)))
     })
 }
 

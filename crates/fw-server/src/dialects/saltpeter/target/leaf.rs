@@ -29,18 +29,22 @@ fn own(text: &str, word: &str, before: usize) -> Result<Selector, Error> {
     })
 }
 
-fn own_regex(text: &str, pattern: &str) -> Result<Selector, Error> {
+/// Reads a regular expression; places in errors are those of `pattern`.
+fn own_regex(pattern: &str) -> Result<Selector, Error> {
     // A quote needs an escape; a backslash before it would be one already.
     let pattern = pattern.replace('"', "\\x22");
-    Selector::parse(&format!("~\"{pattern}\"")).map_err(|error| {
-        let offset = error.offset.saturating_sub("~\"^(?:".len()).min(text.chars().count());
-        Error::new(text, offset, error.message)
-    })
+    Selector::parse(&format!("~\"{pattern}\""))
+        .map_err(|error| Error { offset: error.offset.saturating_sub("~\"".len()), ..error })
 }
 
 /// Python's `re.match`: from the start of the name.
 fn regex(text: &str) -> Result<Selector, Error> {
-    own_regex(text, &format!("^(?:{})", python(text)))
+    let said = python(text);
+    let within =
+        |error: Error| Error::new(text, error.offset.min(text.chars().count()), error.message);
+    // Alone first: in parentheses, `a)(b` would be a pattern, and errors stand elsewhere.
+    own_regex(&said).map_err(within)?;
+    own_regex(&format!("^(?:{said})")).map_err(within)
 }
 
 /// A regular expression of Python's, where ours would read it differently: `\Z` is the end, and in
@@ -120,7 +124,9 @@ fn glob(text: &str) -> Result<Selector, Error> {
             // No host's name has such a character.
             own(text, "*", 0).map(Selector::negated)
         }
-        Some(glob) => own_regex(text, &as_regex(&glob)),
+        Some(glob) => {
+            own_regex(&as_regex(&glob)).map_err(|error| Error::new(text, 0, error.message))
+        }
         None => own(text, "*", 0).map(Selector::negated),
     }
 }
@@ -182,6 +188,9 @@ fn fnmatch(text: &str) -> Option<String> {
     Some(out)
 }
 
+/// What no text holds: it keeps the first place of a class.
+const NO_CHARACTER: char = '\u{10ffff}';
+
 fn class(not: bool, inside: &[char]) -> Option<String> {
     let mut parts: Vec<String> = Vec::new();
     let mut rest = inside;
@@ -202,21 +211,20 @@ fn class(not: bool, inside: &[char]) -> Option<String> {
     }
     // ']' stands first and '-' last; '^' and '!' are signs in the first place.
     parts.sort_by_key(|part| match part.as_str() {
-        part if part.starts_with(']') => 0,
         "-" => 3,
+        part if part.starts_with([']', '-']) => 0,
         "^" | "!" => 2,
         _ => 1,
     });
     match parts.as_slice() {
         [] => not.then(|| "?".to_owned()),
         [only] if !not && matches!(only.as_str(), "^" | "!" | "-") => Some(only.clone()),
-        [first, second, more @ ..] if !not && matches!(first.as_str(), "^" | "!") => {
-            // Only '^', '!' and '-' are here: '-' may stand first too.
-            let signs = [first.as_str(), second.as_str()].concat() + &more.concat();
-            signs
-                .contains('-')
-                .then(|| format!("[-{}]", signs.replace('-', "")))
-                .or(Some(format!("[-{signs}]")))
+        // Only '^', '!' and '-' are here, and the first of these two would negate.
+        [first, ..] if !not && matches!(first.as_str(), "^" | "!") => {
+            let signs = parts.concat();
+            let others = signs.replace('-', "");
+            let harmless = if signs == others { NO_CHARACTER } else { '-' };
+            Some(format!("[{harmless}{others}]"))
         }
         parts => Some(format!("[{}{}]", if not { "!" } else { "" }, parts.concat())),
     }

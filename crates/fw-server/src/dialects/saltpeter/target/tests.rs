@@ -89,11 +89,40 @@ fn targets_are_said_in_our_words() {
     check("glob", "web[^a]", "web[a^]");
     check("glob", "web[1", "web[[]1");
     check("glob", "web[3-1]", "not *");
+    check("glob", "web[!3-1]", "web?");
     check("list", "web1, web2", "web1");
     check("pcre", "web(?=1)", r#"~"^(?:web(?=1))""#);
     check("grain", "os:Debian", "ifact:os:Debian");
     check("compound", "G|@os|Deb* not web1", "ifact|:os|Deb* and not web1");
     check("compound", "S@10.0.0.0/255.0.0.0 or and1", "net:10.0.0.0/8 or and1");
+}
+
+#[test]
+fn classes_are_those_of_fnmatch() {
+    let fits = |glob: &str, value: &str| {
+        let text = format!(r#"{{"web1": {{"x": "{value}"}}}}"#);
+        let selector = read("grain", &format!("x:{glob}")).unwrap();
+        select(&selector, &machines(&text)).len() == 1
+    };
+    for (glob, yes, no) in [
+        ("[^!]", "^!", "-a"),
+        ("[!^]", "a-!", "^"),
+        ("[^a]", "^a", "b"),
+        ("[!a]", "b^", "a"),
+        ("[-!]", "-!", "^"),
+        ("[^-]", "^-", "!"),
+        ("[#+--]", "#+,-", "$."),
+        ("[]a]", "]a", "["),
+        ("[", "[", "a"),
+        ("[!z-a]", "a", ""),
+    ] {
+        for c in yes.chars() {
+            assert!(fits(glob, &c.to_string()), "{glob} {c}");
+        }
+        for c in no.chars() {
+            assert!(!fits(glob, &c.to_string()), "{glob} {c}");
+        }
+    }
 }
 
 #[test]
@@ -122,6 +151,7 @@ fn errors_stand_under_the_character() {
         "not not web1",
         "web1 db1",
         "E@web(",
+        "E@a)(b",
         "P@os:(",
         "S@10.0.0.1/8",
         "N@web",
