@@ -10,8 +10,8 @@ use crate::run::{cargo, heading, output, run};
 
 /// Builds `dist/fleetwright-<target>` and its checksum in the form that `sha256sum --check` reads.
 pub(crate) fn dist() -> anyhow::Result<()> {
-    heading("release build");
-    run(&mut cargo(&["build", "--release", "--locked", "--package", "fleetwright"]))?;
+    heading("build of the binary to give away");
+    run(&mut cargo(&["build", "--profile", "dist", "--locked", "--package", "fleetwright"]))?;
     let metadata =
         output(&mut cargo(&["metadata", "--format-version=1", "--no-deps", "--offline"]))?;
     let metadata: serde_json::Value =
@@ -23,7 +23,7 @@ pub(crate) fn dist() -> anyhow::Result<()> {
     let name = format!("fleetwright-{}", host()?);
     let to = Path::new("dist").join(&name);
     std::fs::create_dir_all("dist")?;
-    std::fs::copy(Path::new(target).join("release/fleetwright"), &to).context("copy the binary")?;
+    std::fs::copy(Path::new(target).join("dist/fleetwright"), &to).context("copy the binary")?;
     let sum = sha256(&std::fs::read(&to)?);
     std::fs::write(to.with_extension("sha256"), format!("{sum}  {name}\n"))?;
     println!("{}\n{sum}", to.display());

@@ -19,6 +19,7 @@ mod run;
 mod runs;
 mod schedule;
 mod secret;
+mod select;
 mod serve;
 mod server;
 mod settings;
@@ -184,6 +185,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<Code> {
         Command::Run(args) => talk(&connection, async |session| run::run(session, *args).await),
         Command::Runs(verb) => talk(&connection, async |session| runs::run(session, verb).await),
         Command::Logs(args) => talk(&connection, async |session| runs::logs(session, args).await),
+        Command::Hosts(host::Verb::Select(select::Args {
+            facts_file: Some(file), target, ..
+        })) => select::offline(&file, &target),
         Command::Hosts(verb) => talk(&connection, async |session| host::run(session, verb).await),
         Command::Jobs(job::Verb::Check(args)) => job::check(&args),
         Command::Jobs(verb) => talk(&connection, async |session| job::run(session, verb).await),

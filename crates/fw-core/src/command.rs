@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use fw_proto::api::{Command, EnvValue, NewRun, Offline};
 use fw_proto::{Incarnation, RunId, Span};
 
-use crate::plan::{Chosen, Exec, KILL_AFTER, Limits, Origin, Plan, START_WITHIN};
+use crate::plan::{Chosen, Exec, KILL_AFTER, Limits, Origin, Plan, Retries, START_WITHIN};
 
 /// The most bytes of command and environment together. With the secrets it fits in one frame of
 /// the link ([`fw_proto::frame::MAX_FRAME`]).
@@ -125,7 +125,8 @@ pub fn compile(
         umask: new.umask,
     };
     check(&exec)?;
-    Ok(Plan { exec, selector: new.hosts, hosts, limits, origin: Origin::default(), incarnation })
+    let (origin, retries) = (Origin::default(), None);
+    Ok(Plan { exec, selector: new.hosts, hosts, limits, origin, retries, incarnation })
 }
 
 /// Makes the plan of a repetition: the same command and limits on these hosts, in this life of the store.
@@ -133,7 +134,15 @@ pub fn compile(
 pub fn again(of: RunId, plan: Plan, hosts: Vec<Chosen>, incarnation: Incarnation) -> Plan {
     // A repetition is begun by a person, not by the job's schedule, so it is no run of the job.
     let origin = Origin { job: None, retry_of: Some(of) };
-    Plan { hosts, origin, incarnation, ..plan }
+    Plan { hosts, origin, retries: None, incarnation, ..plan }
+}
+
+/// Makes the plan of the next try of a job's run that failed: a run of the job as well.
+#[must_use]
+pub fn next_try(of: RunId, plan: Plan, hosts: Vec<Chosen>, incarnation: Incarnation) -> Plan {
+    let origin = Origin { job: plan.origin.job.clone(), retry_of: Some(of) };
+    let retries = plan.retries.and_then(Retries::next);
+    Plan { hosts, origin, retries, incarnation, ..plan }
 }
 
 fn limits(new: &NewRun, lost_after: Span) -> Result<Limits, Invalid> {
@@ -405,6 +414,23 @@ mod tests {
         nice: 20 is outside -20 to 19
         umask: 1000 is outside 0 to 777 (octal)
         "#);
+    }
+
+    #[test]
+    fn a_next_try_belongs_to_the_job_until_none_is_left() {
+        let mut first = plan(new_run()).unwrap();
+        first.origin.job = Some("nightly".parse().unwrap());
+        first.retries = Retries::new(4, Span::from_secs(20 * 60));
+        let mut pauses = Vec::new();
+        let of = RunId(Uuid::from_u128(9));
+        let mut last = first.clone();
+        while let Some(retries) = last.retries {
+            pauses.push(retries.pause.to_string());
+            last = next_try(of, last, Vec::new(), LIFE);
+            assert_eq!((&last.exec, &last.origin.job), (&first.exec, &first.origin.job));
+            assert_eq!(last.origin.retry_of, Some(of));
+        }
+        assert_eq!(pauses, ["20m", "40m", "1h", "1h"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! own and is never serialized.
 
 pub mod agent;
+pub mod calendar;
 pub mod caret;
 pub mod command;
 pub mod fires;
@@ -13,6 +14,7 @@ pub mod host;
 pub mod hub;
 pub mod job;
 pub mod link;
+pub mod maintenance;
 pub mod plan;
 pub mod policy;
 pub mod run;

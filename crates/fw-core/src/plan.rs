@@ -31,6 +31,8 @@ pub struct Plan {
     pub limits: Limits,
     /// Where the plan comes from.
     pub origin: Origin,
+    /// What happens when the run fails; nothing when `None`.
+    pub retries: Option<Retries>,
     /// The store's life in which it was decided.
     pub incarnation: Incarnation,
 }
@@ -118,6 +120,33 @@ impl Limits {
     #[must_use]
     pub const fn takes_turns(&self) -> bool {
         self.parallel.is_some() || self.max_failures.is_some()
+    }
+}
+
+/// That a run which fails is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retries {
+    /// How often; at least once.
+    pub left: u32,
+    /// After which pause.
+    pub pause: Span,
+}
+
+/// The longest pause, unless the first is longer: what does not mend in an hour is looked at as often.
+const LONGEST_PAUSE: Span = Span::from_secs(60 * 60);
+
+impl Retries {
+    /// So many, the first after this pause; `None` when there are none.
+    #[must_use]
+    pub fn new(left: u32, pause: Span) -> Option<Self> {
+        (left > 0).then_some(Self { left, pause })
+    }
+
+    /// What is left for the next try: each pause is twice the one before.
+    #[must_use]
+    pub fn next(self) -> Option<Self> {
+        let doubled = Span::from_millis(self.pause.as_millis().saturating_mul(2));
+        Self::new(self.left - 1, doubled.min(LONGEST_PAUSE.max(self.pause)))
     }
 }
 

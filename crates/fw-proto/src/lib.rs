@@ -13,7 +13,10 @@ mod key;
 pub mod record;
 mod time;
 
-pub use id::{Epoch, HostId, HostName, Incarnation, InvalidName, JobName, NodeId, RunId, TaskKey};
+pub use id::{
+    Epoch, HostId, HostName, Incarnation, InvalidName, JobName, MaintenanceId, NodeId, RunId,
+    TaskKey,
+};
 pub use join::{InvalidJoin, Join};
 pub use key::{InvalidKey, PublicKey};
 pub use time::{InvalidTime, Span, Timestamp};

@@ -1,12 +1,12 @@
 //! Hosts as the store has them, and what others see in them: the selector, a plan, the API.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fw_core::host::Seen;
-use fw_core::plan::Chosen;
+use fw_core::plan::{Chosen, Plan};
 use fw_core::select::{self, Selector};
-use fw_proto::api::{self, Code, HostState, Problem};
+use fw_proto::api::{self, Code, HostState, Problem, TaskState};
 use fw_proto::frame::PolicyMode;
 use fw_proto::{HostId, HostName};
 use fw_store::{HostRow, Standing};
@@ -43,6 +43,22 @@ pub fn choose(rows: &[Arc<HostRow>], selector: &Selector) -> Vec<Chosen> {
 
 fn named<'r>(rows: &'r [Arc<HostRow>], name: &str) -> Option<&'r Arc<HostRow>> {
     rows.binary_search_by(|row| row.name.as_str().cmp(name)).ok().and_then(|at| rows.get(at))
+}
+
+/// The hosts of a repetition, by their present names, in the order of the first run: all of them
+/// that are still here, or those that did not succeed.
+#[must_use]
+pub fn again(rows: &[Arc<HostRow>], first: &Plan, run: &api::Run, failed: bool) -> Vec<Chosen> {
+    let succeeded = |task: &&api::Task| failed && task.state == TaskState::Succeeded;
+    let good: BTreeSet<_> = run.tasks.iter().filter(succeeded).map(|task| &task.host).collect();
+    let active = rows.iter().filter(|row| row.standing == Standing::Active);
+    let active: BTreeMap<_, _> = active.map(|row| (row.id, &row.name)).collect();
+    let again = first.hosts.iter().filter(|host| !good.contains(&host.name));
+    again
+        .filter_map(|host| {
+            active.get(&host.id).map(|name| Chosen { id: host.id, name: (*name).clone() })
+        })
+        .collect()
 }
 
 /// The host as a selector sees it.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use fw_proto::{HostId, RunId, api};
+use fw_proto::{HostId, RunId, Timestamp, api};
 use tokio::sync::broadcast;
 
 /// Hints that a slow follower may lag behind before it must read anew: a second of a busy fleet.
@@ -28,6 +28,8 @@ pub struct RunChange {
     pub tasks: Vec<api::Task>,
     /// How many events it has.
     pub seq: u64,
+    /// When it failed and is tried again: when.
+    pub retry_at: Option<Timestamp>,
 }
 
 /// More output of a task is durable.

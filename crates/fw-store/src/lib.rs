@@ -16,7 +16,9 @@ mod invite;
 mod job;
 mod lock;
 mod log;
+mod maintenance;
 mod notice;
+mod retry;
 mod roster;
 mod row;
 mod run;
@@ -46,7 +48,9 @@ pub use host::{Changed, HostRow, Standing};
 pub use invite::{Enrolled, Enrolment, Invite};
 pub use job::StoredJob;
 pub use log::{NewChunk, PlacedChunk, StoredChunk};
+pub use maintenance::{NewMaintenance, StoredMaintenance};
 pub use notice::{NewNotice, Notice};
+pub use retry::Retry;
 pub use run::{Append, RunQuery, StoredPlan};
 pub use token::TokenRow;
 pub use upkeep::{Retention, Size, Sizes, Swept};
@@ -56,8 +60,14 @@ use roster::Roster;
 use sqlite::{Database, Schema, Unopened};
 
 /// Decisions and results.
-pub(crate) const MAIN: Schema =
-    Schema { file: "main.db", steps: &[include_str!("../migrations/main/0001_begin.sql")] };
+pub(crate) const MAIN: Schema = Schema {
+    file: "main.db",
+    steps: &[
+        include_str!("../migrations/main/0001_begin.sql"),
+        include_str!("../migrations/main/0002_retries.sql"),
+        include_str!("../migrations/main/0003_maintenances.sql"),
+    ],
+};
 
 /// Output.
 pub(crate) const LOGS: Schema =

@@ -9,6 +9,7 @@ use fw_proto::{HostId, HostName, JobName, RunId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use crate::fire::{self, NewFire};
+use crate::retry::{self, Retry};
 use crate::row::{self, CommandRow, Stored as _, Text, blob};
 use crate::{Error, Store};
 
@@ -27,6 +28,8 @@ pub struct Append {
     pub finished: Option<Box<api::Run>>,
     /// The fire that the run belongs to, decided in the same transaction.
     pub fire: Option<NewFire>,
+    /// When these events end a run of a job that is to be tried again: when.
+    pub retry_at: Option<Timestamp>,
 }
 
 /// Which runs to list.
@@ -212,11 +215,15 @@ struct Ready {
     summary: RunSummary,
     finished: Option<Box<api::Run>>,
     fire: Option<NewFire>,
+    retry: Option<Retry>,
 }
 
 impl From<Append> for Ready {
     fn from(append: Append) -> Self {
+        let of = append.summary.job.clone().zip(append.retry_at);
+        let retry = of.map(|(job, at)| Retry { run: append.run, job, at });
         Self {
+            retry,
             run: append.run,
             expected_seq: row::int(append.expected_seq),
             events: append.events.iter().map(row::encode_event).collect(),
@@ -243,6 +250,11 @@ fn append(db: &Connection, new: &Ready) -> Result<(), Error> {
     if let Some(run) = &new.finished {
         db.prepare_cached("DELETE FROM events WHERE run = ?1 AND seq > 1")?.execute([n])?;
         insert_tasks(db, n, &run.tasks)?;
+    }
+    new.retry.iter().try_for_each(|retry| retry::note(db, retry))?;
+    // A repetition that a person begins is no run of the job.
+    if let (0, Some(of), Some(_)) = (new.expected_seq, new.summary.retry_of, &new.summary.job) {
+        retry::forget(db, of)?;
     }
     new.fire.iter().try_for_each(|fire| fire::record(db, fire))
 }

@@ -25,7 +25,7 @@ pub struct Retention {
 pub struct Swept {
     /// Runs deleted.
     pub runs: u64,
-    /// Rows of the ledger, notices and invitations deleted.
+    /// Rows of the ledger, notices, maintenances and invitations deleted.
     pub rows: u64,
     /// Bytes in use after it.
     pub used: u64,
@@ -228,6 +228,10 @@ impl Store {
             ),
             (
                 "DELETE FROM notices WHERE id IN (SELECT id FROM notices WHERE done = 1 AND next_at < ?1 LIMIT ?2)",
+                cutoff,
+            ),
+            (
+                "DELETE FROM maintenances WHERE id IN (SELECT id FROM maintenances WHERE until < ?1 LIMIT ?2)",
                 cutoff,
             ),
             (

@@ -86,7 +86,9 @@ pub fn selectors(bytes: &[u8]) {
     for host in hosts() {
         let meant = read.matches(host.seen());
         assert!(again.as_ref().map_or(true, |again| again.matches(host.seen()) == meant));
-        assert!(others.as_ref().map_or(true, |others| others.matches(host.seen()) != meant));
+        // One that takes too many steps is in neither.
+        let undecided = read.undecided(host.seen());
+        assert!(undecided || others.as_ref().map_or(true, |o| o.matches(host.seen()) != meant));
     }
 }
 

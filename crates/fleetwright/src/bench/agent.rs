@@ -20,8 +20,13 @@ use crate::client::{Client, LogFilter, Patience, RunFilter, Signal, Started, fol
 /// Commands whose times are taken one by one.
 const SINGLES: usize = 200;
 
-/// Runs under way at once while starts are counted: twice an agent's slots.
-const AT_ONCE: usize = 128;
+/// Runs under way at once while starts are counted: so many of an agent's slots that none is empty
+/// between two looks.
+const AT_ONCE: usize = 256;
+
+/// Between two looks at which runs have ended. To ask costs processor that the commands then lack: a
+/// page of 512 runs takes milliseconds.
+const COUNT_EVERY: Duration = Duration::from_millis(100);
 
 /// How long the agent is watched at rest.
 const REST: Duration = Duration::from_secs(10);
@@ -172,7 +177,7 @@ impl Bench {
         Ok(bytes)
     }
 
-    /// Commands started and ended in a second, with all slots of the agent in use and as many waiting.
+    /// Commands started and ended in a second, with all slots of the agent in use and others waiting.
     async fn starts(&self) -> anyhow::Result<f64> {
         let begun = Instant::now();
         let until = begun + self.options.duration;
@@ -194,7 +199,7 @@ impl Bench {
                 return Ok(ended as f64 / begun.elapsed().as_secs_f64());
             }
             ensure!(begun.elapsed() < self.options.duration + PATIENCE, "commands do not end");
-            tokio::time::sleep(process::LOOK).await;
+            tokio::time::sleep(COUNT_EVERY).await;
         }
     }
 

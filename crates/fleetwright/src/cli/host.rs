@@ -6,6 +6,7 @@ use fw_proto::{HostName, Span};
 use super::Session;
 use super::ask::Sure;
 use super::parse::{self, Label};
+use super::select;
 use crate::exit::Code;
 use crate::output::{self, Format};
 
@@ -19,7 +20,7 @@ pub(crate) enum Verb {
     /// Show a host with its facts.
     Show(ShowArgs),
     /// Print the names of the hosts that an expression selects.
-    Select(SelectArgs),
+    Select(select::Args),
     /// Give a host another name.
     Rename(RenameArgs),
     /// Set labels and take them off.
@@ -68,16 +69,6 @@ pub(crate) struct ShowArgs {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct SelectArgs {
-    /// The expression, such as `web* and os:Ubuntu and not label:stage=canary`.
-    #[arg(value_name = "EXPR")]
-    expression: String,
-    /// Form of the list.
-    #[arg(long, short = 'o', value_enum, default_value_t, value_name = "FORMAT")]
-    output: Format,
-}
-
-#[derive(Debug, clap::Args)]
 pub(crate) struct RenameArgs {
     /// Name or id.
     host: String,
@@ -108,7 +99,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> anyhow::Result<Code> {
         Verb::Invite(args) => invite(session, args).await,
         Verb::List(args) => list(session, args).await,
         Verb::Show(args) => show(session, args).await,
-        Verb::Select(args) => select(session, args).await,
+        Verb::Select(args) => select::live(session, args).await,
         Verb::Rename(args) => rename(session, args).await,
         Verb::Label(args) => label(session, args).await,
         Verb::Revoke(args) => revoke(session, args).await,
@@ -146,20 +137,6 @@ async fn show(session: &Session, args: ShowArgs) -> anyhow::Result<Code> {
     let host = session.client.host(&args.host).await?;
     let page = || output::host_page(&host, session.now());
     output::print(&output::item(&host, host.name.as_str(), args.output, page)?)?;
-    Ok(Code::Success)
-}
-
-async fn select(session: &Session, args: SelectArgs) -> anyhow::Result<Code> {
-    let hosts = session.client.select(&args.expression).await?.hosts;
-    let format = match args.output {
-        Format::Table | Format::Wide => Format::Name,
-        Format::Json | Format::Jsonl | Format::Yaml | Format::Name => args.output,
-    };
-    output::print(&output::list(&hosts, format, session.now())?)?;
-    if hosts.is_empty() {
-        output::say("no host matches");
-        return Ok(Code::NothingMatched);
-    }
     Ok(Code::Success)
 }
 

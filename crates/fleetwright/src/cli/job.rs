@@ -163,11 +163,7 @@ pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<Code> {
     let (jobs, twice) = merge(&files, &BTreeMap::new());
     let job = |(name, (_, job)): (JobName, (String, fw_core::job::JobDef))| CheckedJob {
         name,
-        next_fire: job
-            .schedule
-            .next_after(now)
-            .filter(|_| job.spec.enabled)
-            .map(|fire| fire.nominal),
+        next_fire: job.next_run(now).filter(|_| job.spec.enabled),
     };
     let jobs = jobs.into_iter().map(job).collect();
     let errors = files.into_iter().flat_map(|(_, parsed)| parsed.errors).chain(twice).collect();

@@ -110,7 +110,8 @@ fn page(answer: &Answer<'_>) -> String {
         let _ = writeln!(page, "  {}", line(job.name));
         let fires: Vec<String> = job.next_fires.iter().map(ToString::to_string).collect();
         let fires = if fires.is_empty() { "never".to_owned() } else { fires.join(", ") };
-        let timeout = job.timeout.map_or("none".to_owned(), |seconds| format!("{seconds}s"));
+        let timeout =
+            job.timeout.map_or_else(|| "none".to_owned(), |seconds| format!("{seconds}s"));
         let _ = writeln!(page, "    next     {fires}");
         let _ = writeln!(page, "    targets  {} {}", line(job.target_type), line(job.targets));
         let _ = writeln!(page, "    timeout  {timeout}");

@@ -103,6 +103,7 @@ pub(crate) fn identity(config: &AgentConfig) -> anyhow::Result<Option<Identity>>
 
 /// One thread is enough, and the smallest.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    fw_agent::supervise::keep_little_memory();
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use fw_proto::Timestamp;
 use fw_proto::api::{
-    CheckedJob, Command, EnvValue, Fire, FireReason, Hook, Job, JobSource, OnFull, Overlap,
-    SourceError, Verdict,
+    CatchUp, CheckedJob, Command, EnvValue, Fire, FireReason, Hook, Job, JobSource, JobSpec,
+    JobWaiting, OnFull, Overlap, SourceError, Verdict,
 };
 
 use super::line;
@@ -101,6 +101,7 @@ pub(crate) fn page(job: &Job, now: Timestamp) -> String {
     put("from", source(&job.source).to_owned());
     put("schedule", format!("{} ({})", spec.schedule, spec.timezone));
     put("next", next.unwrap_or_else(|| "never".to_owned()));
+    job.waiting.iter().for_each(|what| put("waits", waiting(what, now)));
     put("last run", job.last_run.map(|id| id.to_string()).unwrap_or_default());
     put("hosts", spec.hosts.clone());
     put("command", command(&spec.command));
@@ -110,7 +111,11 @@ pub(crate) fn page(job: &Job, now: Timestamp) -> String {
     put("timeout", spec.timeout.map(|span| span.to_string()).unwrap_or_default());
     put("kill after", spec.kill_after.to_string());
     put("start within", spec.start_within.to_string());
+    put("not on", spec.skip_on.join(", "));
+    put("window", spec.window.join("; "));
     put("overlap", overlap(spec.overlap).to_owned());
+    put("catch up", catch_up(spec));
+    put("retries", retries(spec));
     put("max parallel", spec.max_parallel.map(|hosts| hosts.to_string()).unwrap_or_default());
     put("max failures", spec.max_failures.map(|hosts| hosts.to_string()).unwrap_or_default());
     put("on full", on_full(spec.on_full).to_owned());
@@ -144,7 +149,42 @@ const fn overlap(overlap: Overlap) -> &'static str {
     match overlap {
         Overlap::Skip => "skip",
         Overlap::Queue => "queue",
+        Overlap::Replace => "replace",
         Overlap::Allow => "allow",
+    }
+}
+
+fn retries(spec: &JobSpec) -> String {
+    match spec.retries {
+        0 => "none".to_owned(),
+        most => format!("{most}, the first after {}", spec.retry_backoff),
+    }
+}
+
+fn catch_up(spec: &JobSpec) -> String {
+    let within = spec.catch_up_window;
+    match spec.catch_up {
+        CatchUp::None => "none".to_owned(),
+        CatchUp::Last => format!("last within {within}"),
+        CatchUp::All => format!("all within {within}, at most {}", spec.catch_up_max),
+    }
+}
+
+/// What waits, and on what.
+fn waiting(waiting: &JobWaiting, now: Timestamp) -> String {
+    match waiting {
+        JobWaiting::Retry { run, at } => {
+            format!("run {run} failed and is tried again at {at} ({})", ago(*at, now))
+        }
+        JobWaiting::Queued { nominal } => {
+            format!("the fire of {nominal}, for the end of the earlier run")
+        }
+        JobWaiting::CatchUp { fires: 1, from, .. } => {
+            format!("the lost fire of {from}, to be caught up after the earlier run")
+        }
+        JobWaiting::CatchUp { fires, from, to } => {
+            format!("{fires} lost fires from {from} to {to}, to be caught up one after the other")
+        }
     }
 }
 
@@ -163,8 +203,10 @@ pub(crate) fn error_text(error: &SourceError) -> String {
 }
 
 /// The most important thing to know of a job, in a word.
-const fn state(job: &Job) -> &'static str {
+fn state(job: &Job) -> &'static str {
+    let retrying = job.waiting.iter().any(|what| matches!(what, JobWaiting::Retry { .. }));
     match (job.error.is_some(), job.paused, job.spec.enabled, job.last_failed) {
+        (false, false, true, _) if retrying => "retrying",
         (true, ..) => "file error",
         (_, true, ..) => "paused",
         (_, _, false, _) => "disabled",
@@ -204,6 +246,9 @@ const fn reason(reason: FireReason) -> &'static str {
         FireReason::NoSecret => "no_secret",
         FireReason::Changed => "changed",
         FireReason::Manual => "manual",
+        FireReason::Calendar => "calendar",
+        FireReason::Window => "window",
+        FireReason::Maintenance => "maintenance",
     }
 }
 
@@ -211,6 +256,8 @@ const fn reason(reason: FireReason) -> &'static str {
 mod tests {
     use super::super::{Format, list};
     use super::*;
+
+    const RUN: &str = "0190a5c2-0000-7000-8000-000000000001";
 
     #[test]
     fn a_job_is_a_page() {
@@ -221,7 +268,11 @@ jobs:
     hosts: "*"
     argv: ["true"]
     max_parallel: 2
+    skip_on: [12-25, Sun]
+    window: 22:00-06:00
     overlap: queue
+    catch_up: all
+    retries: 2
     on_failure: {webhook: "https://x.example/hook"}
     on_recovery: {command: [/bin/mail, "a b"]}
 "#;
@@ -233,6 +284,11 @@ jobs:
             source: JobSource::File("jobs.yaml".to_owned()),
             paused: false,
             next_fire: None,
+            waiting: vec![
+                JobWaiting::Retry { run: RUN.parse().unwrap(), at: Timestamp::EPOCH },
+                JobWaiting::CatchUp { fires: 3, from: Timestamp::EPOCH, to: Timestamp::EPOCH },
+                JobWaiting::Queued { nominal: Timestamp::EPOCH },
+            ],
             last_run: None,
             last_failed: None,
             error: Some(SourceError {
@@ -250,6 +306,9 @@ jobs:
         from         jobs.yaml
         schedule     0 3 * * * (UTC)
         next         never
+        waits        run 0190a5c2-0000-7000-8000-000000000001 failed and is tried again at 1970-01-01T00:00:00.000Z (0s ago)
+        waits        3 lost fires from 1970-01-01T00:00:00.000Z to 1970-01-01T00:00:00.000Z, to be caught up one after the other
+        waits        the fire of 1970-01-01T00:00:00.000Z, for the end of the earlier run
         last run     -
         hosts        *
         command      true
@@ -259,7 +318,11 @@ jobs:
         timeout      -
         kill after   10s
         start within 1m
+        not on       12-25, Sun
+        window       22:00-06:00
         overlap      queue
+        catch up     all within 1day, at most 100
+        retries      2, the first after 10s
         max parallel 2
         max failures -
         on full      block

@@ -165,6 +165,7 @@ const fn reason_text(reason: TaskReason) -> &'static str {
         TaskReason::Disk => "the host's disk",
         TaskReason::NoSecret => "a secret is gone",
         TaskReason::Overlap => "the earlier run went on",
+        TaskReason::Replaced => "the job's next fire took its place",
     }
 }
 

@@ -26,6 +26,7 @@ use fw_rt::Clock;
 use rustix::fs::{Mode, OFlags};
 
 pub use contain::{Containment, containment};
+pub use os::keep_little_memory;
 
 use crate::mask::Needles;
 use child::{NotStarted, Prepared};

@@ -48,6 +48,27 @@ pub(crate) fn seal_descriptors() {
     }
 }
 
+/// Makes the C library give back what was freed (`mallopt(3)`).
+///
+/// For a process that lives for months and is to stay small. By itself the library keeps a heap for each of up to eight threads a processor, and once a
+/// block of a megabyte was freed it takes the next from those heaps, which never shrink again.
+pub fn keep_little_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    for (what, value) in [(libc::M_ARENA_MAX, HEAPS), (libc::M_MMAP_THRESHOLD, OWN_MAPPING)] {
+        // SAFETY: plain numbers; what the C library does not know it refuses, which changes nothing.
+        unsafe { libc::mallopt(what, value) };
+    }
+}
+
+/// One heap for the agent's own thread, one for those that read and compress.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const HEAPS: libc::c_int = 2;
+
+/// A block of so many bytes is a mapping of its own, gone when it is freed: pieces of output and what
+/// compresses them. To set it, though it is the default, keeps it from growing.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const OWN_MAPPING: libc::c_int = 128 * 1024;
+
 /// Makes a FIFO that only its owner may use (`mkfifo(3)`).
 ///
 /// # Errors

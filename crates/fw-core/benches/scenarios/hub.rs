@@ -190,6 +190,7 @@ fn plan(parallel: Option<u32>) -> Plan {
             lost_after: Span::from_secs(600),
         },
         origin: Origin::default(),
+        retries: None,
         incarnation: STORE,
     }
 }

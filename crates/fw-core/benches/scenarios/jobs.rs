@@ -1,9 +1,10 @@
 //! Jobs: their files, when each is due, and 10,000 that are due in the same second.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hint::black_box;
 
-use fw_core::fires::{Job, Known, Scheduler};
+use fw_core::fires::{CatchUp, Job, Known, Scheduler};
 use fw_core::job::parse_jobs;
 use fw_core::schedule::Schedule;
 use fw_proto::api::Overlap;
@@ -70,9 +71,12 @@ fn scheduler() -> Scheduler {
     let mut scheduler = Scheduler::new(at(HOUR));
     let schedule = Schedule::parse("0 * * * *", "Europe/Berlin").expect("a schedule");
     for n in 0..JOBS {
-        let job = Job { schedule: schedule.clone(), overlap: Overlap::Skip, enabled: true };
-        let known = Known { decided_to: at(HOUR), paused: false, active: 0, queued: None };
-        scheduler.restore(&job_name(n), job, &known);
+        let (schedule, overlap, catch_up) = (schedule.clone(), Overlap::Skip, CatchUp::NONE);
+        let job = Job { schedule, calendar: None, overlap, catch_up, enabled: true };
+        let (behind, retries) = (BTreeMap::new(), BTreeMap::new());
+        let decided_to = at(HOUR);
+        let known = Known { decided_to, paused: false, active: 0, queued: None, behind, retries };
+        scheduler.restore(&job_name(n), job, known);
     }
     scheduler
 }

@@ -8,13 +8,31 @@
 //!
 //! **Clock.** The scheduler keeps the highest time it has seen. While the clock is behind that,
 //! nothing fires; where it jumps ahead by more than [`JUMP`], what lies between counts as missed.
+//!
+//! **Catching up.** What was lost is counted by stretches, in the background. Fires that a job
+//! makes up for are `Pending` first and stand in the ledger as such, so that whoever comes after a
+//! crash goes on where it was; each begins once nothing of the job goes on, the oldest first.
+//!
+//! **Maintenance.** While all is in maintenance no fire runs, nor does one whose turn comes then.
+//! Runs that go on are left alone. That of some hosts is the caller's: it is looked at when a run is
+//! to begin, where hosts are chosen.
+
+mod decision;
+mod entry;
+mod owed;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use fw_proto::api::{self, FireReason, Overlap, Verdict};
+use fw_proto::api::{FireReason, Overlap, Verdict};
 use fw_proto::{JobName, RunId, Span, Timestamp};
-use uuid::Uuid;
 
+use self::decision::push;
+pub use self::decision::{Decision, Order, coalesces, retry_id, run_id};
+use self::entry::Entry;
+use self::owed::Owed;
+use crate::calendar::Calendar;
+use crate::maintenance::Spans;
 use crate::schedule::{self, Schedule};
 
 /// A clock that moves ahead by more than this between two ticks was set, or this machine slept:
@@ -26,10 +44,28 @@ pub const JUMP: Span = Span::from_secs(5 * 60);
 pub struct Job {
     /// When it is due.
     pub schedule: Schedule,
+    /// When it does not run though it is due; never when `None`.
+    pub calendar: Option<Arc<Calendar>>,
     /// What happens when its earlier run goes on.
     pub overlap: Overlap,
+    /// Which of its lost fires are made up for.
+    pub catch_up: CatchUp,
     /// Whether it fires at all. The instants of a disabled job get no verdict.
     pub enabled: bool,
+}
+
+/// Which of a job's lost fires are made up for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CatchUp {
+    /// At most so many, the latest.
+    pub most: u32,
+    /// None that was due longer ago.
+    pub within: Span,
+}
+
+impl CatchUp {
+    /// What was lost stays lost.
+    pub const NONE: Self = Self { most: 0, within: Span::ZERO };
 }
 
 /// What the store remembers of a job at start-up.
@@ -42,25 +78,12 @@ pub struct Known {
     pub paused: bool,
     /// How many of its runs have not ended.
     pub active: u32,
-    /// The fire whose verdict is `Pending`.
+    /// The fire whose verdict is `Pending` because it waits for them.
     pub queued: Option<Timestamp>,
-}
-
-/// What became of a fire, or of neighbouring fires of one job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
-    /// The job.
-    pub job: JobName,
-    /// What became of it. A fire that is `Pending` gets one more, final decision later.
-    pub verdict: Verdict,
-    /// Why.
-    pub reason: Option<FireReason>,
-    /// The first instant.
-    pub from: Timestamp,
-    /// The last instant.
-    pub to: Timestamp,
-    /// How many fires.
-    pub count: u64,
+    /// Those that are `Pending` because they were lost and are to be caught up, with why.
+    pub behind: BTreeMap<Timestamp, FireReason>,
+    /// Runs that failed and are tried again then; beside those in `active`.
+    pub retries: BTreeMap<RunId, Timestamp>,
 }
 
 /// A job as it stands.
@@ -68,12 +91,16 @@ pub struct Decision {
 pub struct State {
     /// Whether someone has paused it.
     pub paused: bool,
-    /// When it is due next.
+    /// When it is due next, and not kept from running by its calendar.
     pub next: Option<Timestamp>,
     /// How many of its runs have not ended.
     pub active: u32,
     /// The fire that waits for them.
     pub queued: Option<Timestamp>,
+    /// Those that wait to be caught up.
+    pub behind: BTreeSet<Timestamp>,
+    /// Runs that failed and are tried again then.
+    pub retries: BTreeMap<RunId, Timestamp>,
 }
 
 /// All jobs and what is due next.
@@ -86,59 +113,76 @@ pub struct Scheduler {
     /// Stretches whose fires are lost but not counted, oldest first. Those of a job are counted
     /// before any later verdict of it, so that what the ledger says of a job has no holes.
     owed: BTreeMap<JobName, Vec<Owed>>,
+    /// Jobs that may have something to catch up now. It begins when the caller says so, and not
+    /// while it still takes up what jobs say.
+    ready: BTreeSet<JobName>,
+    /// When all is in maintenance.
+    held: Spans,
+    agenda: Agenda,
 }
 
-#[derive(Debug, Clone)]
-struct Entry {
-    /// `None` when the job is gone but runs of it go on.
-    job: Option<Job>,
-    paused: bool,
-    /// Instants up to here were decided in an earlier life of the server.
-    floor: Timestamp,
-    next: Option<schedule::Fire>,
-    active: u32,
-    /// Waits for the active runs; `None` while there are none.
-    queued: Option<schedule::Fire>,
-}
-
-/// A stretch of time whose fires are known to be lost, but not yet counted.
-#[derive(Debug, Clone)]
-struct Owed {
-    schedule: Schedule,
-    after: Timestamp,
-    until: Timestamp,
-    verdict: Verdict,
-    reason: FireReason,
+/// What else is to be done than to decide fires.
+#[derive(Debug, Clone, Default)]
+struct Agenda {
+    /// Runs that failed, by when they are tried again.
+    retries: BTreeSet<(Timestamp, JobName, RunId)>,
+    orders: Vec<Order>,
 }
 
 impl Scheduler {
-    /// An empty one. Call [`Scheduler::restore`] for each stored job, then [`Scheduler::tick`].
+    /// An empty one. Call [`Scheduler::hold`] with what maintenance there was and is, then
+    /// [`Scheduler::restore`] for each stored job, then [`Scheduler::tick`].
     #[must_use]
-    pub const fn new(now: Timestamp) -> Self {
-        Self { jobs: BTreeMap::new(), due: BTreeSet::new(), seen: now, owed: BTreeMap::new() }
+    pub fn new(now: Timestamp) -> Self {
+        Self {
+            jobs: BTreeMap::new(),
+            due: BTreeSet::new(),
+            seen: now,
+            owed: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            held: Spans::default(),
+            agenda: Agenda::default(),
+        }
     }
 
     /// Takes over a stored job at start-up. What it missed meanwhile is owed: see
     /// [`Scheduler::account`].
-    pub fn restore(&mut self, name: &JobName, job: Job, known: &Known) -> Vec<Decision> {
-        let queued = known.queued.map(|nominal| schedule::Fire { nominal, dst_gap: false });
-        let mut entry = Entry {
-            job: None,
-            paused: known.paused,
-            floor: known.decided_to,
-            next: None,
-            active: known.active,
-            queued,
-        };
-        if job.enabled && known.decided_to < self.seen {
-            let lost = owed(&job, known.decided_to, self.seen, known.paused, FireReason::Downtime);
-            self.owed.entry(name.clone()).or_default().push(lost);
+    pub fn restore(&mut self, name: &JobName, job: Job, known: Known) -> Vec<Decision> {
+        let Known { decided_to, paused, active, queued, behind, retries } = known;
+        let mut out = Vec::new();
+        let waiting = u32::try_from(retries.len()).unwrap_or(u32::MAX);
+        if job.enabled && decided_to < self.seen {
+            let stretch = (decided_to, self.seen);
+            let owed = Owed::all(&job, stretch, paused, &self.held, FireReason::Downtime);
+            self.owed.entry(name.clone()).or_default().extend(owed);
         }
-        entry.job = Some(job);
+        let queued = queued.map(|nominal| schedule::Fire { nominal, dst_gap: false });
+        let again = retries.iter().map(|(run, at)| (*at, name.clone(), *run));
+        self.agenda.retries.extend(again);
+        let mut entry = Entry {
+            job: Some(job),
+            paused,
+            floor: decided_to,
+            next: None,
+            active: active.saturating_add(waiting),
+            retries,
+            queued,
+            behind,
+        };
+        if !entry.tries_again() {
+            entry.give_up(name, &mut self.agenda);
+        }
+        if entry.replaces() && entry.queued.is_some() && active > 0 {
+            self.agenda.orders.push(Order::Replace(name.clone()));
+        }
+        let waits = !entry.behind.is_empty();
         self.jobs.insert(name.clone(), entry);
         self.plan(name);
-        let mut out = Vec::new();
-        self.settle_queue(name, &mut out);
+        if waits {
+            self.ready.insert(name.clone());
+        } else {
+            self.settle(name, &mut out);
+        }
         out
     }
 
@@ -151,6 +195,7 @@ impl Scheduler {
         }
         let before = std::mem::replace(&mut self.seen, now);
         let jumped = now.since(before) > JUMP;
+        self.retry_due(now);
         while let Some((nominal, name)) = self.due.pop_first() {
             if nominal > now {
                 self.due.insert((nominal, name));
@@ -160,7 +205,7 @@ impl Scheduler {
                 self.owe_jump(&name, before);
                 self.plan(&name);
             } else {
-                self.settle_owed(&name, &mut out);
+                self.catch_up(&name, &mut out);
                 self.fire(name, now, &mut out);
             }
         }
@@ -168,12 +213,20 @@ impl Scheduler {
     }
 
     /// Adds a job or changes it; its fires so far are decided by what it was. Call it only when
-    /// the job really changed: a fire that waits is dropped as `Changed`.
+    /// the job really changed: a fire that waits for a run is dropped as `Changed`. Those that are
+    /// to be caught up stay, if the job still makes up for any, and do what it says now.
     pub fn set(&mut self, name: &JobName, job: Job, now: Timestamp) -> Vec<Decision> {
         let mut out = self.tick(now);
-        self.settle_owed(name, &mut out);
-        self.drop_queued(name, FireReason::Changed, &mut out);
+        self.count_owed(name, &mut out);
         let entry = self.jobs.entry(name.clone()).or_insert_with(Entry::empty);
+        let most = if job.enabled { job.catch_up.most as usize } else { 0 };
+        let kept = entry.keep_behind(most);
+        entry.give_up(name, &mut self.agenda);
+        entry.drop_waiting(name, FireReason::Changed, &mut out);
+        if !kept.is_empty() {
+            self.ready.insert(name.clone());
+        }
+        entry.behind = kept;
         entry.job = Some(job);
         self.plan(name);
         out
@@ -190,9 +243,10 @@ impl Scheduler {
     /// Takes a job away. Runs of it that go on still count, should it come back.
     pub fn remove(&mut self, name: &JobName, now: Timestamp) -> Vec<Decision> {
         let mut out = self.tick(now);
-        self.settle_owed(name, &mut out);
-        self.drop_queued(name, FireReason::Changed, &mut out);
+        self.count_owed(name, &mut out);
         if let Some(entry) = self.jobs.get_mut(name) {
+            entry.drop_waiting(name, FireReason::Changed, &mut out);
+            entry.give_up(name, &mut self.agenda);
             entry.job = None;
             entry.paused = false;
         }
@@ -201,13 +255,16 @@ impl Scheduler {
         out
     }
 
-    /// Lets a job's fires pass without a run, from now on; also the one that waits.
+    /// Lets a job's fires pass without a run, from now on; also those that wait. Runs that failed
+    /// are not tried again.
     pub fn pause(&mut self, name: &JobName, now: Timestamp) -> Vec<Decision> {
         let mut out = self.tick(now);
+        self.count_owed(name, &mut out);
         if let Some(entry) = self.jobs.get_mut(name) {
             entry.paused = true;
+            entry.drop_waiting(name, FireReason::Paused, &mut out);
+            entry.give_up(name, &mut self.agenda);
         }
-        self.drop_queued(name, FireReason::Paused, &mut out);
         out
     }
 
@@ -217,6 +274,14 @@ impl Scheduler {
         if let Some(entry) = self.jobs.get_mut(name) {
             entry.paused = false;
         }
+        out
+    }
+
+    /// From now on all is in maintenance at these times and no others. What is due by now is decided
+    /// by what was said before.
+    pub fn hold(&mut self, held: Spans, now: Timestamp) -> Vec<Decision> {
+        let out = self.tick(now);
+        self.held = held;
         out
     }
 
@@ -234,19 +299,43 @@ impl Scheduler {
         if let Some(entry) = self.jobs.get_mut(name) {
             entry.active = entry.active.saturating_sub(1);
         }
-        self.settle_queue(name, &mut out);
+        self.settle(name, &mut out);
         self.forget(name);
         out
     }
 
-    /// Counts what was missed while the server was down or the clock jumped: at most `most` jobs a
-    /// call, to be called in the background until [`Scheduler::owes`] says no. A job that is due
-    /// or changed before its turn is counted then.
+    /// A run of the job failed, and is to be tried again then: until it is, it counts as going on.
+    /// It is given up at once where nothing of the job may begin any more.
+    pub fn failed(
+        &mut self,
+        name: &JobName,
+        run: RunId,
+        at: Timestamp,
+        now: Timestamp,
+    ) -> Vec<Decision> {
+        let mut out = self.tick(now);
+        let tries = self.jobs.get(name).is_some_and(Entry::tries_again);
+        if !tries {
+            self.agenda.orders.push(Order::GiveUp(name.clone(), run));
+            out.extend(self.ended(name, now));
+            return out;
+        }
+        if let Some(entry) = self.jobs.get_mut(name) {
+            entry.retries.insert(run, at);
+            self.agenda.retries.insert((at, name.clone(), run));
+        }
+        out
+    }
+
+    /// Counts what was missed while the server was down or the clock jumped, and begins what is to
+    /// be caught up: at most `most` jobs a call, to be called in the background until
+    /// [`Scheduler::owes`] says no. A job that is due or changed before its turn is counted then.
     pub fn account(&mut self, most: usize) -> Vec<Decision> {
         let mut out = Vec::new();
         for _ in 0..most {
-            let Some((name, stretches)) = self.owed.pop_first() else { break };
-            count(&name, stretches, &mut out);
+            let first = self.owed.first_key_value().map(|(name, _)| name);
+            let Some(name) = first.or_else(|| self.ready.first()).cloned() else { break };
+            self.catch_up(&name, &mut out);
         }
         out
     }
@@ -254,13 +343,21 @@ impl Scheduler {
     /// Whether there is something left for [`Scheduler::account`].
     #[must_use]
     pub fn owes(&self) -> bool {
-        !self.owed.is_empty()
+        !self.owed.is_empty() || !self.ready.is_empty()
     }
 
-    /// When the next job is due.
+    /// What is to be done beside what was decided since the last call.
+    #[must_use]
+    pub fn orders(&mut self) -> Vec<Order> {
+        std::mem::take(&mut self.agenda.orders)
+    }
+
+    /// When the next job is due, or the next run to be tried again.
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.due.first().map(|(nominal, _)| *nominal)
+        let fire = self.due.first().map(|(nominal, _)| *nominal);
+        let retry = self.agenda.retries.first().map(|(at, ..)| *at);
+        fire.into_iter().chain(retry).min()
     }
 
     /// How far the clock is behind the highest time seen: nothing fires for so long.
@@ -275,23 +372,45 @@ impl Scheduler {
         let entry = self.jobs.get(name).filter(|entry| entry.job.is_some())?;
         Some(State {
             paused: entry.paused,
-            next: entry.next.map(|fire| fire.nominal),
+            next: entry.next_run(),
             active: entry.active,
             queued: entry.queued.map(|fire| fire.nominal),
+            behind: entry.behind.keys().copied().collect(),
+            retries: entry.retries.clone(),
         })
     }
 
     /// Decides every instant of one job that is due by now, and notes when it is due next.
     fn fire(&mut self, name: JobName, now: Timestamp, out: &mut Vec<Decision>) {
         let Some(entry) = self.jobs.get_mut(&name) else { return };
-        let Some(job) = &entry.job else { return };
-        let (schedule, overlap) = (job.schedule.clone(), job.overlap);
+        let Some(schedule) = entry.job.as_ref().map(|job| job.schedule.clone()) else { return };
         while let Some(fire) = entry.next.filter(|fire| fire.nominal <= now) {
             entry.next = schedule.next_after(fire.nominal);
-            entry.decide(&name, fire, overlap, out);
+            if let Some(reason) = entry.refuses(fire.nominal, &self.held) {
+                push(out, Decision::new(&name, fire, Verdict::Skipped, Some(reason)));
+                continue;
+            }
+            let next = entry.next.filter(|next| next.nominal <= now);
+            let superseded =
+                next.is_some_and(|next| entry.refuses(next.nominal, &self.held).is_none());
+            entry.decide(&name, fire, superseded, out, &mut self.agenda);
         }
         if let Some(fire) = entry.next {
             self.due.insert((fire.nominal, name));
+        }
+    }
+
+    /// Orders what is to be tried again by now. It counts as going on all the while.
+    fn retry_due(&mut self, now: Timestamp) {
+        while let Some((at, name, run)) = self.agenda.retries.pop_first() {
+            if at > now {
+                self.agenda.retries.insert((at, name, run));
+                break;
+            }
+            if let Some(entry) = self.jobs.get_mut(&name) {
+                entry.retries.remove(&run);
+                self.agenda.orders.push(Order::Retry(name, run));
+            }
         }
     }
 
@@ -299,15 +418,31 @@ impl Scheduler {
     fn owe_jump(&mut self, name: &JobName, before: Timestamp) {
         let Some(entry) = self.jobs.get(name) else { return };
         let Some(job) = &entry.job else { return };
-        let after = before.max(entry.floor);
-        let lost = owed(job, after, self.seen, entry.paused, FireReason::ClockJump);
-        self.owed.entry(name.clone()).or_default().push(lost);
+        let stretch = (before.max(entry.floor), self.seen);
+        let owed = Owed::all(job, stretch, entry.paused, &self.held, FireReason::ClockJump);
+        self.owed.entry(name.clone()).or_default().extend(owed);
     }
 
     /// Counts what a job has lost, before something else is decided about it.
-    fn settle_owed(&mut self, name: &JobName, out: &mut Vec<Decision>) {
-        if let Some(stretches) = self.owed.remove(name) {
-            count(name, stretches, out);
+    fn count_owed(&mut self, name: &JobName, out: &mut Vec<Decision>) {
+        let (Some(stretches), Some(entry)) = (self.owed.remove(name), self.jobs.get_mut(name))
+        else {
+            return;
+        };
+        for owed in stretches {
+            owed.settle(name, &mut entry.behind, out);
+        }
+    }
+
+    /// Counts what a job has lost, and begins what it makes up for.
+    fn catch_up(&mut self, name: &JobName, out: &mut Vec<Decision>) {
+        let ready = self.ready.remove(name);
+        let owed = self.owed.contains_key(name);
+        if owed {
+            self.count_owed(name, out);
+        }
+        if ready || owed {
+            self.settle(name, out);
         }
     }
 
@@ -326,22 +461,9 @@ impl Scheduler {
     }
 
     /// Begins the fire that waits, when nothing is in its way any more.
-    fn settle_queue(&mut self, name: &JobName, out: &mut Vec<Decision>) {
-        let Some(entry) = self.jobs.get_mut(name) else { return };
-        if entry.paused {
-            self.drop_queued(name, FireReason::Paused, out);
-        } else if entry.active == 0
-            && let Some(fire) = entry.queued.take()
-        {
-            entry.active = 1;
-            push(out, one(name, fire, Verdict::Ran, ran_reason(fire)));
-        }
-    }
-
-    /// Gives up the fire that waits.
-    fn drop_queued(&mut self, name: &JobName, reason: FireReason, out: &mut Vec<Decision>) {
-        if let Some(fire) = self.jobs.get_mut(name).and_then(|entry| entry.queued.take()) {
-            push(out, one(name, fire, Verdict::Skipped, Some(reason)));
+    fn settle(&mut self, name: &JobName, out: &mut Vec<Decision>) {
+        if let Some(entry) = self.jobs.get_mut(name) {
+            entry.settle(name, self.seen, self.held.covers(self.seen), out);
         }
     }
 
@@ -350,153 +472,6 @@ impl Scheduler {
         if self.jobs.get(name).is_some_and(|entry| entry.job.is_none() && entry.active == 0) {
             self.jobs.remove(name);
         }
-    }
-}
-
-impl Entry {
-    /// Of a job that is not there.
-    const fn empty() -> Self {
-        Self {
-            job: None,
-            paused: false,
-            floor: Timestamp::EPOCH,
-            next: None,
-            active: 0,
-            queued: None,
-        }
-    }
-
-    /// Decides one instant.
-    fn decide(
-        &mut self,
-        name: &JobName,
-        fire: schedule::Fire,
-        overlap: Overlap,
-        out: &mut Vec<Decision>,
-    ) {
-        if self.paused {
-            return push(out, one(name, fire, Verdict::Skipped, Some(FireReason::Paused)));
-        }
-        if self.active == 0 {
-            self.active = 1;
-            return push(out, one(name, fire, Verdict::Ran, ran_reason(fire)));
-        }
-        let overlaps = Some(FireReason::Overlap);
-        match overlap {
-            Overlap::Allow => {
-                self.active = self.active.saturating_add(1);
-                push(out, one(name, fire, Verdict::Ran, ran_reason(fire)));
-            }
-            Overlap::Skip => push(out, one(name, fire, Verdict::Skipped, overlaps)),
-            Overlap::Queue => {
-                if let Some(earlier) = self.queued.replace(fire) {
-                    push(out, one(name, earlier, Verdict::Coalesced, overlaps));
-                }
-                push(out, one(name, fire, Verdict::Pending, overlaps));
-            }
-        }
-    }
-}
-
-impl Decision {
-    /// The instant, when the decision is about one fire.
-    #[must_use]
-    pub fn nominal(&self) -> Option<Timestamp> {
-        (self.count == 1).then_some(self.from)
-    }
-
-    /// The run to begin, when the verdict is `Ran`.
-    #[must_use]
-    pub fn run(&self) -> Option<RunId> {
-        (self.verdict == Verdict::Ran).then(|| run_id(&self.job, self.from))
-    }
-
-    /// The ledger row of this decision.
-    #[must_use]
-    pub fn row(&self) -> api::Fire {
-        api::Fire {
-            verdict: self.verdict,
-            reason: self.reason,
-            nominal: self.nominal(),
-            from: self.from,
-            to: self.to,
-            count: self.count,
-            run_id: self.run(),
-            lag_ms: None,
-        }
-    }
-}
-
-/// Whether two ledger rows of one job, with no row between them, become one row: they have the same
-/// verdict and reason, the verdict is final, and neither has a run.
-#[must_use]
-pub fn coalesces(earlier: &api::Fire, later: &api::Fire) -> bool {
-    earlier.to < later.from
-        && earlier.run_id.is_none()
-        && later.run_id.is_none()
-        && (earlier.verdict, earlier.reason) == (later.verdict, later.reason)
-        && is_countable(earlier.verdict)
-}
-
-/// Whether fires with this verdict may share a row.
-const fn is_countable(verdict: Verdict) -> bool {
-    match verdict {
-        Verdict::Skipped | Verdict::Coalesced | Verdict::Missed => true,
-        Verdict::Pending | Verdict::Ran | Verdict::CaughtUp => false,
-    }
-}
-
-/// The namespace of the runs of fires (RFC 9562 §5.5): drawn once, never changed.
-const RUNS_OF_FIRES: Uuid = Uuid::from_u128(0x6d0e_5f3a_41c7_4be2_9a58_d27b_0c93_e1f4);
-
-/// The id of the run of a fire. A server on a restored store names it alike, so that hosts that
-/// know it from before refuse to run it again.
-#[must_use]
-pub fn run_id(job: &JobName, nominal: Timestamp) -> RunId {
-    let name = format!("{job}\n{}", nominal.as_millis());
-    RunId(Uuid::new_v5(&RUNS_OF_FIRES, name.as_bytes()))
-}
-
-fn ran_reason(fire: schedule::Fire) -> Option<FireReason> {
-    fire.dst_gap.then_some(FireReason::DstGap)
-}
-
-fn one(
-    name: &JobName,
-    fire: schedule::Fire,
-    verdict: Verdict,
-    reason: Option<FireReason>,
-) -> Decision {
-    let (from, to) = (fire.nominal, fire.nominal);
-    Decision { job: name.clone(), verdict, reason, from, to, count: 1 }
-}
-
-/// The fires of a stretch, which a pause or else `lost` keeps from running.
-fn owed(job: &Job, after: Timestamp, until: Timestamp, paused: bool, lost: FireReason) -> Owed {
-    let (verdict, reason) =
-        if paused { (Verdict::Skipped, FireReason::Paused) } else { (Verdict::Missed, lost) };
-    Owed { schedule: job.schedule.clone(), after, until, verdict, reason }
-}
-
-/// Adds a decision for each stretch that has fires.
-fn count(name: &JobName, stretches: Vec<Owed>, out: &mut Vec<Decision>) {
-    for owed in stretches {
-        let Some(tally) = owed.schedule.tally(owed.after, owed.until) else { continue };
-        let schedule::Tally { from, to, count } = tally;
-        let (verdict, reason) = (owed.verdict, Some(owed.reason));
-        push(out, Decision { job: name.clone(), verdict, reason, from, to, count });
-    }
-}
-
-/// Adds a decision, to the one before it where they can share a row: after a stall of minutes, a
-/// job that is due each second is one line and not hundreds.
-fn push(out: &mut Vec<Decision>, next: Decision) {
-    match out.last_mut() {
-        Some(last) if last.job == next.job && coalesces(&last.row(), &next.row()) => {
-            last.to = next.to;
-            last.count += next.count;
-        }
-        Some(_) | None => out.push(next),
     }
 }
 

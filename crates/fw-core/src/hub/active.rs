@@ -113,6 +113,11 @@ impl Active {
             // It was sent the start, and does not know it: so it never started, and will not.
             _ if cancelled => Due::Ruling(Ruling::CancelledUnsent),
             Some(not_after) => Due::Effect(Effect::Start { host, key, not_after }),
+            // A restored store heard that the host held it back, and no word of a dispatch: it is asked
+            // what became of that.
+            None if !self.run.undispatched.contains(&place) => {
+                Due::Effect(Effect::Query { host, key })
+            }
             None => {
                 self.put(place, true);
                 Due::Nothing
@@ -125,7 +130,7 @@ impl Active {
             return;
         };
         let place = (task.place, host);
-        if task.dispatched_at.is_some() || task.confirmed_at.is_some() {
+        if !self.run.undispatched.contains(&place) {
             self.silent.insert(host, self.run.lost_at(task, since));
         }
         self.take_out(place);

@@ -153,24 +153,29 @@ impl Hub {
         self.adopt(run);
     }
 
-    /// Begins a run.
-    pub fn begin(&mut self, id: RunId, plan: Plan, by: Actor, now: Timestamp) {
+    /// Begins a run; false when it goes on already, since a try that seemed to fail had not: then
+    /// nothing is to be committed with it.
+    pub fn begin(&mut self, id: RunId, plan: Plan, by: Actor, now: Timestamp) -> bool {
         let event = Event { at: now, by, kind: Kind::Planned(Box::new(plan)) };
-        let Ok(run) = Run::begin(id, &event) else { return };
+        let Ok(run) = Run::begin(id, &event) else { return false };
+        if self.runs.contains_key(&id) {
+            return false;
+        }
         if run.finished_at.is_some() {
             self.pending.effects.push(Effect::Ended { run: id, state: run.state() });
         }
         self.pending.push(id, 0, event, run.tasks.keys().copied());
         self.adopt(run);
+        true
     }
 
-    /// Asks for the end of a run; false when it is not active.
+    /// Asks for the end of a run; false when it is not active. Asking again changes nothing.
     pub fn cancel(&mut self, id: RunId, by: Actor, now: Timestamp) -> bool {
-        let known = self.runs.contains_key(&id);
-        if known {
+        let Some(active) = self.runs.get(&id) else { return false };
+        if active.run.cancel_requested_at.is_none() {
             self.apply(id, by, Kind::CancelRequested, now);
         }
-        known
+        true
     }
 
     /// A host has linked, and says which tasks it has not been told are settled.
@@ -216,6 +221,19 @@ impl Hub {
         } else if report.state.is_last_word() {
             self.pending.effects.push(Effect::Late { host, report });
         }
+    }
+
+    /// A host's last word on a run that was not active is recorded: what the host is told. In a
+    /// restored store a run of that id may have begun since; then the word counts for that one, for
+    /// the host says it once.
+    pub fn recorded(&mut self, host: HostId, report: Report) -> Option<Effect> {
+        let key = report.key;
+        let task = self.runs.get(&key.run).and_then(|active| active.run.tasks.get(&host));
+        if task.is_some_and(|task| !task.state.is_final()) {
+            self.reported(host, report);
+            return None;
+        }
+        Some(Effect::Settle { host, key })
     }
 
     /// A host was revoked or removed: it will not be heard again.
@@ -296,6 +314,22 @@ impl Hub {
         self.runs.get(&id).map(|active| &active.run)
     }
 
+    /// Whether a start that was decided is still wanted. Since then the hub may have ruled that its host
+    /// has never had it and will not; then it must not have it. Should that ruling not be committed,
+    /// the start is due again.
+    #[must_use]
+    pub fn wants(&self, host: HostId, key: TaskKey) -> bool {
+        let task = self.run(key.run).and_then(|run| run.tasks.get(&host));
+        task.is_some_and(|task| task.attempt == key.attempt && !task.state.is_final())
+    }
+
+    /// Whether someone has asked for the end of a run. That wish may have come to a host which did not
+    /// know its task yet: it goes with each start.
+    #[must_use]
+    pub fn is_cancelled(&self, id: RunId) -> bool {
+        self.run(id).is_some_and(|run| run.cancel_requested_at.is_some())
+    }
+
     /// All runs that have not ended.
     pub fn runs(&self) -> impl Iterator<Item = &Run> {
         self.runs.values().map(|active| &active.run)
@@ -359,7 +393,11 @@ impl Hub {
             }
         }
         let cancelled = active.run.cancel_requested_at.is_some();
-        if !asked.is_empty() && active.run.plan.incarnation != self.incarnation {
+        // In this life of the store a host that was sent the start is believed when it comes to it,
+        // but not one that spoke first, of the same run in an earlier life, and has lost it since.
+        let restored = active.run.plan.incarnation != self.incarnation;
+        asked.retain(|host| restored || active.run.was_taken_up(*host));
+        if !asked.is_empty() {
             let ruling = Ruling::CancelledUnsent;
             let kind = if cancelled {
                 Kind::Ruled { hosts: asked, ruling }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use fw_proto::api::{Command, Offline, OnFull};
+use fw_proto::api::{Command, Offline, OnFull, TaskState};
 use fw_proto::frame::{Report, Reported};
 use fw_proto::{HostId, Incarnation, RunId, Span, TaskKey, Timestamp};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::Hub;
+use super::{Effect, Hub};
 use crate::plan::{Chosen, Exec, Limits, ONLY_NODE, Origin, Plan};
 use crate::run::Actor;
 
@@ -62,6 +62,7 @@ fn plan(parallel: Option<u32>) -> Plan {
             lost_after: Span::from_secs(600),
         },
         origin: Origin::default(),
+        retries: None,
         incarnation: Incarnation(Uuid::from_u128(1)),
     }
 }
@@ -119,4 +120,81 @@ proptest! {
             prop_assert_eq!(hub.summary(run).report.waiting_on, counted);
         }
     }
+}
+
+/// A try that seemed to fail may have succeeded, and its repetition come with other news of the run.
+#[test]
+fn a_run_that_goes_on_is_not_begun_again() {
+    let mut hub = Hub::new(Incarnation(Uuid::from_u128(1)), at(0), Span::from_secs(30));
+    assert!(hub.begin(RUN, plan(None), Actor::Server, at(0)));
+    hub.linked(host(0), Vec::new(), at(0));
+    hub.decide(at(0));
+    assert!(hub.cancel(RUN, Actor::Server, at(1)));
+    assert!(!hub.begin(RUN, plan(None), Actor::Server, at(1)));
+    let decisions = hub.decide(at(1));
+    let append = &decisions.appends[&RUN];
+    assert!(append.expected_seq > 0);
+    assert!(append.events.iter().all(|event| !matches!(event.kind, crate::run::Kind::Planned(_))));
+    assert!(hub.cancel(RUN, Actor::Server, at(2)), "asking again changes nothing");
+    assert_eq!(hub.decide(at(2)), crate::hub::Decisions::default());
+}
+
+/// Its store is older than its dispatch, and the host has lost what it held back.
+#[test]
+fn what_a_restored_run_heard_of_only_as_waiting_does_not_hang() {
+    let queued = |hub: &mut Hub| {
+        hub.begin(RUN, plan(None), Actor::Server, at(0));
+        hub.reported(host(0), report(Reported::NotKnown));
+        hub.decide(at(0));
+        hub.reported(host(0), report(Reported::Queued));
+        hub.decide(at(1));
+    };
+    let incarnation = Incarnation(Uuid::from_u128(2));
+    let mut hub = Hub::new(incarnation, at(0), Span::from_secs(30));
+    queued(&mut hub);
+    hub.linked(host(0), Vec::new(), at(2));
+    let key = TaskKey { run: RUN, node: ONLY_NODE, attempt: 1 };
+    assert_eq!(hub.decide(at(2)).effects, [Effect::Query { host: host(0), key }]);
+    // Or it never comes back: then it is lost in the end.
+    let mut hub = Hub::new(incarnation, at(0), Span::from_secs(30));
+    queued(&mut hub);
+    hub.linked(host(0), vec![report(Reported::Queued)], at(2));
+    hub.decide(at(2));
+    hub.unlinked(host(0), at(3));
+    hub.decide(at(3));
+    hub.decide(at(3 + 700));
+    let state = hub.run(RUN).map(|run| run.tasks[&host(0)].state);
+    assert!(state.is_none_or(|state| state == TaskState::Lost), "{state:?}");
+}
+
+/// A restored store begins a run again under its id, and the host's last word on the one before was
+/// under way.
+#[test]
+fn a_word_that_came_before_its_run_began_again_counts() {
+    let mut hub = Hub::new(Incarnation(Uuid::from_u128(1)), at(0), Span::from_secs(30));
+    let settle =
+        Effect::Settle { host: host(0), key: TaskKey { run: RUN, node: ONLY_NODE, attempt: 1 } };
+    let word = report(Reported::Unknown("power cut".into()));
+    assert_eq!(hub.recorded(host(0), word.clone()), Some(settle.clone()));
+    hub.begin(RUN, plan(None), Actor::Server, at(0));
+    hub.linked(host(0), Vec::new(), at(0));
+    hub.decide(at(0));
+    assert_eq!(hub.recorded(host(0), word.clone()), None);
+    assert_eq!(hub.decide(at(1)).effects, vec![settle.clone()]);
+    assert_eq!(hub.run(RUN).map(|run| run.tasks[&host(0)].state), Some(TaskState::Unknown));
+    assert_eq!(hub.recorded(host(0), word), Some(settle));
+}
+
+/// The host spoke first, of the same run in an earlier life of the store, and has lost it since.
+#[test]
+fn what_a_host_held_back_unasked_and_lost_is_sent_anew() {
+    let mut hub = Hub::new(Incarnation(Uuid::from_u128(1)), at(0), Span::from_secs(30));
+    hub.begin(RUN, plan(None), Actor::Server, at(0));
+    hub.reported(host(0), report(Reported::Queued));
+    hub.decide(at(0));
+    hub.linked(host(0), Vec::new(), at(1));
+    hub.decide(at(1));
+    hub.reported(host(0), report(Reported::NotKnown));
+    let effects = hub.decide(at(2)).effects;
+    assert!(matches!(effects[..], [Effect::Start { .. }]), "{effects:?}");
 }

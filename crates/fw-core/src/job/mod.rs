@@ -9,16 +9,20 @@
 //!     run: pg_dumpall | zstd > /var/backups/all.zst
 //! ```
 //!
-//! Top-level keys that begin with `x-` are for anchors and are not read.
+//! `calendars:` at the top names lists of days on which jobs of this file do not run; keys there that
+//! begin with `x-` are for anchors and are not read.
 
 mod read;
+mod url;
 pub mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use fw_proto::JobName;
 use fw_proto::api::{JobSpec, SourceError};
+use fw_proto::{JobName, Timestamp};
 
+use crate::calendar::{self, Calendar};
 use crate::schedule::{self, Schedule};
 use crate::select::{self, Selector};
 
@@ -49,6 +53,8 @@ pub struct JobDef {
     pub schedule: Schedule,
     /// Where it runs.
     pub selector: Selector,
+    /// When it does not run though it is due; never when `None`.
+    pub calendar: Option<Arc<Calendar>>,
 }
 
 /// What a job file holds.
@@ -75,9 +81,18 @@ pub enum Invalid {
     /// Its selector.
     #[error("hosts of job {0}")]
     Hosts(JobName, #[source] select::Error),
+    /// Its days or hours.
+    #[error("calendar of job {0}")]
+    Calendar(JobName, #[source] calendar::Error),
 }
 
 impl JobDef {
+    /// When it runs next, after an instant: due, and not kept from it by its calendar.
+    #[must_use]
+    pub fn next_run(&self, after: Timestamp) -> Option<Timestamp> {
+        calendar::next_run(&self.schedule, self.calendar.as_deref(), after)
+    }
+
     /// A job as the store keeps it.
     ///
     /// # Errors
@@ -87,7 +102,10 @@ impl JobDef {
             .map_err(|error| Invalid::Schedule(name.clone(), error))?;
         let selector =
             Selector::parse(&spec.hosts).map_err(|error| Invalid::Hosts(name.clone(), error))?;
-        Ok(Self { name, spec, line: 0, column: 0, schedule, selector })
+        let calendar = Calendar::parse(&spec.skip_on, &spec.window, schedule.timezone())
+            .map_err(|error| Invalid::Calendar(name.clone(), error))?
+            .map(Arc::new);
+        Ok(Self { name, spec, line: 0, column: 0, schedule, selector, calendar })
     }
 }
 

@@ -1,12 +1,17 @@
 //! From the tree to jobs: each key with its own rule, each error at its own place.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use fw_proto::api::{Command, EnvValue, Hook, JobSpec, OnFull, Overlap, SourceError};
+use fw_proto::api::{
+    CatchUp, Command, EnvValue, Hook, JobSpec, OnFull, Overlap, RETRY_BACKOFF, SourceError,
+};
 use fw_proto::{JobName, Span};
 
+use super::url::wrong_url;
 use super::yaml::{self, Document, Node, Place, Value};
 use super::{JobDef, MOST_JOBS, Parsed};
+use crate::calendar::{self, Calendar};
 use crate::caret::nearest;
 use crate::schedule::{self, Schedule};
 use crate::select::Selector;
@@ -17,7 +22,7 @@ const KILL_AFTER: Span = Span::from_secs(10);
 /// How late a fire may start, when a job does not say: a minute is what cron's own grid forgives.
 const START_WITHIN: Span = Span::from_secs(60);
 
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 26] = [
     "schedule",
     "timezone",
     "hosts",
@@ -29,7 +34,15 @@ const KEYS: [&str; 18] = [
     "timeout",
     "kill_after",
     "start_within",
+    "calendar",
+    "skip_on",
+    "window",
     "overlap",
+    "catch_up",
+    "catch_up_window",
+    "catch_up_max",
+    "retries",
+    "retry_backoff",
     "max_parallel",
     "max_failures",
     "enabled",
@@ -38,9 +51,20 @@ const KEYS: [&str; 18] = [
     "on_recovery",
 ];
 
+const OVERLAPS: [(&str, Overlap); 4] = [
+    ("skip", Overlap::Skip),
+    ("queue", Overlap::Queue),
+    ("replace", Overlap::Replace),
+    ("allow", Overlap::Allow),
+];
+
+const CATCH_UPS: [(&str, CatchUp); 3] =
+    [("none", CatchUp::None), ("last", CatchUp::Last), ("all", CatchUp::All)];
+
 /// Reads a whole file.
 pub(super) fn file(file: &str, lines: &[&str], document: &Document) -> Parsed {
-    let mut read = Read { file, lines, job: None, errors: Vec::new() };
+    let calendars = BTreeMap::new();
+    let mut read = Read { file, lines, job: None, calendars, errors: Vec::new() };
     let jobs = read.document(&document.root);
     if let Some(duplicate) = document.duplicate.as_ref().filter(|_| read.errors.is_empty()) {
         let place = Place { line: duplicate.line, column: duplicate.column };
@@ -62,6 +86,8 @@ struct Read<'a> {
     lines: &'a [&'a str],
     /// The job that is being read.
     job: Option<String>,
+    /// The days of each calendar of the file.
+    calendars: BTreeMap<String, Vec<String>>,
     errors: Vec<SourceError>,
 }
 
@@ -86,9 +112,16 @@ impl Read<'_> {
             self.error(root.place, hint);
             return None;
         };
+        // Before the jobs, wherever they stand.
+        for (key, value) in entries {
+            if matches!(&key.value, Value::Scalar { text, .. } if text == "calendars") {
+                self.calendars(value);
+            }
+        }
         let mut jobs = None;
         for (key, value) in entries {
             match &key.value {
+                Value::Scalar { text, .. } if text == "calendars" => {}
                 Value::Scalar { text, .. } if text == "jobs" && jobs.is_none() => {
                     jobs = Some(self.jobs(value));
                 }
@@ -99,7 +132,7 @@ impl Read<'_> {
                 Value::Scalar { .. } | Value::Null | Value::List(_) | Value::Map(_) => {
                     self.error(
                         key.place,
-                        "only 'jobs' and keys that begin with 'x-' may stand here",
+                        "only 'jobs', 'calendars' and keys that begin with 'x-' may stand here",
                     );
                 }
             }
@@ -108,6 +141,71 @@ impl Read<'_> {
             self.error(root.place, hint);
         }
         jobs.flatten()
+    }
+
+    /// Named lists of days.
+    fn calendars(&mut self, value: &Node) {
+        let Ok(fields) = self.map(value, &[], "calendar") else { return };
+        for (name, (_, days)) in fields {
+            if let Ok(days) = self.days(days) {
+                self.calendars.insert(name.to_owned(), days);
+            }
+        }
+    }
+
+    /// One day or a list of them.
+    fn days(&mut self, node: &Node) -> Outcome<Vec<String>> {
+        self.each(node, |text| Calendar::parse(&[text], &[], "").map(drop))
+    }
+
+    fn windows(&mut self, node: &Node) -> Outcome<Vec<String>> {
+        self.each(node, |text| Calendar::parse(&[], &[text], "").map(drop))
+    }
+
+    /// One text or a list of them, each of which is checked.
+    fn each(
+        &mut self,
+        node: &Node,
+        check: impl Fn(String) -> Result<(), calendar::Error>,
+    ) -> Outcome<Vec<String>> {
+        let nodes = match &node.value {
+            Value::List(items) => items.as_slice(),
+            Value::Null | Value::Scalar { .. } | Value::Map(_) => std::slice::from_ref(node),
+        };
+        let mut texts = Vec::new();
+        for node in nodes {
+            let text = self.words(node)?.trim().to_owned();
+            if let Err(calendar::Error(error)) = check(text.clone()) {
+                return Err(self.error(inside(node, error.offset), error.message));
+            }
+            texts.push(text);
+        }
+        Ok(texts)
+    }
+
+    /// The days of the calendars that a job names: one or a list.
+    fn named_days(&mut self, node: &Node) -> Outcome<Vec<String>> {
+        let nodes = match &node.value {
+            Value::List(items) => items.as_slice(),
+            Value::Null | Value::Scalar { .. } | Value::Map(_) => std::slice::from_ref(node),
+        };
+        let mut days = Vec::new();
+        for node in nodes {
+            let name = self.words(node)?;
+            match self.calendars.get(&name) {
+                Some(more) => days.extend(more.iter().cloned()),
+                None => {
+                    let known: Vec<&str> = self.calendars.keys().map(String::as_str).collect();
+                    let hint = match nearest(&name, &known) {
+                        Some(nearest) => format!("did you mean {nearest}?"),
+                        None => "name its days under 'calendars:' at the top".to_owned(),
+                    };
+                    let message = format!("this file has no calendar {name:?}; {hint}");
+                    return Err(self.error(node.place, message));
+                }
+            }
+        }
+        Ok(days)
     }
 
     fn jobs(&mut self, value: &Node) -> Option<Vec<JobDef>> {
@@ -170,11 +268,17 @@ impl Read<'_> {
         let timeout = self.optional(fields, "timeout", Self::span);
         let kill_after = self.optional(fields, "kill_after", Self::span);
         let start_within = self.optional(fields, "start_within", Self::positive_span);
-        let overlap = self.optional(fields, "overlap", |read, node| {
-            let known =
-                [("skip", Overlap::Skip), ("queue", Overlap::Queue), ("allow", Overlap::Allow)];
-            read.one_of(node, &known)
-        });
+        let named = self.optional(fields, "calendar", Self::named_days);
+        let mut skip_on = self.optional(fields, "skip_on", Self::days).unwrap_or_default();
+        skip_on.extend(named.unwrap_or_default());
+        let window = self.optional(fields, "window", Self::windows).unwrap_or_default();
+        let overlap = self.optional(fields, "overlap", |read, node| read.one_of(node, &OVERLAPS));
+        let catch_up =
+            self.optional(fields, "catch_up", |read, node| read.one_of(node, &CATCH_UPS));
+        let catch_up_window = self.optional(fields, "catch_up_window", Self::positive_span);
+        let catch_up_max = self.optional(fields, "catch_up_max", Self::at_most_a_thousand);
+        let retries = self.optional(fields, "retries", Self::few);
+        let retry_backoff = self.optional(fields, "retry_backoff", Self::at_most_a_day);
         let max_parallel = self.optional(fields, "max_parallel", Self::count);
         let max_failures = self.optional(fields, "max_failures", Self::count);
         let enabled = self.optional(fields, "enabled", Self::yes_or_no);
@@ -195,7 +299,14 @@ impl Read<'_> {
             timeout: timeout.filter(|timeout| *timeout != Span::ZERO),
             kill_after: kill_after.unwrap_or(KILL_AFTER),
             start_within: start_within.unwrap_or(START_WITHIN),
+            skip_on,
+            window,
             overlap: overlap.unwrap_or_default(),
+            catch_up: catch_up.unwrap_or_default(),
+            catch_up_window: catch_up_window.unwrap_or(CatchUp::WINDOW),
+            catch_up_max: catch_up_max.unwrap_or(CatchUp::MAX),
+            retries: retries.unwrap_or_default(),
+            retry_backoff: retry_backoff.unwrap_or(RETRY_BACKOFF),
             max_parallel,
             max_failures,
             enabled: enabled.unwrap_or(true),
@@ -204,7 +315,9 @@ impl Read<'_> {
             on_recovery: on_recovery.unwrap_or_default(),
         };
         let Place { line, column } = place;
-        Some(JobDef { name: name?, spec, line, column, schedule, selector })
+        let calendar = Calendar::parse(&spec.skip_on, &spec.window, schedule.timezone());
+        let calendar = calendar.ok()?.map(Arc::new);
+        Some(JobDef { name: name?, spec, line, column, schedule, selector, calendar })
     }
 
     fn schedule(&mut self, place: Place, fields: &Fields<'_>) -> Outcome<Schedule> {
@@ -341,6 +454,31 @@ impl Read<'_> {
             .ok_or_else(|| self.error(node.place, "a whole number of at least 1 should stand here"))
     }
 
+    /// Each that waits is a row of the ledger.
+    fn at_most_a_thousand(&mut self, node: &Node) -> Outcome<u32> {
+        let count = self.count(node)?;
+        if count > 1000 {
+            return Err(self.error(node.place, "at most 1000 can be caught up"));
+        }
+        Ok(count)
+    }
+
+    /// What fails a hundred times is not mended by trying.
+    fn few(&mut self, node: &Node) -> Outcome<u32> {
+        let text = self.text(node)?;
+        let count = text.parse().ok().filter(|count| *count <= 100);
+        count
+            .ok_or_else(|| self.error(node.place, "a whole number from 0 to 100 should stand here"))
+    }
+
+    fn at_most_a_day(&mut self, node: &Node) -> Outcome<Span> {
+        let span = self.positive_span(node)?;
+        if span > Span::from_secs(24 * 60 * 60) {
+            return Err(self.error(node.place, "this should be at most 24h"));
+        }
+        Ok(span)
+    }
+
     fn yes_or_no(&mut self, node: &Node) -> Outcome<bool> {
         let text = self.text(node)?;
         match text.to_ascii_lowercase().as_str() {
@@ -427,37 +565,6 @@ impl Read<'_> {
             }
         }
     }
-}
-
-/// What is wrong with the URL of a webhook (RFC 3986 §3); the host itself is for the resolver.
-fn wrong_url(url: &str) -> Option<&'static str> {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    let Some(rest) = rest else { return Some("a URL begins with https:// or http://") };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if authority.contains('@') {
-        return Some(
-            "a URL is shown to all users, so it cannot hold a name or password; use a command",
-        );
-    }
-    if url.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Some("a URL has no spaces; write %20 for one");
-    }
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        Some(_) | None => (authority, None),
-    };
-    let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let good_host = match literal {
-        Some(ip) => ip.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            !host.is_empty() && !host.contains(['[', ']', ':', '\\', '<', '>', '"', '`', '^', '|'])
-        }
-    };
-    if !good_host {
-        return Some("this URL names no host; write https://host/path");
-    }
-    let good_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
-    (!good_port).then_some("the port of this URL is outside 1 to 65535")
 }
 
 /// The place of a character inside a scalar; its beginning where that cannot be said.

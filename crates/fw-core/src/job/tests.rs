@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use fw_proto::Span;
-use fw_proto::api::{Command, EnvValue, Hook, OnFull, Overlap};
+use fw_proto::api::{CatchUp, Command, EnvValue, Hook, OnFull, Overlap};
 
 /// The errors as people read them, and the names of the good jobs.
 fn check(text: &str) -> String {
@@ -28,6 +28,7 @@ fn the_example_is_in_order() {
 fn every_key_is_read() {
     let text = r#"
 x-base: &base {user: bob, timeout: 90}
+calendars: {holidays: [2026-12-25, 01-01]}
 jobs:
   full:
     <<: *base
@@ -40,7 +41,15 @@ jobs:
     env: {N: 08, YES: yes, TEXT: "a b", NONE: , KEY: {secret: aws}}
     kill_after: 1m
     start_within: 5m
+    calendar: [holidays]
+    skip_on: Sun
+    window: [22:00-06:00, "Sat 00:00-24:00"]
     overlap: queue
+    catch_up: all
+    catch_up_window: 2d
+    catch_up_max: 7
+    retries: 3
+    retry_backoff: 30s
     max_parallel: 5
     max_failures: 2
     enabled: no
@@ -56,7 +65,7 @@ jobs:
     let [full, least] = parsed.jobs.as_slice() else { panic!("two jobs") };
     let value = |text: &str| EnvValue::Value(text.to_owned());
     let spec = &full.spec;
-    assert_eq!((full.line, full.column), (4, 3));
+    assert_eq!((full.line, full.column), (5, 3));
     assert_eq!(spec.timezone, "Europe/Athens");
     assert_eq!(spec.command, Command::Argv(["/bin/backup", "08", "yes"].map(str::to_owned).into()));
     assert_eq!(spec.user.as_deref(), Some("backup"));
@@ -66,13 +75,49 @@ jobs:
     assert_eq!(spec.env["NONE"], value(""));
     assert_eq!(spec.env["KEY"], EnvValue::Secret("aws".to_owned()));
     assert_eq!((spec.overlap, spec.on_full, spec.enabled), (Overlap::Queue, OnFull::Drop, false));
+    assert_eq!((spec.catch_up, spec.catch_up_max), (CatchUp::All, 7));
+    assert_eq!(spec.catch_up_window, Span::from_secs(2 * 24 * 3600));
+    assert_eq!(spec.skip_on, ["Sun", "2026-12-25", "01-01"]);
+    assert_eq!(spec.window, ["22:00-06:00", "Sat 00:00-24:00"]);
+    assert!(full.calendar.is_some() && least.calendar.is_none());
+    assert_eq!((spec.retries, spec.retry_backoff), (3, Span::from_secs(30)));
     assert_eq!((spec.max_parallel, spec.max_failures), (Some(5), Some(2)));
     assert_eq!(spec.on_failure.len(), 2);
     assert_eq!(spec.on_recovery, [Hook::Command(vec!["notify".to_owned()])]);
     assert_eq!(least.spec.kill_after, Span::from_secs(10));
     assert_eq!(least.spec.start_within, Span::from_secs(60));
     assert_eq!((least.spec.enabled, least.spec.overlap), (true, Overlap::Skip));
+    assert_eq!((least.spec.catch_up, least.spec.catch_up_max), (CatchUp::None, 100));
+    assert_eq!(least.spec.catch_up_window, Span::from_secs(24 * 3600));
+    assert_eq!((least.spec.retries, least.spec.retry_backoff), (0, Span::from_secs(10)));
     assert_eq!(JobDef::of(full.name.clone(), spec.clone()).unwrap().schedule, full.schedule);
+}
+
+#[test]
+fn a_calendar_that_is_none_is_said_where_it_stands() {
+    let text = r#"calendars:
+  holidays: [2026-12-25, Xmas]
+  closed: 12-24
+jobs:
+  a: {schedule: "@daily", hosts: "*", run: a, calendar: close}
+  b: {schedule: "@daily", hosts: "*", run: a, window: "Mon-Fry 10:00-12:00"}
+  c: {schedule: "@daily", hosts: "*", run: a, skip_on: [Sat, 2026-13-01]}
+"#;
+    insta::assert_snapshot!(check(text), @r#"
+    jobs.yaml:2:26: write a day such as 2026-12-25, 12-25 (of every year) or Sat
+      holidays: [2026-12-25, Xmas]
+                             ^
+    jobs.yaml:5:57: this file has no calendar "close"; did you mean closed?
+      a: {schedule: "@daily", hosts: "*", run: a, calendar: close}
+                                                            ^
+    jobs.yaml:6:56: write days such as Mon-Fri or Sat,Sun
+      b: {schedule: "@daily", hosts: "*", run: a, window: "Mon-Fry 10:00-12:00"}
+                                                           ^
+    jobs.yaml:7:62: write a day such as 2026-12-25, 12-25 (of every year) or Sat
+    … c: {schedule: "@daily", hosts: "*", run: a, skip_on: [Sat, 2026-13-01]}
+                                                                 ^
+    good: []
+    "#);
 }
 
 /// One good job, then one mistake of each kind.
@@ -139,7 +184,7 @@ fn a_bad_job_harms_no_other() {
     jobs.yaml:18:14: "soon" is not a duration such as 90s, 5m or 1h30m
         timeout: soon
                  ^
-    jobs.yaml:19:14: "skipp" is none of skip, queue, allow
+    jobs.yaml:19:14: "skipp" is none of skip, queue, replace, allow
         overlap: skipp
                  ^
     jobs.yaml:20:19: a whole number of at least 1 should stand here
@@ -169,7 +214,7 @@ fn a_bad_job_harms_no_other() {
     jobs.yaml:26:8: keys should stand here, such as schedule, timezone, hosts, run
       empty:
            ^
-    jobs.yaml:28:1: only 'jobs' and keys that begin with 'x-' may stand here
+    jobs.yaml:28:1: only 'jobs', 'calendars' and keys that begin with 'x-' may stand here
     extra: 1
     ^
     good: ["good", "also-good"]
@@ -206,7 +251,7 @@ fn what_is_no_job_file_is_one_error() {
     jobs.yaml:1:1: a job file begins with 'jobs:' and has a name and a map for each job below it
     good: []
 
-    jobs.yaml:1:1: only 'jobs' and keys that begin with 'x-' may stand here
+    jobs.yaml:1:1: only 'jobs', 'calendars' and keys that begin with 'x-' may stand here
     jobs.yaml:1:1: a job file begins with 'jobs:' and has a name and a map for each job below it
     good: []
 

@@ -25,6 +25,15 @@ impl Run {
         if good as usize == self.tasks.len() { RunState::Succeeded } else { RunState::Failed }
     }
 
+    /// When the run is tried again: only one that failed by itself is, and not one whose end
+    /// somebody asked for.
+    #[must_use]
+    pub fn retry_at(&self) -> Option<Timestamp> {
+        let failed = self.state() == RunState::Failed && self.cancel_requested_at.is_none();
+        let retries = self.plan.retries.filter(|_| failed)?;
+        Some(self.finished_at? + retries.pause)
+    }
+
     fn nothing_sent(&self) -> bool {
         self.undispatched.len() == self.tasks.len()
     }

@@ -39,6 +39,8 @@ pub struct Run {
     pub moved_at: Timestamp,
     /// When someone asked for its end.
     pub cancel_requested_at: Option<Timestamp>,
+    /// Who that was.
+    pub cancelled_by: Option<Actor>,
     /// When its last task was settled.
     pub finished_at: Option<Timestamp>,
 }

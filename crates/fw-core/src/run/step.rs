@@ -10,7 +10,7 @@ use fw_proto::frame::{Cause, Ended, Refusal, RefusalReason, Reported};
 use fw_proto::record::Offsets;
 use fw_proto::{HostId, Incarnation, RunId, Timestamp};
 
-use super::event::{Event, Kind, Ruling};
+use super::event::{Actor, Event, Kind, Ruling};
 use super::state::{Run, Task};
 use crate::plan::{Chosen, Plan};
 
@@ -69,6 +69,7 @@ impl Run {
             failures: 0,
             moved_at: first.at,
             cancel_requested_at: None,
+            cancelled_by: None,
             finished_at: (open == 0).then_some(first.at),
             plan: Plan::clone(plan),
         })
@@ -111,7 +112,7 @@ impl Run {
             Kind::Ruled { hosts, ruling } => {
                 hosts.iter().for_each(|host| self.ruled(*host, *ruling, event.at));
             }
-            Kind::CancelRequested => effects.extend(self.cancel(event.at)),
+            Kind::CancelRequested => effects.extend(self.cancel(&event.by, event.at)),
         }
         if self.open == 0 && !was_final {
             self.finished_at = Some(event.at);
@@ -245,11 +246,12 @@ impl Run {
         self.settle(host, state, at);
     }
 
-    fn cancel(&mut self, at: Timestamp) -> Vec<Effect> {
+    fn cancel(&mut self, by: &Actor, at: Timestamp) -> Vec<Effect> {
         if self.finished_at.is_some() || self.cancel_requested_at.is_some() {
             return Vec::new();
         }
         self.cancel_requested_at = Some(at);
+        self.cancelled_by = Some(by.clone());
         let unsent: Vec<_> = self.undispatched.iter().map(|(_, host)| *host).collect();
         for host in unsent {
             self.ruled(host, Ruling::CancelledUnsent, at);
@@ -261,6 +263,15 @@ impl Run {
             .collect()
     }
 
+    /// Whether a host is in flight only because it said so: nobody here dispatched it.
+    #[must_use]
+    pub fn was_taken_up(&self, host: HostId) -> bool {
+        let task = self.tasks.get(&host).filter(|task| !task.state.is_final());
+        task.is_some_and(|task| {
+            task.not_after.is_none() && !self.undispatched.contains(&(task.place, host))
+        })
+    }
+
     /// Counts a host as in flight, when a report shows that it is though nobody here dispatched it.
     fn take_up(&mut self, host: HostId) {
         let Some(task) = self.tasks.get(&host) else { return };
@@ -270,7 +281,11 @@ impl Run {
     }
 
     fn settle(&mut self, host: HostId, to: TaskState, at: Timestamp) {
-        let Some(task) = self.tasks.get(&host) else { return };
+        let Some(task) = self.tasks.get_mut(&host) else { return };
+        // A job cancels a run only to put its next one in the place.
+        if to == TaskState::Cancelled && matches!(self.cancelled_by, Some(Actor::Job(_))) {
+            task.reason = Some(TaskReason::Replaced);
+        }
         if !self.undispatched.remove(&(task.place, host)) {
             self.in_flight -= 1;
         }

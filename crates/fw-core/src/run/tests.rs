@@ -47,6 +47,7 @@ fn plan() -> Plan {
             lost_after: Span::from_secs(600),
         },
         origin: Origin::default(),
+        retries: None,
         incarnation: Incarnation(Uuid::from_u128(1)),
     }
 }

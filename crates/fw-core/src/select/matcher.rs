@@ -5,16 +5,12 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use super::fold::Fold;
+use super::net::Net;
+use super::pattern::{Pattern, Regex};
 use super::token::{Text, written, written_regex};
-use super::{Error, Glob};
+use super::{Error, Glob, any};
 use crate::host::Seen;
-
-/// The most memory a compiled regular expression may take.
-const REGEX_BYTES: usize = 1 << 20;
-
-/// The deepest nesting in a regular expression. The crate's own bound of 250 overflows the stack of a
-/// thread (2 MiB) in a build without optimisation.
-const DEEPEST_REGEX: u32 = 64;
 
 /// The most steps of a fact's path (`a:b:c`).
 const LONGEST_PATH: usize = 8;
@@ -30,6 +26,10 @@ pub enum Matcher {
     Label(Label),
     /// It has a fact.
     Fact(Fact),
+    /// It has a fact, whatever the case of its letters.
+    Fold(Fold),
+    /// It has an address in a network.
+    Net(Net),
 }
 
 /// Names and globs of names, one of which must fit.
@@ -42,16 +42,6 @@ pub struct Names {
     exact: BTreeSet<String>,
 }
 
-/// A regular expression, looked for anywhere in the name.
-#[derive(Debug, Clone)]
-pub struct Regex(regex::Regex);
-
-impl PartialEq for Regex {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.as_str() == other.0.as_str()
-    }
-}
-
 /// A label and the glob that its value must fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Label {
@@ -59,30 +49,32 @@ pub struct Label {
     value: Glob,
 }
 
-/// A fact and the glob that its value must fit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A fact and the pattern that its value must fit.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Fact {
     /// As it was written.
     written: String,
     /// Where `a:b:c` could be split into path and value; any may fit. `ipv6:fe80::1` has colons
     /// in its value, `disk:sda:size` in its path, and only the host's facts tell which.
-    ways: Vec<(String, Glob)>,
+    ways: Vec<(String, Pattern)>,
 }
 
 impl Matcher {
-    /// Whether the host fits.
+    /// Whether the host fits; `None` when a regular expression took too many steps to say.
     #[must_use]
-    pub fn matches(&self, host: Seen<'_>) -> bool {
+    pub fn matches(&self, host: Seen<'_>) -> Option<bool> {
         let name = host.name.as_str();
         match self {
-            Self::Names(names) => names.matches(name),
-            Self::Regex(regex) => regex.0.is_match(name),
+            Self::Names(names) => Some(names.matches(name)),
+            Self::Regex(regex) => regex.matches(name),
             Self::Label(label) => {
-                host.labels.get(&label.key).is_some_and(|value| label.value.matches(value))
+                Some(host.labels.get(&label.key).is_some_and(|value| label.value.matches(value)))
             }
             Self::Fact(fact) => {
-                fact.ways.iter().any(|(path, value)| in_map(host.facts, path, value))
+                any(fact.ways.iter().map(|(path, value)| in_map(host.facts, path, value)))
             }
+            Self::Fold(fold) => fold.matches(host.facts),
+            Self::Net(net) => Some(net.matches(host.facts)),
         }
     }
 }
@@ -91,9 +83,11 @@ impl fmt::Display for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = match self {
             Self::Names(names) => names.text.clone(),
-            Self::Regex(regex) => return f.write_str(&written_regex(regex.0.as_str())),
+            Self::Regex(regex) => return f.write_str(&written_regex(regex.as_str())),
             Self::Label(label) => format!("label:{}={}", label.key, label.value.as_str()),
             Self::Fact(fact) => fact.written.clone(),
+            Self::Fold(fold) => fold.to_string(),
+            Self::Net(net) => net.to_string(),
         };
         f.write_str(&written(&word))
     }
@@ -112,35 +106,35 @@ impl Names {
 
 /// Whether the value at `path` below this map fits. The path's steps are separated by `:` or
 /// `.`; a key may itself contain either, so each way to split is tried.
-fn in_map(map: &Map<String, Value>, path: &str, glob: &Glob) -> bool {
-    if map.get(path).is_some_and(|value| fits(value, glob)) {
-        return true;
-    }
-    path.char_indices().filter(|(_, c)| matches!(c, ':' | '.')).any(|(at, _)| {
-        let (key, rest) = path.split_at(at);
-        let rest = rest.get(1..).unwrap_or_default();
-        map.get(key).is_some_and(|value| in_value(value, rest, glob))
-    })
+fn in_map(map: &Map<String, Value>, path: &str, pattern: &Pattern) -> Option<bool> {
+    let whole = map.get(path).map(|value| fits(value, pattern));
+    let splits =
+        path.char_indices().filter(|(_, c)| matches!(c, ':' | '.')).filter_map(|(at, _)| {
+            let (key, rest) = path.split_at(at);
+            let rest = rest.get(1..).unwrap_or_default();
+            map.get(key).map(|value| in_value(value, rest, pattern))
+        });
+    any(whole.into_iter().chain(splits))
 }
 
-fn in_value(value: &Value, path: &str, glob: &Glob) -> bool {
+fn in_value(value: &Value, path: &str, pattern: &Pattern) -> Option<bool> {
     match value {
-        Value::Object(map) => in_map(map, path, glob),
-        Value::Array(items) => items.iter().any(|item| in_value(item, path, glob)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+        Value::Object(map) => in_map(map, path, pattern),
+        Value::Array(items) => any(items.iter().map(|item| in_value(item, path, pattern))),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Some(false),
     }
 }
 
-/// Whether a value, one element of a list, or one key of an object fits the glob. Numbers and
+/// Whether a value, one element of a list, or one key of an object fits the pattern. Numbers and
 /// booleans are compared as JSON writes them; null fits nothing.
-fn fits(value: &Value, glob: &Glob) -> bool {
+fn fits(value: &Value, pattern: &Pattern) -> Option<bool> {
     match value {
-        Value::Null => false,
-        Value::Bool(yes) => glob.matches(if *yes { "true" } else { "false" }),
-        Value::Number(number) => glob.matches(&number.to_string()),
-        Value::String(text) => glob.matches(text),
-        Value::Array(items) => items.iter().any(|item| fits(item, glob)),
-        Value::Object(map) => map.keys().any(|key| glob.matches(key)),
+        Value::Null => Some(false),
+        Value::Bool(yes) => pattern.matches(if *yes { "true" } else { "false" }),
+        Value::Number(number) => pattern.matches(&number.to_string()),
+        Value::String(text) => pattern.matches(text),
+        Value::Array(items) => any(items.iter().map(|item| fits(item, pattern))),
+        Value::Object(map) => any(map.keys().map(|key| pattern.matches(key))),
     }
 }
 
@@ -150,30 +144,10 @@ pub(super) fn regex(text: &str, at: usize, pattern: &Text) -> Result<Matcher, Er
     if source.is_empty() {
         return Err(Error::new(text, at, "a regular expression should follow '~'"));
     }
-    let built =
-        regex::RegexBuilder::new(&source).size_limit(REGEX_BYTES).nest_limit(DEEPEST_REGEX).build();
-    built.map(|regex| Matcher::Regex(Regex(regex))).map_err(|error| match error {
-        regex::Error::Syntax(said) => {
-            let (index, message) = syntax(&said);
-            Error::new(text, index.map_or(at, |index| pattern.place(index)), message)
-        }
-        regex::Error::CompiledTooBig(_) => Error::new(
-            text,
-            at,
-            "this regular expression is too large; say it with less repetition",
-        ),
-        other => Error::new(text, at, other.to_string()),
-    })
-}
-
-/// What `regex` says is wrong, and at which character of the pattern. It says so in a text of
-/// the form "regex parse error:\n    PATTERN\n      ^\nerror: MESSAGE" only.
-fn syntax(said: &str) -> (Option<usize>, String) {
-    let caret =
-        said.lines().find(|line| line.contains('^') && line.trim_matches([' ', '^']).is_empty());
-    let index = caret.and_then(|line| line.find('^')).and_then(|column| column.checked_sub(4));
-    let message = said.lines().rev().find_map(|line| line.strip_prefix("error: "));
-    (index, format!("regular expression: {}", message.unwrap_or("not valid")))
+    let built = Regex::parse(&source);
+    built
+        .map(Matcher::Regex)
+        .map_err(|error| Error::new(text, pattern.place(error.offset), error.message))
 }
 
 /// Reads a word that is neither sign nor regular expression.
@@ -184,10 +158,38 @@ pub(super) fn word(text: &str, word: &Text) -> Result<Matcher, Error> {
         return Ok(Matcher::Label(Label { key, value }));
     }
     if let Some(rest) = content.strip_prefix("fact:") {
-        let (path, value) = assignment(text, word, rest, "fact")?;
-        return Ok(Matcher::Fact(Fact { written: content, ways: vec![(path, value)] }));
+        let way = fact(text, word, rest)?;
+        return Ok(Matcher::Fact(Fact { written: content, ways: vec![way] }));
+    }
+    if let Some(fold) = Fold::parse(&content) {
+        return fold
+            .map(Matcher::Fold)
+            .map_err(|error| Error::new(text, word.place(error.offset), error.message));
+    }
+    if let Some(rest) = content.strip_prefix("net:") {
+        return Net::parse(rest)
+            .map(Matcher::Net)
+            .map_err(|message| Error::new(text, word.place("net:".len()), message));
     }
     if content.contains(':') { bare_fact(text, word, content) } else { names(text, word) }
+}
+
+/// `PATH=GLOB` or `PATH~REGEX` after `fact:`, whichever sign is first.
+fn fact(text: &str, word: &Text, rest: &str) -> Result<(String, Pattern), Error> {
+    let sign = rest.split_once('~').filter(|(path, _)| !path.contains('='));
+    let Some((path, source)) = sign else {
+        let (path, value) = assignment(text, word, rest, "fact")?;
+        return Ok((path, Pattern::Glob(value)));
+    };
+    let start = "fact:".len();
+    if path.is_empty() {
+        return Err(Error::new(text, word.place(start), "name the fact before '~'"));
+    }
+    short_path(text, word, start, path)?;
+    let from = start + path.chars().count() + 1;
+    let regex = Regex::parse(source)
+        .map_err(|error| Error::new(text, word.place(from + error.offset), error.message))?;
+    Ok((path.to_owned(), Pattern::Regex(regex)))
 }
 
 /// `KEY=VALUE` after `label:` or `fact:`.
@@ -232,7 +234,7 @@ fn bare_fact(text: &str, word: &Text, content: String) -> Result<Matcher, Error>
         let value = value.get(1..).unwrap_or_default();
         if !value.is_empty() {
             let from = path.chars().count() + 1;
-            ways.push((path.to_owned(), glob(text, word, from, value)?));
+            ways.push((path.to_owned(), Pattern::Glob(glob(text, word, from, value)?)));
         }
     }
     if ways.is_empty() {

@@ -7,7 +7,10 @@
 //! ~"^(web|db) ?\d+$"            quoted, where it has spaces or parentheses
 //! label:stage=canary            a label; the value is a glob
 //! fact:os=Debian*               a fact; the value is a glob
+//! fact:os~^(Deb|Ubu)            a fact; the value is a regular expression
 //! os:Debian                     a fact; never a label
+//! ifact:os:debian               a fact, whatever the case; ifact~os:^deb by regular expression
+//! net:10.0.0.0/8                an address in a network, by the facts ipv4 and ipv6
 //! web* and not (os:Debian or label:stage=canary)
 //! ```
 //!
@@ -15,9 +18,12 @@
 //! file each: words (`token`), the tree (`parse`), and what a word can mean (`matcher`).
 //! A further kind of target is one more [`Matcher`], recognised in one place.
 
+mod fold;
 mod glob;
 mod matcher;
+mod net;
 mod parse;
+mod pattern;
 mod token;
 
 use std::collections::BTreeSet;
@@ -25,8 +31,11 @@ use std::fmt;
 
 pub use crate::caret::Error;
 use crate::host::{Host, Seen};
+pub use fold::Fold;
 pub use glob::Glob;
-pub use matcher::{Fact, Label, Matcher, Names, Regex};
+pub use matcher::{Fact, Label, Matcher, Names};
+pub use net::Net;
+pub use pattern::Regex;
 
 /// The longest expression, in bytes. A list of a thousand host names fits.
 pub const LONGEST: usize = 16 * 1024;
@@ -62,10 +71,42 @@ impl Selector {
         parse::expression(text).map(|root| Self { root })
     }
 
-    /// Whether the host is meant.
+    /// All of these; `None` when there are none.
+    #[must_use]
+    pub fn all_of(parts: Vec<Self>) -> Option<Self> {
+        Self::joined(parts, Expr::And)
+    }
+
+    /// Any of these; `None` when there are none.
+    #[must_use]
+    pub fn any_of(parts: Vec<Self>) -> Option<Self> {
+        Self::joined(parts, Expr::Or)
+    }
+
+    /// All other hosts.
+    #[must_use]
+    pub fn negated(self) -> Self {
+        Self { root: Expr::Not(Box::new(self.root)) }
+    }
+
+    fn joined(mut parts: Vec<Self>, join: fn(Vec<Expr>) -> Expr) -> Option<Self> {
+        if parts.len() < 2 {
+            return parts.pop();
+        }
+        Some(Self { root: join(parts.into_iter().map(|part| part.root).collect()) })
+    }
+
+    /// Whether the host is meant. One that is [undecided](Self::undecided) is not.
     #[must_use]
     pub fn matches(&self, host: Seen<'_>) -> bool {
-        self.root.matches(host)
+        self.root.matches(host) == Some(true)
+    }
+
+    /// Whether a regular expression took too many steps to say. Such a host is never picked, not
+    /// even by `not`.
+    #[must_use]
+    pub fn undecided(&self, host: Seen<'_>) -> bool {
+        self.root.matches(host).is_none()
     }
 
     /// The only names that hosts who are meant can have; `None` when it takes a look at each host.
@@ -84,11 +125,30 @@ pub fn select<'h>(selector: &Selector, hosts: impl IntoIterator<Item = &'h Host>
     chosen
 }
 
+/// Whether any answer is yes; `None` when none is and one is unknown.
+fn any(answers: impl IntoIterator<Item = Option<bool>>) -> Option<bool> {
+    let mut found = Some(false);
+    for answer in answers {
+        match answer {
+            Some(true) => return Some(true),
+            Some(false) => {}
+            None => found = None,
+        }
+    }
+    found
+}
+
 impl Expr {
     fn names(&self) -> Option<BTreeSet<&str>> {
         match self {
             Self::Match(Matcher::Names(names)) => names.plain(),
-            Self::Match(Matcher::Regex(_) | Matcher::Label(_) | Matcher::Fact(_))
+            Self::Match(
+                Matcher::Regex(_)
+                | Matcher::Label(_)
+                | Matcher::Fact(_)
+                | Matcher::Fold(_)
+                | Matcher::Net(_),
+            )
             | Self::Not(_) => None,
             Self::And(parts) => parts.iter().find_map(Self::names),
             Self::Or(parts) => {
@@ -98,12 +158,15 @@ impl Expr {
         }
     }
 
-    fn matches(&self, host: Seen<'_>) -> bool {
+    fn matches(&self, host: Seen<'_>) -> Option<bool> {
         match self {
             Self::Match(matcher) => matcher.matches(host),
-            Self::Not(inner) => !inner.matches(host),
-            Self::And(parts) => parts.iter().all(|part| part.matches(host)),
-            Self::Or(parts) => parts.iter().any(|part| part.matches(host)),
+            Self::Not(inner) => inner.matches(host).map(|meant| !meant),
+            Self::And(parts) => {
+                let others = parts.iter().map(|part| part.matches(host).map(|meant| !meant));
+                any(others).map(|other| !other)
+            }
+            Self::Or(parts) => any(parts.iter().map(|part| part.matches(host))),
         }
     }
 

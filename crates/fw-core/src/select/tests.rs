@@ -70,6 +70,41 @@ fn labels_and_facts() {
 }
 
 #[test]
+fn networks_and_facts_by_pattern() {
+    check("net:fe80::/10", true);
+    check("net:::1", true);
+    check("net:10.0.0.0/8", false);
+    check("fact:os~^Deb", true);
+    check("fact:os~^deb", false);
+    check("fact:roles~^cac", true);
+    check("fact:disk.sda.size~^5", true);
+    check("ifact:os:debian", true);
+    check("ifact:OS:debian", false);
+    check("ifact:roles:WEB", true);
+    check("ifact:disk:sda:size:500", true);
+    check("ifact:nics:name:eth0", true);
+    check("ifact|:ipv6|fe80::1", true);
+    check("ifact~os:deb", true);
+    check("ifact~os:bian", false);
+    check("~^web(?!2)", true);
+    check("~^web(?!1)", false);
+}
+
+/// Beyond the bound of steps a host is picked neither by the pattern nor by its opposite.
+#[test]
+fn what_takes_too_many_steps_is_undecided() {
+    let name = format!("{}1", "a".repeat(40));
+    let host = host(&name);
+    let slow = r"~^(a|aa)+\1c";
+    for text in [slow.to_owned(), format!("not {slow}"), format!("* and {slow}")] {
+        let selector = Selector::parse(&text).unwrap();
+        assert!(selector.undecided(host.seen()) && !selector.matches(host.seen()), "{text}");
+    }
+    let either = Selector::parse(&format!("* or {slow}")).unwrap();
+    assert!(either.matches(host.seen()) && !either.undecided(host.seen()));
+}
+
+#[test]
 fn signs_bind_as_usual() {
     check("db1 or web1 and os:Debian", true);
     check("web1 or db1 and os:Arch", true);
@@ -221,6 +256,13 @@ fn expressions() -> impl Strategy<Value = String> {
         "\"motd:hi (all)\"",
         "disk:sda:size:5*",
         "label:\"a \\\" b\"=1",
+        "net:10.0.0.0/8",
+        "net:fe80::/10",
+        "fact:os~^Deb",
+        "ifact:os:debian",
+        "ifact~os:^deb",
+        "ifact|:disk|sda",
+        "~web(?=1)",
     ]);
     words.prop_map(str::to_owned).prop_recursive(4, 24, 3, |inner| {
         prop_oneof![

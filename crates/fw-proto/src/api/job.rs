@@ -21,12 +21,43 @@ pub struct Job {
     pub paused: bool,
     /// When it fires next; `null` when never.
     pub next_fire: Option<Timestamp>,
+    /// What waits, and on what: nothing when all goes its way.
+    #[serde(default)]
+    pub waiting: Vec<JobWaiting>,
     /// Its last fire that ran.
     pub last_run: Option<RunId>,
     /// Whether that run failed; `null` while it goes on or before the first.
     pub last_failed: Option<bool>,
     /// What is wrong with its file now; the last good version goes on.
     pub error: Option<SourceError>,
+}
+
+/// Something of a job that waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case", tag = "what")]
+pub enum JobWaiting {
+    /// A fire waits for the end of the job's earlier run.
+    Queued {
+        /// When it was due.
+        nominal: Timestamp,
+    },
+    /// A run failed and is tried again then.
+    Retry {
+        /// Which.
+        run: RunId,
+        /// When.
+        at: Timestamp,
+    },
+    /// Fires that were lost wait to be caught up, each for the end of the run before.
+    CatchUp {
+        /// How many.
+        fires: u32,
+        /// When the first of them was due.
+        from: Timestamp,
+        /// When the last of them was due.
+        to: Timestamp,
+    },
 }
 
 /// Where a job comes from.
@@ -66,6 +97,28 @@ pub struct JobSpec {
     pub start_within: Span,
     /// What happens when the job's earlier run goes on.
     pub overlap: Overlap,
+    /// Days on which it does not run: `2026-12-25`, `12-25` of every year, or `Sat`. Those of the
+    /// calendars that it names are among them.
+    #[serde(default)]
+    pub skip_on: Vec<String>,
+    /// Hours in which it may run, such as `Mon-Fri 22:00-06:00`; at any time when empty.
+    #[serde(default)]
+    pub window: Vec<String>,
+    /// Which fires are made up for that were lost while the server was down or its clock jumped.
+    #[serde(default)]
+    pub catch_up: CatchUp,
+    /// None is made up for that was due longer ago.
+    #[serde(default = "catch_up_window")]
+    pub catch_up_window: Span,
+    /// With `all`, at most so many are, the latest.
+    #[serde(default = "catch_up_max")]
+    pub catch_up_max: u32,
+    /// How often a run of a fire that failed is tried again, on the hosts that did not succeed.
+    #[serde(default)]
+    pub retries: u32,
+    /// The pause before the first of these tries; it doubles with each.
+    #[serde(default = "retry_backoff")]
+    pub retry_backoff: Span,
     /// At most so many hosts at once.
     pub max_parallel: Option<u32>,
     /// Begin no further hosts once so many have failed.
@@ -90,8 +143,47 @@ pub enum Overlap {
     Skip,
     /// It waits; only the latest one does.
     Queue,
+    /// The earlier run is cancelled, and it begins once that has ended.
+    Replace,
     /// It runs beside the earlier one.
     Allow,
+}
+
+/// Which lost fires of a job are made up for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum CatchUp {
+    /// None of them.
+    #[default]
+    None,
+    /// The last one.
+    Last,
+    /// All of them, one after the other, the oldest first.
+    All,
+}
+
+impl CatchUp {
+    /// How long a fire may be made up for, when a job does not say: what is due daily is, once.
+    pub const WINDOW: Span = Span::from_secs(24 * 60 * 60);
+
+    /// How many fires are made up for, when a job does not say.
+    pub const MAX: u32 = 100;
+}
+
+const fn catch_up_window() -> Span {
+    CatchUp::WINDOW
+}
+
+const fn catch_up_max() -> u32 {
+    CatchUp::MAX
+}
+
+/// The pause before the first try again, when a job does not say.
+pub const RETRY_BACKOFF: Span = Span::from_secs(10);
+
+const fn retry_backoff() -> Span {
+    RETRY_BACKOFF
 }
 
 /// A notice of a failure or a recovery.
@@ -195,7 +287,7 @@ pub struct Fire {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Waits for the job's earlier run.
+    /// Waits for the job's earlier run, also to be caught up.
     Pending,
     /// Its run was committed.
     Ran,
@@ -203,7 +295,7 @@ pub enum Verdict {
     Skipped,
     /// A later fire took its place in the queue.
     Coalesced,
-    /// Run later than due, after downtime.
+    /// Its run was committed later than due, after downtime.
     CaughtUp,
     /// Not run: the server was down.
     Missed,
@@ -232,4 +324,10 @@ pub enum FireReason {
     Changed,
     /// Begun by hand (`jobs run`).
     Manual,
+    /// It was due on a day on which the job does not run.
+    Calendar,
+    /// It was due outside the hours in which the job may run.
+    Window,
+    /// All of its hosts were in maintenance.
+    Maintenance,
 }

@@ -15,8 +15,8 @@ mod token;
 pub use host::{Host, HostState, LabelChange, NewName, Selected};
 pub use invite::{Invitation, NewInvitation};
 pub use job::{
-    CheckedJob, CheckedJobs, Fire, FireReason, Hook, Job, JobSource, JobSpec, JobsText, Overlap,
-    SourceError, Verdict,
+    CatchUp, CheckedJob, CheckedJobs, Fire, FireReason, Hook, Job, JobSource, JobSpec, JobWaiting,
+    JobsText, Overlap, RETRY_BACKOFF, SourceError, Verdict,
 };
 pub use problem::{Code, Problem};
 pub use run::{

@@ -377,6 +377,8 @@ pub enum TaskReason {
     NoSecret,
     /// The job's earlier run was still going on.
     Overlap,
+    /// The job's next fire took the place of this run (`overlap: replace`).
+    Replaced,
 }
 
 /// One event of a run's stream (`text/event-stream`).

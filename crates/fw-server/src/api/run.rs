@@ -5,14 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use fw_core::plan::{Chosen, Plan};
+use fw_core::plan::Plan;
 use fw_core::{command, plan};
 use fw_proto::api::{
     self, Code, Command, Created, EnvValue, NewRun, Page, Problem, Retry, RunState, RunSummary,
-    TaskState,
 };
 use fw_proto::{HostName, JobName, RunId};
-use fw_store::{RunQuery, Standing};
+use fw_store::RunQuery;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
@@ -256,7 +255,7 @@ pub(super) async fn retry(
             .into());
     }
     let first = plan_of(&app, id).await?;
-    let hosts = hosts_again(&app, &first, &run, retry.failed).await?;
+    let hosts = fleet::again(&app.store.hosts(), &first, &run, retry.failed);
     if hosts.is_empty() {
         let detail = if retry.failed {
             "every host succeeded, or is not in the fleet any more"
@@ -266,28 +265,6 @@ pub(super) async fn retry(
         return Err(Problem::new(Code::NoHosts, "no host to run on again").detail(detail).into());
     }
     commit(&app, &caller, command::again(id, first, hosts, app.store.incarnation())).await
-}
-
-/// The hosts of a repetition, by their present names, in the order of the first run.
-async fn hosts_again(app: &App, first: &Plan, run: &api::Run, failed: bool) -> Result<Vec<Chosen>> {
-    let good: BTreeSet<_> = run
-        .tasks
-        .iter()
-        .filter(|task| failed && task.state == TaskState::Succeeded)
-        .map(|task| &task.host)
-        .collect();
-    let rows = app.store.hosts();
-    let active: BTreeMap<_, _> = rows
-        .into_iter()
-        .filter(|row| row.standing == Standing::Active)
-        .map(|row| (row.id, row.name.clone()))
-        .collect();
-    let again = first.hosts.iter().filter(|host| !good.contains(&host.name));
-    Ok(again
-        .filter_map(|host| {
-            active.get(&host.id).map(|name| Chosen { id: host.id, name: name.clone() })
-        })
-        .collect())
 }
 
 #[cfg(test)]

@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use fw_core::job::JobDef;
 use fw_proto::api::{Hook, RunState, RunSummary};
-use fw_proto::{JobName, Span, Timestamp};
+use fw_proto::{JobName, RunId, Span, Timestamp};
 use fw_rt::{Clock, Tasks};
 use fw_store::{NewNotice, Notice, RunQuery, Store};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
@@ -159,30 +160,29 @@ impl Writer {
         let Some(name) = &run.job else { return Ok(()) };
         // A job that is gone has nobody to tell.
         let Some(job) = self.parts.jobs.def(name).await else { return Ok(()) };
-        let hooks = match run.state {
-            RunState::Failed => &job.spec.on_failure,
-            RunState::Succeeded => &job.spec.on_recovery,
+        let store = &self.parts.store;
+        let (hooks, tell) = match run.state {
+            RunState::Failed => {
+                let hooks = &job.spec.on_failure;
+                (hooks, !hooks.is_empty() && !store.is_tried_again(name, run.id).await?)
+            }
+            RunState::Succeeded => {
+                let hooks = &job.spec.on_recovery;
+                (hooks, !hooks.is_empty() && self.failed_before(name, run).await?)
+            }
             RunState::Cancelled | RunState::Planned | RunState::Running | RunState::Cancelling => {
                 return Ok(());
             }
         };
-        let recovery = run.state == RunState::Succeeded;
-        if hooks.is_empty() || (recovery && !self.failed_before(name, run).await?) {
-            return Ok(());
+        if tell {
+            put_all(store, self.parts.clock.now(), name, run.id, hooks).await?;
+            self.put.notify_one();
         }
-        let Some(whole) = self.parts.store.run(run.id).await? else { return Ok(()) };
-        let body =
-            serde_json::to_string(&whole).expect("a run has only texts, numbers and maps by text");
-        for hook in hooks {
-            let (hook, body, next_at) = (hook.clone(), body.clone(), self.parts.clock.now());
-            let notice = NewNotice { run: run.id, job: name.clone(), hook, body, next_at };
-            self.parts.store.put_notice(notice).await?;
-        }
-        self.put.notify_one();
         Ok(())
     }
 
-    /// Whether the run of the job that ended before this one had failed. Cancelled ones say nothing.
+    /// Whether the run of the job that ended before this one had failed. Cancelled ones say nothing,
+    /// nor those that are tried again.
     async fn failed_before(
         &self,
         name: &JobName,
@@ -190,13 +190,51 @@ impl Writer {
     ) -> Result<bool, fw_store::Error> {
         let query = RunQuery { limit: LOOK_BACK, job: Some(name.clone()), ..RunQuery::default() };
         let runs = self.parts.store.runs(query).await?.items;
+        let waiting = self.parts.store.retries().await?;
+        let mut again: BTreeSet<_> = runs.iter().filter_map(|run| run.retry_of).collect();
+        again.extend(waiting.into_iter().map(|retry| retry.run));
         let before = runs
             .into_iter()
+            .filter(|other| !again.contains(&other.id))
             .filter(|other| matches!(other.state, RunState::Failed | RunState::Succeeded))
             .filter(|other| other.id != run.id && other.finished_at <= run.finished_at);
         let last = before.max_by_key(|other| (other.finished_at, other.created_at));
         Ok(last.is_some_and(|last| last.state == RunState::Failed))
     }
+}
+
+/// Puts what is to be said of a run that failed, and is not tried again after all, into the outbox;
+/// it is sent within [`POLL`].
+///
+/// # Errors
+/// What the store says.
+pub(super) async fn put_failure(
+    store: &Store,
+    now: Timestamp,
+    job: &JobDef,
+    run: RunId,
+) -> Result<(), fw_store::Error> {
+    put_all(store, now, &job.name, run, &job.spec.on_failure).await
+}
+
+async fn put_all(
+    store: &Store,
+    now: Timestamp,
+    job: &JobName,
+    run: RunId,
+    hooks: &[Hook],
+) -> Result<(), fw_store::Error> {
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let Some(whole) = store.run(run).await? else { return Ok(()) };
+    let body =
+        serde_json::to_string(&whole).expect("a run has only texts, numbers and maps by text");
+    for hook in hooks {
+        let (hook, body) = (hook.clone(), body.clone());
+        store.put_notice(NewNotice { run, job: job.clone(), hook, body, next_at: now }).await?;
+    }
+    Ok(())
 }
 
 async fn wait(error: &fw_store::Error) {
@@ -394,7 +432,7 @@ mod tests {
     use std::sync::Mutex;
 
     use fw_core::run::Actor;
-    use fw_proto::{HostId, RunId, api};
+    use fw_proto::{HostId, api};
 
     use super::*;
     use crate::drive::world::{World, eventually};
@@ -525,6 +563,42 @@ mod tests {
         let again = run(&world, host, 1).await;
         told(&got, &[failed, failed, failed, recovered, again]).await;
         assert_eq!(got.lock().unwrap()[0].tasks[0].exit_code, Some(1));
+    }
+
+    /// The job's schedule begins a run, which ends so.
+    async fn fire(world: &World, host: HostId, exit_code: i32) -> RunId {
+        world.clock.shift(60_000);
+        world.end_next(host, exit_code).await
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_when_it_is_not_tried_again() {
+        let (url, got) = endpoint(&[]).await;
+        let text = job(&url).replace("run: x,", "run: x, retries: 1, retry_backoff: 5s,");
+        let world = World::with(&[("a.yaml", &text)]).await;
+        start_notices(&world).await;
+        let host = world.host("web1").await;
+        fire(&world, host, 1).await;
+        eventually("it waits", async || world.store.retries().await.unwrap().first().map(drop))
+            .await;
+        world.clock.shift(5000);
+        // Nobody was told that it failed, so nobody is that it recovered.
+        world.end_next(host, 0).await;
+        fire(&world, host, 1).await;
+        eventually("it waits", async || world.store.retries().await.unwrap().first().map(drop))
+            .await;
+        world.clock.shift(5000);
+        let last = world.end_next(host, 1).await;
+        told(&got, &[last]).await;
+        let recovered = fire(&world, host, 0).await;
+        told(&got, &[last, recovered]).await;
+        let given_up = fire(&world, host, 1).await;
+        eventually("it waits", async || {
+            (!world.jobs.show(&"a".parse().unwrap()).await?.waiting.is_empty()).then_some(())
+        })
+        .await;
+        world.jobs.pause(&"a".parse().unwrap(), true).await.unwrap();
+        told(&got, &[last, recovered, given_up]).await;
     }
 
     #[tokio::test]

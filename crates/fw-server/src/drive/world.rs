@@ -145,12 +145,21 @@ impl World {
 
     /// Waits until the next task is started; ends it with this exit code.
     pub(super) async fn end_next(&self, host: HostId, exit_code: i32) -> RunId {
+        self.finish_next(host, Cause::Exited, Some(exit_code)).await
+    }
+
+    /// Waits until the next task is started; ends it as one that was cancelled.
+    pub(super) async fn cancel_next(&self, host: HostId) -> RunId {
+        self.finish_next(host, Cause::Cancelled, None).await
+    }
+
+    async fn finish_next(&self, host: HostId, cause: Cause, exit_code: Option<i32>) -> RunId {
         let key =
             eventually("a task is started", async || self.starts.lock().unwrap().pop_front()).await;
         let now = self.clock.now();
         let ended = Ended {
-            cause: Cause::Exited,
-            exit_code: Some(exit_code),
+            cause,
+            exit_code,
             signal: None,
             started_at: now,
             finished_at: now,

@@ -27,7 +27,7 @@ impl Late {
             while let Some((host, report)) = reports.recv().await {
                 let key = report.key;
                 match note(&store, host, &report).await {
-                    Ok(()) => drop(hub.tell(Message::Noted(host, key)).await),
+                    Ok(()) => drop(hub.tell(Message::Noted(host, report)).await),
                     Err(error) => {
                         warn!(run.id = %key.run, host.id = %host, error = &error as &dyn std::error::Error, "late report was not noted; the host will tell it again");
                     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use fw_core::plan::Plan;
 use fw_core::run::Actor;
 use fw_proto::frame::{DeniedReason, Report};
-use fw_proto::{HostId, JobName, PublicKey, RunId, Span, TaskKey, Timestamp, api};
+use fw_proto::{HostId, JobName, PublicKey, RunId, Span, Timestamp, api};
 use fw_rt::{Clock, Tasks};
 use fw_store::{NewFire, Store};
 use tokio::sync::{mpsc, oneshot};
@@ -89,7 +89,7 @@ enum Message {
     Unlinked(HostId, u64, Reply<bool>),
     Heard(Reply<Vec<(HostId, Timestamp)>>),
     Reports(HostId, Vec<Report>),
-    Noted(HostId, TaskKey),
+    Noted(HostId, Report),
     Forget(HostId, DeniedReason, Reply<Result<(), Error>>),
     PinKeys(Vec<PublicKey>, Reply<u64>),
 }

@@ -29,7 +29,7 @@ impl Shell {
         let mut specs: BTreeMap<RunId, Prepared> = BTreeMap::new();
         for effect in effects {
             match effect {
-                Effect::Start { host, key, .. } if !self.stands(host, key) => {
+                Effect::Start { host, key, .. } if !self.hub.wants(host, key) => {
                     debug!(host.id = %host, run.id = %key.run, "the task was ruled on before its start was sent");
                 }
                 Effect::Start { host, key, not_after } => {
@@ -40,8 +40,7 @@ impl Shell {
                     let start = self.start(host, key, not_after, prepared);
                     if let Some(start) = start {
                         outgoing.start(host, start);
-                        // The wish for its end may have come to a host that did not know it yet.
-                        if self.is_cancelled(key.run) {
+                        if self.hub.is_cancelled(key.run) {
                             outgoing.cancel(host, key);
                         }
                     }
@@ -54,18 +53,6 @@ impl Shell {
             }
         }
         outgoing.frames().for_each(|(host, frame)| self.links.send(host, frame));
-    }
-
-    /// Whether a start is still wanted. Since it was decided the hub may have ruled that its host has
-    /// never had it and will not; then it must not have it. Should that ruling not be committed, the
-    /// start is due again.
-    fn stands(&self, host: HostId, key: TaskKey) -> bool {
-        let task = self.hub.run(key.run).and_then(|run| run.tasks.get(&host));
-        task.is_some_and(|task| task.attempt == key.attempt && !task.state.is_final())
-    }
-
-    fn is_cancelled(&self, run: RunId) -> bool {
-        self.hub.run(run).is_some_and(|run| run.cancel_requested_at.is_some())
     }
 
     /// The start of one task, unless something is in its way.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fw_core::hub::clock::Watch;
 use fw_core::hub::{Append, Decisions, Effect, Hub};
 use fw_core::run::Run;
-use fw_proto::frame::FromServer;
+use fw_proto::frame::{FromServer, Report};
 use fw_proto::{HostId, RunId, Timestamp, api};
 use fw_store::NewFire;
 use tokio::sync::mpsc;
@@ -36,6 +36,8 @@ pub(super) struct Shell {
     /// Effects that are performed after the next commit: those that could not be before, and what
     /// has no event of its own.
     pub(super) postponed: Vec<Effect>,
+    /// Late words that are recorded: their hosts are told after the next commit.
+    noted: Vec<(HostId, Report)>,
     /// Fires of runs that begin with the next commit.
     fires: BTreeMap<RunId, NewFire>,
     /// Said after the next commit.
@@ -66,8 +68,9 @@ struct Batch {
 impl Shell {
     pub(super) fn new(parts: Parts, hub: Hub, late: Late) -> Self {
         let watch = Watch::new(parts.clock.now(), parts.clock.steady());
-        let (postponed, fires, answers) = (Vec::new(), BTreeMap::new(), Vec::new());
-        Self { parts, hub, links: Links::default(), late, postponed, fires, answers, watch }
+        let (postponed, noted, answers) = (Vec::new(), Vec::new(), Vec::new());
+        let (links, fires) = (Links::default(), BTreeMap::new());
+        Self { parts, hub, links, late, postponed, noted, fires, answers, watch }
     }
 
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
@@ -105,8 +108,9 @@ impl Shell {
         match message {
             Message::Begin(begin, reply) => {
                 let Begin { run, plan, by, fire } = *begin;
-                self.fires.extend(fire.map(|fire| (run, fire)));
-                self.hub.begin(run, plan, by, now);
+                if self.hub.begin(run, plan, by, now) {
+                    self.fires.extend(fire.map(|fire| (run, fire)));
+                }
                 self.answer_later(Some(run), |outcome| answer(reply, outcome));
             }
             Message::Cancel(run, by, reply) => {
@@ -160,7 +164,7 @@ impl Shell {
                 reports.into_iter().for_each(|report| self.hub.reported(host, report));
             }
             // With others of its host in one frame: an outbox is bounded.
-            Message::Noted(host, key) => self.postponed.push(Effect::Settle { host, key }),
+            Message::Noted(host, report) => self.noted.push((host, report)),
             Message::Forget(host, why, reply) => {
                 self.links.deny(host, why);
                 self.hub.gone(host, now);
@@ -189,6 +193,8 @@ impl Shell {
         match self.store(rows, &mut effects, &mut changes, before).await {
             Ok(()) => {
                 effects.append(&mut self.postponed);
+                let noted = std::mem::take(&mut self.noted).into_iter();
+                effects.extend(noted.filter_map(|(host, report)| self.hub.recorded(host, report)));
                 Done { effects, changes, answers: std::mem::take(&mut self.answers) }
             }
             Err(error) => {
@@ -227,6 +233,7 @@ impl Shell {
                 finished: finished.map(|run| Box::new(run.view(Vec::new()))),
                 summary,
                 fire: self.fires.remove(&id),
+                retry_at: finished.and_then(Run::retry_at),
             });
         }
         batch
@@ -285,6 +292,7 @@ impl Shell {
     async fn reload(&mut self) {
         self.fires.clear();
         self.postponed.clear();
+        self.noted.clear();
         self.links.close_all();
         loop {
             tokio::time::sleep(RELOAD_PAUSE).await;
@@ -317,7 +325,8 @@ pub(super) async fn load(parts: &Parts) -> Result<Hub, fw_store::Error> {
 
 fn change(run: &Run, summary: api::RunSummary, changed: &BTreeSet<HostId>) -> RunChange {
     let tasks = changed.iter().filter_map(|host| run.tasks.get(host));
-    RunChange { summary, tasks: tasks.map(fw_core::run::Task::view).collect(), seq: run.seq }
+    let tasks = tasks.map(fw_core::run::Task::view).collect();
+    RunChange { summary, tasks, seq: run.seq, retry_at: run.retry_at() }
 }
 
 /// Counts a commit and the tasks that ended with it. What a host says late changes no task's end.

@@ -1,9 +1,11 @@
 //! Checks of the fire ledger.
 
+use fw_core::plan::Retries;
+use fw_proto::Span;
 use fw_proto::api::{Fire, FireReason, Verdict};
 
 use super::fixture::{Story, at, fire, job, run_id};
-use crate::{Error, NewFire, Store};
+use crate::{Append, Error, NewFire, Retry, Store};
 
 async fn ledger(store: &Store) -> Vec<Fire> {
     store.ledger(&job("tick"), None, 100).await.expect("a page").items
@@ -98,6 +100,36 @@ pub(super) async fn fires_by_hand_stand_beside_the_schedule(store: Store) {
     store.record_fires(vec![by_hand]).await.expect("a fire by hand");
     let last = store.last_fires().await.expect("read");
     assert_eq!(last, [(job("tick"), at(60))].into());
+}
+
+pub(super) async fn what_failed_waits_until_it_is_tried_again(store: Store) {
+    let mut first = Story::begin(1, 1, Some("tick"), at(0));
+    first.run.plan.retries = Retries::new(1, Span::from_secs(10));
+    let mut first = first.ended(at(1), 1);
+    store.commit(vec![first.append()]).await.expect("a run that failed");
+    let waits = Retry { run: run_id(1), job: job("tick"), at: at(11) };
+    assert_eq!(store.retries().await.expect("read"), [waits]);
+    let again = async |run| store.is_tried_again(&job("tick"), run).await.expect("read");
+    assert!(again(run_id(1)).await);
+    let by_hand = next_try(2, None);
+    store.commit(vec![by_hand]).await.expect("a repetition by hand");
+    assert_eq!(store.retries().await.expect("read").len(), 1, "it is none of the job's");
+    store.commit(vec![next_try(3, Some("tick"))]).await.expect("the next try");
+    assert_eq!(store.retries().await.expect("read"), []);
+    assert!(again(run_id(1)).await, "it was");
+    assert!(!again(run_id(3)).await);
+    let mut given_up = Story::begin(4, 1, Some("tick"), at(0));
+    given_up.run.plan.retries = Retries::new(1, Span::from_secs(10));
+    store.commit(vec![given_up.ended(at(1), 1).append()]).await.expect("another");
+    store.give_up_retry(run_id(4)).await.expect("it is given up");
+    assert!(!again(run_id(4)).await);
+}
+
+/// A run that repeats the first one.
+fn next_try(n: u128, of: Option<&str>) -> Append {
+    let mut story = Story::begin(n, 1, of, at(12));
+    story.run.plan.origin.retry_of = Some(run_id(1));
+    story.append()
 }
 
 pub(super) async fn the_ledger_is_paged_newest_first(store: Store) {

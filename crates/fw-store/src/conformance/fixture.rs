@@ -67,6 +67,7 @@ pub fn plan(hosts: u32, of: Option<&str>) -> Plan {
             lost_after: LOST_AFTER,
         },
         origin: Origin { job: of.map(job), retry_of: None },
+        retries: None,
         incarnation: Incarnation(Uuid::from_u128(1)),
     }
 }
@@ -123,6 +124,7 @@ impl Story {
             summary: view.summary,
             finished,
             fire: None,
+            retry_at: self.run.retry_at(),
         }
     }
 }

@@ -1,9 +1,12 @@
-//! Checks of jobs, tokens, secrets and notices.
+//! Checks of jobs, tokens, secrets, notices and maintenances.
 
 use fw_proto::api::{Hook, JobSource, Verdict};
+use fw_proto::{MaintenanceId, Span, Timestamp};
 
 use super::fixture::{at, fire, job, run_id};
-use crate::{Changed, NewNotice, Store, StoredJob, TokenRow};
+use crate::{
+    Changed, NewMaintenance, NewNotice, Retention, Store, StoredJob, StoredMaintenance, TokenRow,
+};
 
 pub(super) async fn a_pause_outlives_a_reload(store: Store) {
     let first = StoredJob {
@@ -82,6 +85,44 @@ pub(super) async fn a_notice_is_sent_once(store: Store) {
     assert_eq!(due(29).await, []);
     let [again] = due(30).await.try_into().expect("one is due");
     assert_eq!((again.id, again.attempts), (second.id, 1));
+}
+
+pub(super) async fn a_maintenance_is_kept_with_its_end_and_then_swept(store: Store) {
+    let now = store.now();
+    let past = |secs: i64| Timestamp::from_millis(now.as_millis() - secs * 1000);
+    let new = |selector: Option<&str>, until| NewMaintenance {
+        selector: selector.map(str::to_owned),
+        reason: "new disks".to_owned(),
+        message: selector.map(|_| "back at noon".to_owned()),
+        by: "alice".to_owned(),
+        since: past(100),
+        until,
+    };
+    let (all, web) = (new(None, None), new(Some("web*"), Some(past(50))));
+    let first = store.begin_maintenance(all.clone()).await.expect("begin");
+    let second = store.begin_maintenance(web.clone()).await.expect("begin");
+    let end = async |id, secs, by| store.end_maintenance(id, past(secs), by).await.expect("end");
+    assert!(end(first, 60, "bob").await);
+    assert!(!end(first, 55, "carol").await, "it is over already");
+    assert!(!end(second, 50, "carol").await, "it ended by itself just then");
+    assert!(!end(MaintenanceId(second.0 + 1), 60, "carol").await);
+    let kept = |id, said, ended_by: Option<&str>| {
+        let ended_by = ended_by.map(str::to_owned);
+        StoredMaintenance { id, said, ended_by }
+    };
+    let bob = NewMaintenance { until: Some(past(60)), ..all.clone() };
+    let listed = store.maintenances().await.expect("read");
+    assert_eq!(listed, [kept(first, bob, Some("bob")), kept(second, web.clone(), None)]);
+
+    let third = store.begin_maintenance(all.clone()).await.expect("begin");
+    let keep = |secs| Retention { age: Span::from_secs(secs), bytes: u64::MAX };
+    assert_eq!(store.sweep(keep(55)).await.expect("sweep").rows, 1);
+    let listed = store.maintenances().await.expect("read");
+    assert_eq!(listed, [kept(second, web, None), kept(third, all.clone(), None)]);
+    assert!(end(third, 40, "bob").await);
+    assert_eq!(store.sweep(keep(0)).await.expect("sweep").rows, 2);
+    let fourth = store.begin_maintenance(all).await.expect("begin");
+    assert!(fourth > third, "an id is not used again");
 }
 
 pub(super) async fn it_is_known_when_a_server_was_alive(store: Store) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fw_core::plan::{Chosen, Exec, Limits, Origin, Plan};
+use fw_core::plan::{Chosen, Exec, Limits, Origin, Plan, Retries};
 use fw_core::run::Run;
 use fw_proto::api::{Command, EnvValue, Offline, OnFull};
 use fw_proto::{Incarnation, RunId, Span};
@@ -85,8 +85,9 @@ fn plan() -> impl Strategy<Value = Plan> {
     });
     let hosts = prop::collection::vec(chosen, 0..40);
     let job = prop::option::of("[a-z0-9]{1,20}");
-    (exec(), any::<String>(), hosts, limits(), job, prop::option::of(id()), id()).prop_map(
-        |(exec, selector, hosts, limits, job, retry_of, incarnation)| Plan {
+    let retries = (0..9_u32, span()).prop_map(|(left, pause)| Retries::new(left, pause));
+    (exec(), any::<String>(), hosts, limits(), job, prop::option::of(id()), retries, id()).prop_map(
+        |(exec, selector, hosts, limits, job, retry_of, retries, incarnation)| Plan {
             exec,
             selector,
             hosts,
@@ -95,6 +96,7 @@ fn plan() -> impl Strategy<Value = Plan> {
                 job: job.map(|name| format!("j{name}").parse().expect("letters and digits")),
                 retry_of: retry_of.map(RunId),
             },
+            retries,
             incarnation: Incarnation(incarnation),
         },
     )

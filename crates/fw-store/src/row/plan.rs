@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fw_core::plan::{Chosen, Exec, Limits, Origin, Plan};
+use fw_core::plan::{Chosen, Exec, Limits, Origin, Plan, Retries};
 use fw_proto::api::{Command, EnvValue, Offline, OnFull};
 use fw_proto::{HostId, HostName, Incarnation, JobName, RunId, Span};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,8 @@ pub(super) struct PlanRow {
     job: Option<JobName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retry_of: Option<RunId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retries: Option<RetriesRow>,
     incarnation: Incarnation,
 }
 
@@ -57,6 +59,12 @@ enum EnvRow {
 }
 
 #[derive(Serialize, Deserialize)]
+struct RetriesRow {
+    left: u32,
+    pause_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
 struct LimitsRow {
     start_within_ms: u64,
     offline: OfflineRow,
@@ -84,6 +92,7 @@ impl From<&Plan> for PlanRow {
             limits: LimitsRow::from(&plan.limits),
             job: plan.origin.job.clone(),
             retry_of: plan.origin.retry_of,
+            retries: plan.retries.as_ref().map(RetriesRow::from),
             incarnation: plan.incarnation,
         }
     }
@@ -97,8 +106,17 @@ impl From<PlanRow> for Plan {
             hosts: row.hosts.into_iter().map(|(id, name)| Chosen { id, name }).collect(),
             limits: row.limits.into(),
             origin: Origin { job: row.job, retry_of: row.retry_of },
+            retries: row
+                .retries
+                .and_then(|row| Retries::new(row.left, Span::from_millis(row.pause_ms))),
             incarnation: row.incarnation,
         }
+    }
+}
+
+impl From<&Retries> for RetriesRow {
+    fn from(retries: &Retries) -> Self {
+        Self { left: retries.left, pause_ms: retries.pause.as_millis() }
     }
 }
 

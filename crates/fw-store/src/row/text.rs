@@ -42,6 +42,7 @@ stored! {
         Offline = "offline", Budget = "budget", Revoked = "revoked", Expired = "expired",
         Fenced = "fenced", Policy = "policy", QueueFull = "queue_full", User = "user",
         Spawn = "spawn", Disk = "disk", NoSecret = "no_secret", Overlap = "overlap",
+        Replaced = "replaced",
     }
     Verdict {
         Pending = "pending", Ran = "ran", Skipped = "skipped", Coalesced = "coalesced",
@@ -50,7 +51,8 @@ stored! {
     FireReason {
         Overlap = "overlap", Paused = "paused", NoHosts = "no_hosts", Downtime = "downtime",
         ClockJump = "clock_jump", DstGap = "dst_gap", NoSecret = "no_secret",
-        Changed = "changed", Manual = "manual",
+        Changed = "changed", Manual = "manual", Calendar = "calendar", Window = "window",
+        Maintenance = "maintenance",
     }
     Ruling {
         OfflineFailed = "offline_failed", OfflineSkipped = "offline_skipped",

@@ -63,11 +63,21 @@ pub enum Sight {
     Asked,
     /// A secret was gone.
     NoSecret,
+    /// What a commit made true was performed after the next commit.
+    PerformedLate,
+    /// A start was not sent, since its task had its verdict by then.
+    StartOverruled,
+    /// A job's run was cancelled for its next fire.
+    Replaced,
+    /// A job's run that failed was tried again.
+    TriedAgain,
+    /// Or was not, after all.
+    GivenUp,
 }
 
 impl Sight {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::Superseded,
         Self::OldLinkHeard,
         Self::GreetedLate,
@@ -85,6 +95,11 @@ impl Sight {
         Self::BudgetSpent,
         Self::Asked,
         Self::NoSecret,
+        Self::PerformedLate,
+        Self::StartOverruled,
+        Self::Replaced,
+        Self::TriedAgain,
+        Self::GivenUp,
     ];
 }
 

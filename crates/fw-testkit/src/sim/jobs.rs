@@ -1,15 +1,18 @@
 //! The simulated owner of the jobs: what `fw-server`'s `drive/jobs` does around the real scheduler.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-use fw_core::fires::{Decision, Job, Known, Scheduler};
+use fw_core::calendar::Calendar;
+use fw_core::fires::{self, CatchUp, Decision, Job, Known, Order, Scheduler};
 use fw_core::hub::Hub;
+use fw_core::plan::{Plan, Retries};
 use fw_core::run::Actor;
 use fw_core::schedule::Schedule;
 use fw_proto::api::{FireReason, Overlap, Verdict};
 use fw_proto::{JobName, RunId, Span, Timestamp};
 
-use super::history::Mark;
+use super::history::{Mark, Sight};
 use super::requests;
 use super::server::Message;
 use super::store::{Error, Row, Store};
@@ -21,19 +24,33 @@ const COMPARE: Span = Span::from_secs(30);
 /// Jobs whose lost fires are counted at once.
 const ACCOUNT: usize = 2;
 
-/// The jobs of every world: name, period and overlap.
-const JOBS: [(&str, &str, Overlap); 3] = [
-    ("often", "@every 7s", Overlap::Skip),
-    ("queued", "@every 20s", Overlap::Queue),
-    ("beside", "@every 45s", Overlap::Allow),
+/// The jobs of every world: name, period, overlap, how many lost fires are made up for, and how often
+/// what failed is tried again.
+const JOBS: [(&str, &str, Overlap, u32, u32); 6] = [
+    ("often", "@every 7s", Overlap::Skip, 0, 0),
+    ("queued", "@every 20s", Overlap::Queue, 2, 1),
+    ("beside", "@every 45s", Overlap::Allow, 0, 1),
+    ("caught", "@every 15s", Overlap::Skip, 3, 2),
+    ("last", "@every 40s", Overlap::Allow, 1, 0),
+    ("replaced", "@every 11s", Overlap::Replace, 1, 2),
 ];
+
+/// The pause before the first of these tries.
+const PAUSE: Span = Span::from_secs(4);
+
+/// The hours of one of them: worlds begin at 08:16:40, and most end in minutes.
+const WINDOW: &str = "08:20-08:18";
+
+/// A fire is caught up no later than this.
+const WITHIN: Span = Span::from_secs(15 * 60);
 
 /// The owner of the jobs.
 #[derive(Debug)]
 pub(super) struct Jobs {
     scheduler: Scheduler,
     active: BTreeMap<RunId, JobName>,
-    over: Vec<RunId>,
+    /// Runs that are over, and when they are tried again.
+    over: Vec<(RunId, Option<Timestamp>)>,
     work: VecDeque<Work>,
     /// A run that the hub was asked to begin.
     asked: Option<Work>,
@@ -45,14 +62,28 @@ pub(super) struct Jobs {
 enum Work {
     Verdict(Row),
     Begin(RunId, Row),
+    GiveUp(RunId),
+    /// Which run is tried again, and as which.
+    Retry(RunId, RunId, JobName),
+    Cancel(Vec<RunId>, JobName),
 }
 
 /// The jobs of every world.
 pub(super) fn all() -> impl Iterator<Item = (JobName, Job)> {
-    JOBS.into_iter().map(|(name, every, overlap)| {
+    JOBS.into_iter().map(|(name, every, overlap, most, _)| {
         let schedule = Schedule::parse(every, "").expect("a schedule");
-        (name.parse().expect("a name"), Job { schedule, overlap, enabled: true })
+        let catch_up = CatchUp { most, within: WITHIN };
+        let windows: &[String] = if name == "caught" { &[WINDOW.to_owned()] } else { &[] };
+        let calendar = Calendar::parse(&[], windows, "").expect("a window").map(Arc::new);
+        let job = Job { schedule, calendar, overlap, catch_up, enabled: true };
+        (name.parse().expect("a name"), job)
     })
+}
+
+/// How often a run of this job is tried again.
+fn retries(job: &JobName) -> Option<Retries> {
+    let (.., most) = JOBS.into_iter().find(|(name, ..)| *name == job.as_str())?;
+    Retries::new(most, PAUSE)
 }
 
 impl Jobs {
@@ -75,28 +106,35 @@ impl Jobs {
                 decided_to: last.max(ctx.jobs_set_at),
                 paused: store.paused,
                 active: u32::try_from(going_on).unwrap_or(u32::MAX),
-                queued: store.pending(&name),
+                queued: store.queued(&name),
+                behind: store.behind(&name),
+                retries: store.retries_of(&name),
             };
-            let decisions = jobs.scheduler.restore(&name, job, &known);
+            let decisions = jobs.scheduler.restore(&name, job, known);
             jobs.take(ctx, store, decisions);
         }
         jobs
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.work.is_empty() && self.asked.is_none() && !self.scheduler.owes()
+        let performed = self.work.is_empty() && self.asked.is_none() && self.over.is_empty();
+        performed && self.active.is_empty() && !self.scheduler.owes()
     }
 
-    /// A run has ended.
-    pub(super) fn over(&mut self, run: RunId) {
+    /// A run has ended, and may be tried again then.
+    pub(super) fn over(&mut self, run: RunId, retry_at: Option<Timestamp>) {
         if self.active.contains_key(&run) {
-            self.over.push(run);
+            self.over.push((run, retry_at));
         }
     }
 
     /// The hub has begun a run, or could not.
     pub(super) fn begun(&mut self, run: RunId, outcome: &Result<(), Error>) {
-        let mine = matches!(&self.asked, Some(Work::Begin(id, _)) if *id == run);
+        let asked = |work: &Work| match work {
+            Work::Begin(id, _) | Work::Retry(_, id, _) => *id == run,
+            Work::Verdict(_) | Work::GiveUp(_) | Work::Cancel(..) => false,
+        };
+        let mine = self.asked.as_ref().is_some_and(asked);
         if !mine {
             return;
         }
@@ -105,7 +143,7 @@ impl Jobs {
             Ok(()) => {}
             // A try that seemed to fail may have succeeded.
             Err(Error::Conflict(id)) if *id == run => {}
-            Err(Error::FireTaken(..)) => self.over.push(run),
+            Err(Error::FireTaken(..)) => self.over.push((run, None)),
             Err(Error::Conflict(_) | Error::Broken) => {
                 work.into_iter().for_each(|work| self.work.push_front(work));
             }
@@ -130,18 +168,19 @@ impl Jobs {
         }
     }
 
-    /// Decides what is due, unless something is being performed, and performs one thing.
+    /// Decides what is due, unless something is being performed, and performs one thing. Of each
+    /// run that goes on it is known whether its end was asked for.
     pub(super) fn step(
         &mut self,
         ctx: &mut Ctx,
         store: &mut Store,
-        going_on: &BTreeSet<RunId>,
+        going_on: &BTreeMap<RunId, bool>,
     ) -> Option<Message> {
         if self.asked.is_some() {
             return None;
         }
         if self.work.is_empty() {
-            self.compare(ctx, going_on);
+            self.compare(ctx, store, going_on);
             self.decide(ctx, store);
         }
         match self.work.pop_front()? {
@@ -151,8 +190,9 @@ impl Jobs {
             }
             Work::Begin(run, row) => {
                 let plan = requests::plan_of_job(ctx, store, &row.job);
+                let plan = Plan { retries: retries(&row.job), ..plan };
                 if plan.hosts.is_empty() {
-                    self.over.push(run);
+                    self.over.push((run, None));
                     let (verdict, reason) = (Verdict::Skipped, Some(FireReason::NoHosts));
                     self.record(ctx, store, &Row { verdict, reason, ..row });
                     return None;
@@ -161,6 +201,29 @@ impl Jobs {
                 let by = Actor::Job(row.job.clone());
                 self.asked = Some(Work::Begin(run, row));
                 Some(Message::Begin { run, plan: Box::new(plan), by, fire })
+            }
+            Work::GiveUp(run) => {
+                ctx.history.sight(Sight::GivenUp);
+                store.retries.remove(&run);
+                None
+            }
+            Work::Retry(of, run, job) => {
+                let Some(plan) = requests::next_try(store, of) else {
+                    self.over.push((run, None));
+                    self.work.push_front(Work::GiveUp(of));
+                    return None;
+                };
+                ctx.history.sight(Sight::TriedAgain);
+                let by = Actor::Job(job.clone());
+                self.asked = Some(Work::Retry(of, run, job));
+                Some(Message::Begin { run, plan: Box::new(plan), by, fire: None })
+            }
+            Work::Cancel(runs, job) => {
+                // The real one is told when it is done; here it is asked until it is.
+                let run = runs.iter().find(|run| going_on.get(run) == Some(&false)).copied()?;
+                ctx.history.sight(Sight::Replaced);
+                self.work.push_back(Work::Cancel(runs, job.clone()));
+                Some(Message::Cancel(run, Actor::Job(job)))
             }
         }
     }
@@ -176,11 +239,13 @@ impl Jobs {
 
     fn decide(&mut self, ctx: &mut Ctx, store: &Store) {
         let now = ctx.server_time();
-        for run in std::mem::take(&mut self.over) {
-            if let Some(job) = self.active.remove(&run) {
-                let decisions = self.scheduler.ended(&job, now);
-                self.take(ctx, store, decisions);
-            }
+        for (run, retry_at) in std::mem::take(&mut self.over) {
+            let Some(job) = self.active.remove(&run) else { continue };
+            let decisions = match retry_at {
+                Some(at) => self.scheduler.failed(&job, run, at, now),
+                None => self.scheduler.ended(&job, now),
+            };
+            self.take(ctx, store, decisions);
         }
         let decisions = self.scheduler.tick(now);
         self.take(ctx, store, decisions);
@@ -191,13 +256,14 @@ impl Jobs {
     }
 
     /// Whatever is not going on has ended.
-    fn compare(&mut self, ctx: &Ctx, going_on: &BTreeSet<RunId>) {
+    fn compare(&mut self, ctx: &Ctx, store: &Store, going_on: &BTreeMap<RunId, bool>) {
         if self.compare_at > ctx.now {
             return;
         }
         self.compare_at = ctx.now + COMPARE;
-        let ended = self.active.keys().filter(|run| !going_on.contains(run));
-        self.over.extend(ended.copied());
+        let ended = self.active.keys().filter(|run| !going_on.contains_key(run));
+        let retry_at = |run: &RunId| store.retries.get(run).map(|(_, at)| *at);
+        self.over.extend(ended.map(|run| (*run, retry_at(run))));
     }
 
     fn take(&mut self, ctx: &mut Ctx, store: &Store, decisions: Vec<Decision>) {
@@ -214,12 +280,31 @@ impl Jobs {
             };
             self.work.push_back(work);
         }
+        for order in self.scheduler.orders() {
+            match order {
+                // Before another run of the job may begin.
+                Order::GiveUp(_, run) => self.work.push_front(Work::GiveUp(run)),
+                Order::Retry(job, of) => {
+                    let id = fires::retry_id(of);
+                    self.active.insert(id, job.clone());
+                    self.work.push_back(Work::Retry(of, id, job));
+                }
+                Order::Replace(job) => {
+                    self.work.push_back(Work::Cancel(self.runs_of(&job), job));
+                }
+            }
+        }
+    }
+
+    fn runs_of(&self, job: &JobName) -> Vec<RunId> {
+        self.active.iter().filter(|(_, of)| *of == job).map(|(run, _)| *run).collect()
     }
 
     /// What was decided and is not stored yet.
     fn waiting(&self) -> Vec<&Row> {
-        let rows = self.work.iter().chain(&self.asked).map(|work| match work {
-            Work::Verdict(row) | Work::Begin(_, row) => row,
+        let rows = self.work.iter().chain(&self.asked).filter_map(|work| match work {
+            Work::Verdict(row) | Work::Begin(_, row) => Some(row),
+            Work::GiveUp(_) | Work::Retry(..) | Work::Cancel(..) => None,
         });
         rows.collect()
     }

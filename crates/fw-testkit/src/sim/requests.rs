@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fw_core::command;
 use fw_core::plan::{Chosen, Origin, Plan};
-use fw_proto::api::{Command, EnvValue, NewRun, Offline, OnFull, RunState};
+use fw_proto::api::{Command, EnvValue, NewRun, Offline, OnFull, RunState, TaskState};
 use fw_proto::{HostId, JobName, RunId, Span, TaskKey};
 use rand::RngExt as _;
 
@@ -65,6 +65,16 @@ pub(super) fn again(store: &Store) -> Option<Plan> {
     let of = failed.tasks.iter().filter(|(_, task)| task.state.is_failure());
     let hosts = of.map(|(host, _)| *host).filter(|host| !store.revoked.contains(host)).collect();
     Some(command::again(failed.id, failed.plan.clone(), chosen(hosts), store.incarnation))
+}
+
+/// The next try of a job's run that failed, where there is a host for it.
+pub(super) fn next_try(store: &Store, of: RunId) -> Option<Plan> {
+    let failed = store.ended.get(&of)?;
+    let again = failed.tasks.iter().filter(|(_, task)| task.state != TaskState::Succeeded);
+    let hosts = again.map(|(host, _)| *host).filter(|host| !store.revoked.contains(host));
+    let hosts = chosen(hosts.collect());
+    let plan = command::next_try(of, failed.plan.clone(), hosts, store.incarnation);
+    (!plan.hosts.is_empty()).then_some(plan)
 }
 
 fn active(ctx: &Ctx, store: &Store) -> Vec<HostId> {

@@ -4,17 +4,19 @@
 //! flight are within the budget, a run ends exactly once, acknowledged output is never lost, output
 //! is never reordered or duplicated, a revoked host is never served, every run ends. Two more hold
 //! between host and server: a verdict is true, and nobody is given up for a silence that was none.
+//! And two between the runs of a job: they do not overlap, unless it says so, and each that failed is
+//! tried again as often as it says or given up.
 //!
 //! "A wave starts only when the one before is settled" and "an undone step was done before" belong
 //! to rollouts and runbooks. There are none yet, so there is no rule for them here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fw_core::fires::Decision;
+use fw_core::fires::{Decision, Job};
 use fw_core::hub::Hub;
 use fw_core::hub::clock::JUMP;
-use fw_core::run::{Kind, Ruling, Run, Task};
-use fw_proto::api::{TaskReason, TaskState, Verdict};
+use fw_core::run::{Event, Kind, Ruling, Run, Task};
+use fw_proto::api::{Overlap, TaskReason, TaskState, Verdict};
 use fw_proto::frame::{Cause, FromServer};
 use fw_proto::record::Offsets;
 use fw_proto::{HostId, JobName, RunId, Span, TaskKey, Timestamp};
@@ -31,6 +33,10 @@ use super::store::{NewEvents, Row, Store};
 pub enum Rule {
     /// A fire has one verdict.
     OneVerdict,
+    /// Runs of a job do not overlap, unless it says so.
+    OneAtATime,
+    /// A job tries again what failed, once for each try that it says, or gives it up.
+    TriesAreDue,
     /// A task starts at most once.
     StartsOnce,
     /// Hosts in flight are at most the failures left.
@@ -195,6 +201,9 @@ impl Witness {
             }
         }
         self.within_budget(run)?;
+        if row.expected_seq == 0 {
+            one_at_a_time(run, store)?;
+        }
         if row.finished.is_some() {
             let times = self.ended.entry(run.id).or_default();
             *times += 1;
@@ -279,7 +288,7 @@ impl Witness {
             fires_are_complete(&name, &job.schedule, rows)?;
             fires_have_their_runs(&name, rows, store)?;
         }
-        Ok(())
+        tries_are_due(store)
     }
 }
 
@@ -317,6 +326,8 @@ fn fires_are_complete(
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(()) };
     let counted: u64 = rows.iter().map(|row| row.count).sum();
     let after = first.from - Span::from_millis(1);
+    let waits = rows.iter().find(|row| row.verdict == Verdict::Pending);
+    judge(waits.is_none(), Rule::OneVerdict, || format!("{waits:?} waits for ever"))?;
     let due = schedule.tally(after, last.to).map_or(0, |tally| tally.count);
     judge(counted == due, Rule::OneVerdict, || {
         format!("{job} was due {due} times up to {}, and {counted} have a verdict", last.to)
@@ -326,11 +337,54 @@ fn fires_are_complete(
 /// A fire has one verdict: those that ran have their run, and no other run is theirs.
 fn fires_have_their_runs(job: &JobName, rows: &[Row], store: &Store) -> Judgement {
     let ran: BTreeSet<_> = rows.iter().filter_map(|row| row.run).collect();
-    let theirs = |run: &&Run| run.plan.origin.job.as_ref() == Some(job);
+    let theirs = |run: &&Run| {
+        run.plan.origin.job.as_ref() == Some(job) && run.plan.origin.retry_of.is_none()
+    };
     let runs: BTreeSet<_> = store.ended.values().filter(theirs).map(|run| run.id).collect();
     judge(ran == runs, Rule::OneVerdict, || {
         format!("{job}: fires that ran and runs differ: {:?}", ran.symmetric_difference(&runs))
     })
+}
+
+/// Runs of a job do not overlap, unless it says so: when one begins no other goes on.
+fn one_at_a_time(new: &Run, store: &Store) -> Judgement {
+    let Some(name) = &new.plan.origin.job else { return Ok(()) };
+    let allows = |(of, job): (JobName, Job)| of == *name && job.overlap == Overlap::Allow;
+    if jobs::all().any(allows) {
+        return Ok(());
+    }
+    let of_job = |run: &RunId, events: &Vec<Event>| {
+        let first = events.first().and_then(|event| Run::begin(*run, event).ok());
+        first.is_some_and(|run| run.plan.origin.job.as_ref() == Some(name))
+    };
+    let open = store.open.iter().find(|(run, events)| **run != new.id && of_job(run, events));
+    let waits = store.retries.iter().find(|(run, (job, _))| **run != new.id && job == name);
+    let other = open.map(|(run, _)| run).or_else(|| waits.map(|(run, _)| run));
+    judge(other.is_none(), Rule::OneAtATime, || {
+        format!("{} of {name} begins while {other:?} goes on or is to be tried again", new.id)
+    })
+}
+
+/// What a job tries again has failed by itself, is tried once, and only where it did not succeed;
+/// and nothing waits for ever.
+fn tries_are_due(store: &Store) -> Judgement {
+    let waits = store.retries.keys().next();
+    judge(waits.is_none(), Rule::TriesAreDue, || format!("{waits:?} still waits"))?;
+    let mut tried = BTreeSet::new();
+    for run in store.ended.values().filter(|run| run.plan.origin.job.is_some()) {
+        let Some(of) = run.plan.origin.retry_of else { continue };
+        judge(tried.insert(of), Rule::TriesAreDue, || format!("{of} is tried again twice"))?;
+        let Some(first) = store.ended.get(&of) else { continue };
+        let left = |run: &Run| run.plan.retries.map_or(0, |retries| retries.left);
+        let fits = first.retry_at().is_some() && left(run) < left(first);
+        let failed = |host: &HostId| {
+            first.tasks.get(host).is_some_and(|task| task.state != TaskState::Succeeded)
+        };
+        judge(fits && run.tasks.keys().all(failed), Rule::TriesAreDue, || {
+            format!("{} should not have been tried again as {}", first.id, run.id)
+        })?;
+    }
+    Ok(())
 }
 
 /// A task starts at most once.

@@ -3,7 +3,7 @@
 //! What `fw-server` does in tasks of its own (one a link, one for the hub, one for late reports,
 //! one for jobs) is here a queue each, and every hand-over and effect is a place to die at.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use fw_core::hub::clock::Watch;
 use fw_core::hub::links::{Came, Links};
@@ -38,7 +38,8 @@ pub(super) struct Server {
     pub(super) current: Links<ConnId>,
     pub(super) inbox: VecDeque<Message>,
     late: VecDeque<(HostId, Report)>,
-    postponed: Vec<Effect>,
+    noted: Vec<(HostId, Report)>,
+    done: Done,
     /// Output of connections that have ended, which the store is still to write.
     pub(super) writing: VecDeque<(Timestamp, HostId, Owned)>,
     jobs: Jobs,
@@ -58,11 +59,11 @@ pub(super) struct Server {
 #[derive(Debug)]
 pub(super) enum Message {
     Begin { run: RunId, plan: Box<Plan>, by: Actor, fire: Option<Row> },
-    Cancel(RunId),
+    Cancel(RunId, Actor),
     Linked(HostId, ConnId, Vec<Report>),
     Unlinked(HostId, ConnId),
     Reports(HostId, Vec<Report>),
-    Noted(HostId, TaskKey),
+    Noted(HostId, Report),
     Forget(HostId, DeniedReason),
 }
 
@@ -71,6 +72,16 @@ pub(super) enum Message {
 enum Answer {
     Begin(RunId),
     Forget(HostId),
+}
+
+/// What a commit has made true and nobody was told of yet: that happens while the store works on the
+/// next, when the hub has decided more.
+#[derive(Debug, Default)]
+struct Done {
+    effects: Vec<Effect>,
+    /// Runs that have ended, and when what failed in them is tried again.
+    ended: Vec<(RunId, Option<Timestamp>)>,
+    answers: Vec<Answer>,
 }
 
 impl Server {
@@ -88,7 +99,8 @@ impl Server {
             current: Links::default(),
             inbox: VecDeque::new(),
             late: VecDeque::new(),
-            postponed: Vec::new(),
+            noted: Vec::new(),
+            done: Done::default(),
             writing: VecDeque::new(),
             jobs,
             fires: BTreeMap::new(),
@@ -139,8 +151,11 @@ impl Server {
         self.serve_outboxes(ctx, net)
     }
 
-    /// Takes what has come in, decides, commits, performs.
+    /// Takes what has come in, decides, commits; performs what the commit before has made true.
     fn decide(&mut self, ctx: &mut Ctx, store: &mut Store) -> Result<(), Died> {
+        if self.inbox.is_empty() {
+            self.follow(ctx, store)?;
+        }
         let now = ctx.server_time();
         if let Some(ahead) = self.watch.look(now, ctx.now) {
             ctx.history.note((21_u8, ahead.as_millis()), || format!("clock set ahead by {ahead}"));
@@ -157,12 +172,13 @@ impl Server {
     fn take(&mut self, ctx: &mut Ctx, message: Message, now: Timestamp) {
         match message {
             Message::Begin { run, plan, by, fire } => {
-                self.fires.extend(fire.map(|fire| (run, fire)));
-                self.hub.begin(run, *plan, by, now);
+                if self.hub.begin(run, *plan, by, now) {
+                    self.fires.extend(fire.map(|fire| (run, fire)));
+                }
                 self.answers.push(Answer::Begin(run));
             }
-            Message::Cancel(run) => {
-                let known = self.hub.cancel(run, Actor::Token("sim".into()), now);
+            Message::Cancel(run, by) => {
+                let known = self.hub.cancel(run, by, now);
                 ctx.history.note((22_u8, run.0), || format!("cancel of {run}: active {known}"));
             }
             Message::Linked(host, id, digest) => self.linked(ctx, host, id, digest, now),
@@ -175,7 +191,7 @@ impl Server {
             Message::Reports(host, reports) => {
                 reports.into_iter().for_each(|report| self.hub.reported(host, report));
             }
-            Message::Noted(host, key) => self.postponed.push(Effect::Settle { host, key }),
+            Message::Noted(host, report) => self.noted.push((host, report)),
             Message::Forget(host, why) => {
                 if let Some(id) = self.current.send_away(host, why) {
                     self.deny(id, why);
@@ -250,6 +266,11 @@ impl Server {
         if !rows.is_empty() && std::mem::take(&mut self.lose_commit) {
             return Err(Died);
         }
+        // While the store works, what is before may be performed early or late.
+        let early = rows.is_empty() || ctx.one_in(2);
+        if early {
+            self.follow(ctx, store)?;
+        }
         // The end may come before or after the disk has it.
         if self.boundary().is_err() {
             if ctx.one_in(2) && store.commit(&rows).is_ok() {
@@ -257,37 +278,55 @@ impl Server {
             }
             return Err(Died);
         }
-        loop {
-            let outcome = self.try_commit(ctx, store, &rows);
-            match outcome {
-                Ok(()) => break,
-                Err(Error::FireTaken(job, nominal)) => {
-                    let taken = |row: &NewEvents| {
-                        row.fire
-                            .as_ref()
-                            .is_some_and(|fire| (&fire.job, fire.from) == (&job, nominal))
-                    };
-                    let Some(at) = rows.iter().position(taken) else { break };
-                    let run = rows.remove(at).run;
-                    effects.retain(|effect| effect.run() != run);
-                    self.hub.abandon(run);
-                    self.answers
-                        .retain(|answer| !matches!(answer, Answer::Begin(id) if *id == run));
-                    self.jobs.begun(run, &Err(Error::FireTaken(job, nominal)));
-                }
-                Err(error) => {
-                    self.reload(ctx, store, &error);
-                    return Ok(());
-                }
+        let outcome = self.store(ctx, store, &mut rows, &mut effects);
+        if !early {
+            ctx.history.sight(Sight::PerformedLate);
+            self.follow(ctx, store)?;
+        }
+        match outcome {
+            Ok(()) => {
+                let noted = std::mem::take(&mut self.noted).into_iter();
+                effects.extend(noted.filter_map(|(host, report)| self.hub.recorded(host, report)));
+                let ended = rows
+                    .iter()
+                    .filter_map(|row| Some((row.run, row.finished.as_ref()?.retry_at())));
+                let answers = std::mem::take(&mut self.answers);
+                self.done = Done { effects, ended: ended.collect(), answers };
             }
+            Err(error) => self.reload(ctx, store, &error),
         }
-        self.boundary()?;
-        effects.append(&mut self.postponed);
+        self.boundary()
+    }
+
+    /// Commits the rows. A fire that was decided before takes only its own run out.
+    fn store(
+        &mut self,
+        ctx: &mut Ctx,
+        store: &mut Store,
+        rows: &mut Vec<NewEvents>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Error> {
+        loop {
+            let Err(error) = self.try_commit(ctx, store, rows) else { return Ok(()) };
+            let Error::FireTaken(job, nominal) = &error else { return Err(error) };
+            let taken = |row: &NewEvents| {
+                row.fire.as_ref().is_some_and(|fire| (&fire.job, fire.from) == (job, *nominal))
+            };
+            let Some(at) = rows.iter().position(taken) else { return Ok(()) };
+            let run = rows.remove(at).run;
+            effects.retain(|effect| effect.run() != run);
+            self.hub.abandon(run);
+            self.answers.retain(|answer| !matches!(answer, Answer::Begin(id) if *id == run));
+            self.jobs.begun(run, &Err(error));
+        }
+    }
+
+    /// Performs what is committed, and answers those who asked.
+    fn follow(&mut self, ctx: &mut Ctx, store: &Store) -> Result<(), Died> {
+        let Done { effects, ended, answers } = std::mem::take(&mut self.done);
         self.perform(ctx, store, effects)?;
-        for row in rows.iter().filter(|row| row.finished.is_some()) {
-            self.jobs.over(row.run);
-        }
-        for answer in std::mem::take(&mut self.answers) {
+        ended.into_iter().for_each(|(run, retry_at)| self.jobs.over(run, retry_at));
+        for answer in answers {
             match answer {
                 Answer::Begin(run) => self.jobs.begun(run, &Ok(())),
                 Answer::Forget(host) => ctx.witness.revoked(host, ctx.now),
@@ -329,7 +368,7 @@ impl Server {
     fn reload(&mut self, ctx: &mut Ctx, store: &Store, error: &Error) {
         ctx.history.note(25_u8, || format!("commit failed ({error:?}); the hub is built anew"));
         self.fires.clear();
-        self.postponed.clear();
+        self.noted.clear();
         for id in self.current.take_all() {
             if let Some(conn) = self.conns.get_mut(&id) {
                 conn.close();
@@ -349,6 +388,9 @@ impl Server {
         let mut outgoing = Outgoing::default();
         for effect in effects {
             match effect {
+                Effect::Start { host, key, .. } if !self.hub.wants(host, key) => {
+                    ctx.history.sight(Sight::StartOverruled);
+                }
                 Effect::Start { host, key, not_after } => {
                     self.prepare(ctx, store, &mut outgoing, host, key, not_after);
                 }
@@ -391,6 +433,9 @@ impl Server {
         let spec = exec.spec(secrets, ctx.spool_bytes);
         let (incarnation, epoch) = (store.incarnation, self.epoch);
         outgoing.start(host, Start { key, not_after, incarnation, epoch, spec });
+        if self.hub.is_cancelled(key.run) {
+            outgoing.cancel(host, key);
+        }
     }
 
     /// Notes what hosts say of runs that have ended.
@@ -406,14 +451,15 @@ impl Server {
                 store.late.entry((run, host)).or_insert(note);
             }
             self.boundary()?;
-            self.inbox.push_back(Message::Noted(host, report.key));
+            self.inbox.push_back(Message::Noted(host, report));
         }
         Ok(())
     }
 
     fn step_jobs(&mut self, ctx: &mut Ctx, store: &mut Store) -> Result<(), Died> {
         self.boundary()?;
-        let going_on: BTreeSet<RunId> = self.hub.runs().map(|run| run.id).collect();
+        let asked = |run: &Run| (run.id, run.cancel_requested_at.is_some());
+        let going_on: BTreeMap<RunId, bool> = self.hub.runs().map(asked).collect();
         let begin = self.jobs.step(ctx, store, &going_on);
         self.inbox.extend(begin);
         self.boundary()

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use fw_core::fires::Decision;
-use fw_core::run::{Event, Run};
+use fw_core::run::{Event, Kind, Run};
 use fw_proto::api::{FireReason, Verdict};
 use fw_proto::frame::Chunk;
 use fw_proto::record::Offsets;
@@ -23,6 +23,8 @@ pub(super) struct Store {
     pub(super) revoked: std::collections::BTreeSet<HostId>,
     pub(super) ledger: BTreeMap<JobName, Vec<Row>>,
     pub(super) paused: bool,
+    /// Runs that failed and are tried again then.
+    pub(super) retries: BTreeMap<RunId, (JobName, Timestamp)>,
     /// Whether there is the secret that some commands need.
     pub(super) secret: bool,
 }
@@ -48,7 +50,7 @@ pub(super) struct Row {
 
 impl Row {
     pub(super) fn of(decision: &Decision) -> Self {
-        let Decision { job, verdict, reason, from, to, count } = decision.clone();
+        let Decision { job, verdict, reason, from, to, count, .. } = decision.clone();
         Self { job, verdict, reason, from, to, count, run: None }
     }
 }
@@ -61,6 +63,20 @@ pub(super) struct NewEvents {
     pub(super) events: Vec<Event>,
     pub(super) finished: Option<Box<Run>>,
     pub(super) fire: Option<Row>,
+}
+
+impl NewEvents {
+    /// The run that a job tries again with this one.
+    fn retry_of(&self) -> Option<RunId> {
+        match &self.events.first()?.kind {
+            Kind::Planned(plan) => plan.origin.retry_of.filter(|_| plan.origin.job.is_some()),
+            Kind::Dispatched { .. }
+            | Kind::Asked { .. }
+            | Kind::Reported { .. }
+            | Kind::Ruled { .. }
+            | Kind::CancelRequested => None,
+        }
+    }
 }
 
 /// Why the store took nothing.
@@ -86,6 +102,7 @@ impl Store {
             revoked: std::collections::BTreeSet::new(),
             ledger: BTreeMap::new(),
             paused: false,
+            retries: BTreeMap::new(),
             secret: true,
         }
     }
@@ -108,9 +125,15 @@ impl Store {
         }
         for row in rows {
             self.open.entry(row.run).or_default().extend(row.events.iter().cloned());
+            if let (0, Some(of)) = (row.expected_seq, row.retry_of()) {
+                self.retries.remove(&of);
+            }
             if let Some(run) = &row.finished {
                 self.open.remove(&row.run);
                 self.ended.insert(row.run, Run::clone(run));
+                if let Some((job, at)) = run.plan.origin.job.clone().zip(run.retry_at()) {
+                    self.retries.insert(row.run, (job, at));
+                }
             }
             row.fire.iter().for_each(|fire| self.put(fire));
         }
@@ -144,10 +167,27 @@ impl Store {
         self.ledger.get(job)?.iter().map(|row| row.to).max()
     }
 
-    /// The fire that waits.
-    pub(super) fn pending(&self, job: &JobName) -> Option<Timestamp> {
-        let rows = self.ledger.get(job)?;
-        rows.iter().find(|row| row.verdict == Verdict::Pending).map(|row| row.from)
+    /// The fire that waits for a run.
+    pub(super) fn queued(&self, job: &JobName) -> Option<Timestamp> {
+        let mut waiting = self.pending(job);
+        waiting.find(|row| row.reason == Some(FireReason::Overlap)).map(|row| row.from)
+    }
+
+    /// The fires that are to be caught up.
+    pub(super) fn behind(&self, job: &JobName) -> BTreeMap<Timestamp, FireReason> {
+        let waiting = self.pending(job).filter_map(|row| Some((row.from, row.reason?)));
+        waiting.filter(|(_, reason)| *reason != FireReason::Overlap).collect()
+    }
+
+    /// The runs of a job that are tried again.
+    pub(super) fn retries_of(&self, job: &JobName) -> BTreeMap<RunId, Timestamp> {
+        let of_job = self.retries.iter().filter(|(_, (of, _))| of == job);
+        of_job.map(|(run, (_, at))| (*run, *at)).collect()
+    }
+
+    fn pending(&self, job: &JobName) -> impl Iterator<Item = &Row> {
+        let rows = self.ledger.get(job).into_iter().flatten();
+        rows.filter(|row| row.verdict == Verdict::Pending)
     }
 
     /// Whether a run that it knows has a task on this host.

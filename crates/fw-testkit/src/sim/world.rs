@@ -271,7 +271,7 @@ impl World {
     fn cancel_all(&mut self) {
         let open = self.store.open.keys().copied();
         if let Some(server) = &mut self.server {
-            server.inbox.extend(open.map(Message::Cancel));
+            server.inbox.extend(open.map(|run| Message::Cancel(run, person())));
         }
     }
 
@@ -292,7 +292,7 @@ impl World {
             let runs: Vec<_> = self.store.open.keys().copied().collect();
             let at = self.ctx.rng.random_range(0..runs.len().max(1));
             if let (Some(server), Some(run)) = (&mut self.server, runs.get(at)) {
-                server.inbox.push_back(Message::Cancel(*run));
+                server.inbox.push_back(Message::Cancel(*run, person()));
             }
         }
         if self.ctx.one_in(100) {
@@ -314,8 +314,12 @@ impl World {
         let low = self.ctx.rng.random::<u32>();
         let run = RunId(Uuid::from_u128(self.next_run << 64 | u128::from(low)));
         if let Some(server) = &mut self.server {
-            let by = Actor::Token("sim".into());
-            server.inbox.push_back(Message::Begin { run, plan: Box::new(plan), by, fire: None });
+            server.inbox.push_back(Message::Begin {
+                run,
+                plan: Box::new(plan),
+                by: person(),
+                fire: None,
+            });
         }
     }
 
@@ -481,4 +485,9 @@ impl World {
     fn later(&mut self, ms: std::ops::Range<u64>) -> Timestamp {
         self.ctx.now + Span::from_millis(self.ctx.rng.random_range(ms))
     }
+}
+
+/// Whoever asks for something that no job wants.
+fn person() -> Actor {
+    Actor::Token("sim".into())
 }

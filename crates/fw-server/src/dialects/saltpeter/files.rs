@@ -124,8 +124,11 @@ pub fn read(path: &Path) -> io::Result<Directory> {
 }
 
 fn text_of(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size > LARGEST_FILE as u64 {
+    let about = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    if !about.is_file() {
+        return Err("this is no file, so nothing is read from it".to_owned());
+    }
+    if about.len() > LARGEST_FILE as u64 {
         return Err(format!("a file has at most {LARGEST_FILE} bytes; split this one"));
     }
     std::fs::read_to_string(path).map_err(|error| error.to_string())
@@ -269,7 +272,7 @@ impl Read<'_> {
                 }
                 ("global", ..) => self.warn(value.place, "ignored: only true or false counts"),
                 ("machines", ..) => self.warn(value.place, "ignored: only a list counts"),
-                (_, ..) => self.warn(key.place, "ignored: there are only global and machines"),
+                (..) => self.warn(key.place, "ignored: there are only global and machines"),
             }
         }
     }

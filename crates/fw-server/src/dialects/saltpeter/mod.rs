@@ -1,4 +1,5 @@
-//! Saltpeter: its schedules and its directory of files, as its code understands them.
+//! Saltpeter, a scheduler that targets hosts through Salt: its schedules and its targets.
 
 pub mod files;
 pub mod schedule;
+pub mod target;

@@ -171,7 +171,7 @@ struct Word<'a> {
 /// the right, with `0` for the second; two words in a field make one too many.
 fn words(fields: &Fields) -> Result<Vec<Word<'_>>, Error> {
     let default = |field: Field| if field == Field::Sec { "0" } else { "*" };
-    let text = |field: Field| fields.get(&field).map_or(default(field), String::as_str);
+    let text = |field: Field| fields.get(&field).map_or_else(|| default(field), String::as_str);
     let in_field = |field: Field| {
         text(field).split_whitespace().map(move |word| Word { field, text: text(field), word })
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use fw_core::job::JobDef;
 use fw_core::run::Actor;
-use fw_proto::api::{Code, FireReason, JobSource, Problem, SourceError};
+use fw_proto::api::{Code, FireReason, JobSource, Problem, SourceError, Verdict};
 use fw_proto::{JobName, Timestamp};
 use fw_store::StoredJob;
 use tracing::{error, info, warn};
@@ -39,8 +39,8 @@ impl Owner {
                     let now = self.parts.clock.now();
                     let (run, job) = (new_run_id(now), Arc::clone(&entry.def));
                     let reason = Some(FireReason::Manual);
-                    let manual = Some(Manual { by, reply });
-                    self.take_manual(Due { run, job, nominal: now, reason, manual });
+                    let (verdict, manual) = (Verdict::Ran, Some(Manual { by, reply }));
+                    self.take_manual(Due { run, job, nominal: now, verdict, reason, manual });
                 }
             },
         }

@@ -211,10 +211,7 @@ impl Handle {
 
     fn checked(&self, parsed: &fw_core::job::Parsed) -> CheckedJobs {
         let now = self.clock.now();
-        let next = |job: &JobDef| {
-            let fire = job.schedule.next_after(now).filter(|_| job.spec.enabled);
-            fire.map(|fire| fire.nominal)
-        };
+        let next = |job: &JobDef| job.next_run(now).filter(|_| job.spec.enabled);
         let jobs = parsed
             .jobs
             .iter()

@@ -9,20 +9,21 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fw_core::fires::{self, Decision, Known, Scheduler};
+use fw_core::fires::{self, Decision, Known, Order, Scheduler};
 use fw_core::job::JobDef;
 use fw_proto::api::{self, FireReason, JobSource, SourceError, Verdict};
 use fw_proto::{JobName, RunId, Span, Timestamp};
-use fw_store::{NewFire, StoredJob};
+use fw_store::{NewFire, Retry, StoredJob};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use super::files::Files;
-use super::perform::{Due, Performer, Work};
+use super::perform::{Due, Given, Performer, Work};
 use super::{Change, Error, Parts, Query, text};
 use crate::live::RunChange;
+use crate::problem::Chain;
 
 /// The clock may be set at any time: look at it at least so often.
 const LOOK: Duration = Duration::from_millis(250);
@@ -102,11 +103,19 @@ pub(super) struct Owner {
     /// Runs that the scheduler counts as going on.
     active: BTreeMap<RunId, JobName>,
     /// Those of them that are over, which it is still to be told.
-    over: Vec<RunId>,
+    over: Vec<Over>,
     /// Decided, to be performed.
     work: Vec<Work>,
     /// Ends of runs may have gone unheard.
     deaf: bool,
+}
+
+/// A run that is over.
+#[derive(Debug)]
+struct Over {
+    run: RunId,
+    /// It failed and is tried again then.
+    retry_at: Option<Timestamp>,
 }
 
 /// Where the owner is reached.
@@ -123,11 +132,20 @@ impl Owner {
     /// Takes over what is stored.
     pub(super) async fn load(parts: Parts) -> Result<Self, Error> {
         let (stored, mut last) = (parts.store.jobs().await?, parts.store.last_fires().await?);
-        let pending = parts.store.pending_fires().await?;
-        let mut pending: BTreeMap<_, _> =
-            pending.into_iter().map(|fire| (fire.job, fire.from)).collect();
+        let mut pending: BTreeMap<_, Vec<NewFire>> = BTreeMap::new();
+        for fire in parts.store.pending_fires().await? {
+            pending.entry(fire.job.clone()).or_default().push(fire);
+        }
         let active = parts.hub.active().await?;
-        let active = active.into_iter().filter_map(|(run, job)| Some((run, job?))).collect();
+        let active: BTreeMap<_, _> =
+            active.into_iter().filter_map(|(run, job)| Some((run, job?))).collect();
+        // One that ended just now is heard of later.
+        let mut retries: BTreeMap<JobName, BTreeMap<RunId, Timestamp>> = BTreeMap::new();
+        for Retry { run, job, at } in parts.store.retries().await? {
+            if !active.contains_key(&run) {
+                retries.entry(job).or_default().insert(run, at);
+            }
+        }
         let mut owner = Self {
             scheduler: Scheduler::new(parts.clock.now()),
             jobs: BTreeMap::new(),
@@ -144,13 +162,19 @@ impl Owner {
             parts,
         };
         for job in stored {
-            let (last, queued) = (last.remove(&job.name), pending.get(&job.name).copied());
-            owner.restore(job, last, queued);
+            let last = last.remove(&job.name);
+            let waiting = pending.get(&job.name).map(Vec::as_slice).unwrap_or_default();
+            let retries = retries.get(&job.name).cloned().unwrap_or_default();
+            owner.restore(job, last, waiting, retries);
         }
+        retries.retain(|name, _| !owner.jobs.contains_key(name));
+        let lost = retries.into_iter().flat_map(|(job, runs)| {
+            runs.into_keys().map(move |run| Order::GiveUp(job.clone(), run))
+        });
+        lost.for_each(|order| owner.order(order));
         pending.retain(|name, _| !owner.jobs.contains_key(name));
-        owner
-            .work
-            .extend(pending.into_iter().map(|(job, from)| Work::Verdict(changed_away(job, from))));
+        let gone = pending.into_values().flatten();
+        owner.work.extend(gone.map(|fire| Work::Verdict(changed_away(fire.job, fire.from))));
         owner.count_strays();
         if owner.files.is_none() && owner.count_from_files() > 0 {
             warn!(
@@ -161,15 +185,22 @@ impl Owner {
         Ok(owner)
     }
 
-    fn restore(&mut self, stored: StoredJob, last: Option<Timestamp>, queued: Option<Timestamp>) {
+    fn restore(
+        &mut self,
+        stored: StoredJob,
+        last: Option<Timestamp>,
+        waiting: &[NewFire],
+        retries: BTreeMap<RunId, Timestamp>,
+    ) {
         let StoredJob { name, source, text, paused } = stored;
         match text::from_store(&name, &text) {
             Ok((def, set_at)) => {
                 let active = self.active.values().filter(|job| **job == name).count();
                 let active = u32::try_from(active).unwrap_or(u32::MAX);
                 let decided_to = last.map_or(set_at, |last| last.max(set_at));
-                let known = Known { decided_to, paused, active, queued };
-                let decisions = self.scheduler.restore(&name, scheduled(&def), &known);
+                let (queued, behind) = sort_waiting(waiting);
+                let known = Known { decided_to, paused, active, queued, behind, retries };
+                let decisions = self.scheduler.restore(&name, scheduled(&def), known);
                 self.jobs.insert(name, Entry { def: Arc::new(def), source, set_at });
                 self.take(decisions);
             }
@@ -213,7 +244,7 @@ impl Owner {
                 biased;
                 over = finished(&mut performing), if !idle => {
                     performing = None;
-                    self.over.extend(over);
+                    self.over.extend(over.into_iter().map(|run| Over { run, retry_at: None }));
                 }
                 change = inlets.runs.recv() => self.heard(change),
                 Some(query) = inlets.queries.recv() => self.answer(query),
@@ -229,11 +260,13 @@ impl Owner {
     /// Decides what is due; only while nothing is being performed.
     fn decide(&mut self) {
         let now = self.parts.clock.now();
-        for run in std::mem::take(&mut self.over) {
-            if let Some(job) = self.active.remove(&run) {
-                let decisions = self.scheduler.ended(&job, now);
-                self.take(decisions);
-            }
+        for Over { run, retry_at } in std::mem::take(&mut self.over) {
+            let Some(job) = self.active.remove(&run) else { continue };
+            let decisions = match retry_at {
+                Some(at) => self.scheduler.failed(&job, run, at, now),
+                None => self.scheduler.ended(&job, now),
+            };
+            self.take(decisions);
         }
         let decisions = self.scheduler.tick(now);
         self.take(decisions);
@@ -276,14 +309,34 @@ impl Owner {
             let work = match decision.run().zip(self.jobs.get(&decision.job)) {
                 Some((run, entry)) => {
                     self.active.insert(run, decision.job);
-                    let (job, nominal, reason) =
-                        (Arc::clone(&entry.def), decision.from, decision.reason);
-                    Work::Begin(Due { run, job, nominal, reason, manual: None })
+                    let Decision { from: nominal, verdict, reason, .. } = decision;
+                    let job = Arc::clone(&entry.def);
+                    Work::Begin(Due { run, job, nominal, verdict, reason, manual: None })
                 }
                 None => Work::Verdict(verdict(decision)),
             };
             self.work.push(work);
         }
+        self.scheduler.orders().into_iter().for_each(|order| self.order(order));
+    }
+
+    fn order(&mut self, order: Order) {
+        let def = |job: &JobName| self.jobs.get(job).map(|entry| Arc::clone(&entry.def));
+        let work = match order {
+            Order::GiveUp(job, run) => Work::GiveUp(Given { run, def: def(&job) }),
+            Order::Retry(job, of) => {
+                let retry = Work::Retry(Given { run: of, def: def(&job) });
+                self.active.insert(fires::retry_id(of), job);
+                retry
+            }
+            Order::Replace(job) => Work::Cancel(self.runs_of(&job), job),
+        };
+        self.work.push(work);
+    }
+
+    /// The runs of a job that go on, as far as is known here.
+    fn runs_of(&self, job: &JobName) -> Vec<RunId> {
+        self.active.iter().filter(|(_, of)| *of == job).map(|(run, _)| *run).collect()
     }
 
     /// A run that someone wants now.
@@ -311,7 +364,7 @@ impl Owner {
             Ok(change) => {
                 let run = change.summary.id;
                 if change.summary.state.is_final() && self.active.contains_key(&run) {
-                    self.over.push(run);
+                    self.over.push(Over { run, retry_at: change.retry_at });
                 }
             }
             // Closed it never is: `parts` holds the other end.
@@ -323,12 +376,19 @@ impl Owner {
 
     /// Whatever is not going on has ended. All that were decided have been begun by now.
     async fn compare_runs(&mut self) {
-        match self.parts.hub.active().await {
-            Ok(going_on) => {
+        let going_on = match self.parts.hub.active().await {
+            Ok(going_on) => going_on,
+            Err(error) => return info!(%error, "runs cannot be compared"),
+        };
+        match self.parts.store.retries().await {
+            Ok(retries) => {
+                let retries: BTreeMap<_, _> =
+                    retries.into_iter().map(|retry| (retry.run, retry.at)).collect();
                 let ended = self.active.keys().filter(|run| !going_on.contains_key(run));
-                self.over.extend(ended.copied());
+                let over = |run: &RunId| Over { run: *run, retry_at: retries.get(run).copied() };
+                self.over.extend(ended.map(over));
             }
-            Err(error) => info!(%error, "runs cannot be compared"),
+            Err(error) => warn!(error = %Chain(&error), "runs cannot be compared"),
         }
     }
 
@@ -370,6 +430,7 @@ impl Owner {
             source: entry.source.clone(),
             paused: state.paused,
             next_fire: state.next,
+            waiting: waiting(&state),
             last_run: None,
             last_failed: None,
             error: self.file_errors.of(name, &entry.source).cloned(),
@@ -393,9 +454,41 @@ impl Owner {
 pub(super) fn scheduled(def: &JobDef) -> fires::Job {
     fires::Job {
         schedule: def.schedule.clone(),
+        calendar: def.calendar.clone(),
         overlap: def.spec.overlap,
+        catch_up: fires::CatchUp {
+            most: match def.spec.catch_up {
+                api::CatchUp::None => 0,
+                api::CatchUp::Last => 1,
+                api::CatchUp::All => def.spec.catch_up_max,
+            },
+            within: def.spec.catch_up_window,
+        },
         enabled: def.spec.enabled,
     }
+}
+
+/// The fire that waits for a run, and those that are to be caught up.
+fn sort_waiting(waiting: &[NewFire]) -> (Option<Timestamp>, BTreeMap<Timestamp, FireReason>) {
+    let lost = |fire: &NewFire| {
+        let lost = [FireReason::Downtime, FireReason::ClockJump];
+        fire.reason.filter(|reason| lost.contains(reason)).map(|reason| (fire.from, reason))
+    };
+    let queued = waiting.iter().find(|fire| lost(fire).is_none()).map(|fire| fire.from);
+    (queued, waiting.iter().filter_map(lost).collect())
+}
+
+/// What people are told of that.
+fn waiting(state: &fires::State) -> Vec<api::JobWaiting> {
+    let ends = state.behind.first().zip(state.behind.last());
+    let catch_up = ends.map(|(from, to)| api::JobWaiting::CatchUp {
+        fires: u32::try_from(state.behind.len()).unwrap_or(u32::MAX),
+        from: *from,
+        to: *to,
+    });
+    let queued = state.queued.map(|nominal| api::JobWaiting::Queued { nominal });
+    let retry = |(run, at): (&RunId, &Timestamp)| api::JobWaiting::Retry { run: *run, at: *at };
+    state.retries.iter().map(retry).chain(catch_up).chain(queued).collect()
 }
 
 /// The ledger row of a decision without a run.
@@ -403,7 +496,7 @@ fn verdict(decision: Decision) -> NewFire {
     if decision.run().is_some() {
         return changed_away(decision.job, decision.from);
     }
-    let Decision { job, verdict, reason, from, to, count } = decision;
+    let Decision { job, verdict, reason, from, to, count, .. } = decision;
     NewFire { job, verdict, reason, from, to, count, run: None, lag_ms: None }
 }
 

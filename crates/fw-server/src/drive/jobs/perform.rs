@@ -13,18 +13,20 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use fw_core::job::JobDef;
-use fw_core::plan::Chosen;
+use fw_core::plan::{Chosen, Plan};
 use fw_core::run::Actor;
+use fw_core::{command, fires};
 use fw_proto::api::{Code, EnvValue, FireReason, Problem, Verdict};
 use fw_proto::{JobName, RunId, Span, Timestamp};
 use fw_rt::Clock;
 use fw_store::{HostRow, NewFire, Store};
 use tokio::sync::oneshot;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use super::{Parts, text};
-use crate::fleet::choose;
+use crate::drive::notices;
+use crate::fleet::{self, choose};
 use crate::hub;
 use crate::problem::Chain;
 use crate::state::Health;
@@ -39,6 +41,20 @@ pub(super) enum Work {
     Verdict(NewFire),
     /// A run is to begin.
     Begin(Due),
+    /// A run that failed waits no longer to be tried again.
+    GiveUp(Given),
+    /// A run that failed is tried again.
+    Retry(Given),
+    /// These runs of a job are to make room for its next one.
+    Cancel(Vec<RunId>, JobName),
+}
+
+/// A run that failed, and its job as it is now.
+#[derive(Debug)]
+pub(super) struct Given {
+    pub(super) run: RunId,
+    /// `None` when the job is gone.
+    pub(super) def: Option<Arc<JobDef>>,
 }
 
 /// A run that is due.
@@ -48,6 +64,7 @@ pub(super) struct Due {
     /// The job as it was when it became due.
     pub(super) job: Arc<JobDef>,
     pub(super) nominal: Timestamp,
+    pub(super) verdict: Verdict,
     pub(super) reason: Option<FireReason>,
     /// Someone asked for it, beside the schedule.
     pub(super) manual: Option<Manual>,
@@ -114,6 +131,96 @@ impl Performer {
 
     /// Performs all of it; gives the runs that did not begin.
     pub(super) async fn perform(self, work: Vec<Work>) -> Vec<RunId> {
+        let (mut decided, mut retries, mut cancels) = (Vec::new(), Vec::new(), Vec::new());
+        for work in work {
+            match work {
+                Work::Verdict(_) | Work::Begin(_) => decided.push(work),
+                // Before another run of the job may begin.
+                Work::GiveUp(given) => self.give_up(&given).await,
+                Work::Retry(given) => retries.push(given),
+                Work::Cancel(runs, job) => cancels.push((runs, job)),
+            }
+        }
+        let mut over = self.decided(decided).await;
+        let retried = join_all(retries.iter().map(|given| self.retry(given))).await;
+        over.extend(retried.into_iter().flatten());
+        // One of them may have begun just now.
+        for (runs, job) in cancels {
+            self.cancel(&runs, &job).await;
+        }
+        over
+    }
+
+    /// Tells that the run failed for good, then forgets that it waited.
+    async fn give_up(&self, given: &Given) {
+        while let Err(error) = self.try_give_up(given).await {
+            self.wait(&error).await;
+        }
+        info!(run.id = %given.run, "run that failed is not tried again: its job changed, is paused, or another run takes its place");
+    }
+
+    async fn try_give_up(&self, given: &Given) -> Result<(), fw_store::Error> {
+        if let Some(def) = &given.def {
+            notices::put_failure(&self.store, self.clock.now(), def, given.run).await?;
+        }
+        self.store.give_up_retry(given.run).await
+    }
+
+    /// Begins the next try of a run; gives its id when there is nothing to try.
+    async fn retry(&self, given: &Given) -> Option<RunId> {
+        let id = fires::retry_id(given.run);
+        loop {
+            match self.try_retry(given.run, id).await {
+                Ok(Begun::Yes | Begun::Stopped) => return None,
+                Ok(Begun::No(_)) => {
+                    self.give_up(given).await;
+                    return Some(id);
+                }
+                Err(error) => self.wait(&error).await,
+            }
+        }
+    }
+
+    async fn try_retry(&self, of: RunId, id: RunId) -> Result<Begun, fw_store::Error> {
+        let (plan, run) = (self.store.plan(of).await?, self.store.run(of).await?);
+        // It may be so old that it is gone.
+        let Some((plan, run)) = plan.zip(run) else { return Ok(Begun::No(None)) };
+        let Some(job) = plan.origin.job.clone() else { return Ok(Begun::No(None)) };
+        let hosts = fleet::again(&self.store.hosts(), &plan, &run, true);
+        if hosts.is_empty() {
+            return Ok(Begun::No(None));
+        }
+        let plan = command::next_try(of, plan, hosts, self.store.incarnation());
+        let begin = hub::Begin { run: id, plan, by: Actor::Job(job), fire: None };
+        match self.hub.begin(begin).await {
+            Ok(()) => Ok(Begun::Yes),
+            Err(hub::Error::Stopped) => Ok(Begun::Stopped),
+            Err(hub::Error::Store(error)) => already_there(id, &error),
+        }
+    }
+
+    /// Ends runs, whatever it takes: the fire that takes their place waits for it.
+    async fn cancel(&self, runs: &[RunId], job: &JobName) {
+        for run in runs {
+            loop {
+                match self.hub.cancel(*run, Actor::Job(job.clone())).await {
+                    Ok(true) => {
+                        info!(run.id = %run, %job, "run is cancelled: the job's next fire takes its place");
+                    }
+                    // It has ended by itself.
+                    Ok(false) => {}
+                    Err(hub::Error::Stopped) => return,
+                    Err(hub::Error::Store(error)) => {
+                        self.wait(&error).await;
+                        continue;
+                    }
+                }
+                break;
+            }
+        }
+    }
+
+    async fn decided(&self, work: Vec<Work>) -> Vec<RunId> {
         let runs = work.iter().any(|work| matches!(work, Work::Begin(_)));
         let fleet = if runs { self.fleet().await } else { Fleet::default() };
         // Thousands of jobs over thousands of hosts are too much for an async thread.
@@ -183,12 +290,12 @@ impl Performer {
     }
 
     async fn begin(&self, ready: Ready) -> (RunId, Begun) {
-        let run = ready.due.run;
+        let (run, since) = (ready.due.run, self.clock.now());
         let begun = loop {
             match self.try_begin(&ready).await {
                 Ok(begun) => break begun,
                 Err(error) => {
-                    let late = self.clock.now().since(ready.due.nominal);
+                    let late = self.clock.now().since(since);
                     if ready.due.manual.is_some() || late > ready.due.job.spec.start_within {
                         break self.too_late(&ready.due, &error);
                     }
@@ -225,7 +332,8 @@ impl Performer {
         let name = &due.job.name;
         let incarnation = self.store.incarnation();
         let plan = match text::plan(&due.job, hosts.to_vec(), incarnation, self.lost_after) {
-            Ok(plan) => plan,
+            // Whoever began it by hand sees it fail, and decides.
+            Ok(plan) => Plan { retries: plan.retries.filter(|_| due.manual.is_none()), ..plan },
             Err(invalid) => {
                 error!(job = %name, "job cannot run: {invalid}; please report this");
                 return Ok(Begun::No(Some(row(due, Verdict::Skipped, Some(FireReason::Changed)))));
@@ -236,7 +344,7 @@ impl Performer {
             .as_ref()
             .map_or_else(|| Actor::Job(name.clone()), |manual| manual.by.clone());
         let lag_ms = Some(self.clock.now().since(due.nominal).as_millis());
-        let fire = NewFire { run: Some(due.run), lag_ms, ..row(due, Verdict::Ran, due.reason) };
+        let fire = NewFire { run: Some(due.run), lag_ms, ..row(due, due.verdict, due.reason) };
         match self.hub.begin(hub::Begin { run: due.run, plan, by, fire: Some(fire) }).await {
             Ok(()) => Ok(Begun::Yes),
             Err(hub::Error::Stopped) => Ok(Begun::Stopped),
@@ -253,8 +361,12 @@ fn refused(due: &Due, error: &fw_store::Error) -> Result<Begun, fw_store::Error>
         warn!(%job, %nominal, "fire has its verdict already; no run is begun");
         return Ok(Begun::No(None));
     }
-    // A try that seemed to fail may have succeeded.
-    let there = matches!(error, fw_store::Error::Conflict { run } if *run == due.run);
+    already_there(due.run, error)
+}
+
+/// A try that seemed to fail may have succeeded.
+fn already_there(id: RunId, error: &fw_store::Error) -> Result<Begun, fw_store::Error> {
+    let there = matches!(error, fw_store::Error::Conflict { run } if *run == id);
     if there { Ok(Begun::Yes) } else { Err(error.clone()) }
 }
 
@@ -270,6 +382,7 @@ fn prepare(work: Vec<Work>, fleet: &Fleet) -> (Vec<Step>, Vec<RunId>) {
                 continue;
             }
             Work::Begin(due) => due,
+            Work::GiveUp(_) | Work::Retry(_) | Work::Cancel(..) => continue,
         };
         let hosts = chosen
             .entry(due.job.spec.hosts.clone())

@@ -2,9 +2,10 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use fw_core::fires;
 use fw_core::run::Actor;
-use fw_proto::Span;
-use fw_proto::api::{Code, JobSource, JobsText};
+use fw_proto::api::{Code, JobSource, JobWaiting, JobsText, RunState, TaskReason};
+use fw_proto::{RunId, Span};
 
 use crate::drive::world::{MINUTE, World, eventually, name};
 
@@ -170,6 +171,161 @@ async fn a_queued_fire_runs_after_the_one_before_even_across_a_restart() {
 }
 
 #[tokio::test]
+async fn a_fire_takes_the_place_of_the_run_that_goes_on() {
+    let world = World::with(&[("a.yaml", &one("a", "overlap: replace"))]).await;
+    let host = world.host("web1").await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Ran 1"]).await;
+    let first = world.fires("a").await[0].run_id.unwrap();
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Pending Overlap 1", "Ran 1"]).await;
+    eventually("it is being cancelled", async || {
+        let run = world.hub.run(first).await.unwrap()?;
+        (run.summary.state == RunState::Cancelling).then_some(())
+    })
+    .await;
+    let waiting = world.jobs.show(&name("a")).await.unwrap().waiting;
+    let nominal = world.fires("a").await[0].from;
+    assert_eq!(waiting, [JobWaiting::Queued { nominal }]);
+    assert_eq!(world.cancel_next(host).await, first);
+    world.ledger_is("a", &["Ran 1", "Ran 1"]).await;
+    let run = world.store.run(first).await.unwrap().unwrap();
+    assert_eq!(run.summary.state, RunState::Cancelled);
+    assert_eq!(run.tasks[0].reason, Some(TaskReason::Replaced));
+}
+
+#[tokio::test]
+async fn lost_fires_are_caught_up_one_after_the_other_even_across_a_restart() {
+    let file = one("a", "catch_up: all, catch_up_max: 3");
+    let world = World::with(&[("a.yaml", &file), ("b.yaml", "jobs: {}")]).await;
+    let host = world.host("web1").await;
+    let stopped = world.stop().await;
+    stopped.clock.shift(60 * MINUTE);
+    let world = stopped.start().await;
+    world.link(host).await;
+    let lost = "Missed Downtime 57";
+    let (waits, done) = ("Pending Downtime 1", "CaughtUp Downtime 1");
+    world.ledger_is("a", &[waits, waits, done, lost]).await;
+    let JobWaiting::CatchUp { fires: 2, .. } =
+        world.jobs.show(&name("a")).await.unwrap().waiting[0]
+    else {
+        panic!("two wait")
+    };
+    let first = world.fires("a").await[2].run_id;
+    assert_eq!(Some(world.end_next(host, 0).await), first);
+    world.ledger_is("a", &[waits, done, done, lost]).await;
+    world.clock.shift(MINUTE);
+    let skipped = "Skipped Overlap 1";
+    world.ledger_is("a", &[skipped, waits, done, done, lost]).await;
+    let world = world.stop().await.start().await;
+    world.link(host).await;
+    world.end_next(host, 1).await;
+    world.ledger_is("a", &[skipped, done, done, done, lost]).await;
+    let runs = world.fires("a").await;
+    assert!(runs[1].lag_ms.unwrap() >= 60_000, "since it was due: {:?}", runs[1]);
+}
+
+#[tokio::test]
+async fn what_is_caught_up_does_what_the_file_says_now() {
+    let world = World::with(&[("a.yaml", &one("a", "catch_up: last"))]).await;
+    let host = world.host("web1").await;
+    let stopped = world.stop().await;
+    stopped.clock.shift(60 * MINUTE);
+    let changed = one("a", "catch_up: last, cwd: /tmp");
+    std::fs::write(stopped.path("a.yaml"), changed).unwrap();
+    let world = stopped.start().await;
+    world.link(host).await;
+    world.ledger_is("a", &["CaughtUp Downtime 1", "Missed Downtime 59"]).await;
+    let run = world.end_next(host, 0).await;
+    let plan = world.store.plan(run).await.unwrap().unwrap();
+    assert_eq!(plan.exec.cwd.as_deref(), Some("/tmp"));
+}
+
+#[tokio::test]
+async fn what_a_calendar_forbids_is_skipped_and_what_was_lost_as_well() {
+    let all = "Mon, Tue, Wed, Thu, Fri, Sat, Sun";
+    let text = format!("calendars: {{never: [{all}]}}\n{}", one("a", "calendar: never"));
+    let world = World::with(&[("a.yaml", &text)]).await;
+    world.host("web1").await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Skipped Calendar 1"]).await;
+    assert_eq!(world.jobs.show(&name("a")).await.unwrap().next_fire, None);
+    let stopped = world.stop().await;
+    stopped.clock.shift(60 * MINUTE);
+    let world = stopped.start().await;
+    world.ledger_is("a", &["Skipped Calendar 61"]).await;
+    world.write("a.yaml", &text.replace("Mon, Tue", "2001-01-01"));
+    eventually("a calendar that changes is a job that does", async || {
+        (world.jobs.show(&name("a")).await?.spec.skip_on.len() == 6).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_failed_is_tried_again_even_across_a_restart() {
+    let file = one("a", "retries: 2, retry_backoff: 5s, timeout: 7s");
+    let world = World::with(&[("a.yaml", &file)]).await;
+    let host = world.host("web1").await;
+    world.clock.shift(MINUTE);
+    let first = world.end_next(host, 1).await;
+    let waits = async |world: &World, of: RunId| {
+        eventually("it waits", async || {
+            let waiting = world.jobs.show(&name("a")).await?.waiting;
+            waiting
+                .iter()
+                .any(|what| matches!(what, JobWaiting::Retry { run, .. } if *run == of))
+                .then_some(())
+        })
+        .await;
+    };
+    waits(&world, first).await;
+    let world = world.stop().await.start().await;
+    world.link(host).await;
+    waits(&world, first).await;
+    world.clock.shift(5000);
+    let second = world.end_next(host, 1).await;
+    assert_eq!(second, fires::retry_id(first));
+    waits(&world, second).await;
+    let at = world.clock.now();
+    world.clock.shift(10_000);
+    let third = world.end_next(host, 1).await;
+    assert!(world.clock.now() < at + Span::from_secs(40), "within the minute");
+    let run = world.store.run(third).await.unwrap().unwrap().summary;
+    assert_eq!((run.retry_of, run.job), (Some(second), Some(name("a"))));
+    assert_eq!(run.by, "job:a");
+    // None is left, so the job's next fire runs.
+    world.clock.shift(MINUTE);
+    let next = world.end_next(host, 0).await;
+    assert_ne!(next, fires::retry_id(third));
+    world.ledger_is("a", &["Ran 1", "Ran 1"]).await;
+    assert_eq!(world.jobs.show(&name("a")).await.unwrap().waiting, []);
+}
+
+#[tokio::test]
+async fn what_waits_to_be_tried_again_overlaps_and_ends_with_a_pause() {
+    let file = one("a", "retries: 1, retry_backoff: 2h");
+    let world = World::with(&[("a.yaml", &file)]).await;
+    let host = world.host("web1").await;
+    world.clock.shift(MINUTE);
+    let first = world.end_next(host, 1).await;
+    eventually("it waits", async || {
+        (!world.jobs.show(&name("a")).await?.waiting.is_empty()).then_some(())
+    })
+    .await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Skipped Overlap 1", "Ran 1"]).await;
+    world.jobs.pause(&name("a"), true).await.unwrap();
+    eventually("it is given up", async || {
+        let again = world.store.is_tried_again(&name("a"), first).await.unwrap();
+        (!again).then_some(())
+    })
+    .await;
+    world.jobs.pause(&name("a"), false).await.unwrap();
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Ran 1", "Skipped Overlap 1", "Ran 1"]).await;
+}
+
+#[tokio::test]
 async fn a_pause_outlives_reload_and_restart() {
     let world = World::with(&[("a.yaml", &jobs(&["a"]))]).await;
     world.host("web1").await;
@@ -332,4 +488,19 @@ async fn a_link_may_lead_within_the_directory_only() {
     .await;
     assert!(errors[0].message.contains("leads out of the directory"), "{}", errors[0].message);
     world.jobs_are(&["a", "b"]).await;
+}
+
+/// The four ways: an old text is read with what was not said then, and a new one says all.
+#[test]
+fn a_job_that_an_older_server_stored_is_read() {
+    let old = r#"{"set_at":"2026-01-01T00:00:00.000Z","spec":{"schedule":"@every 60s","timezone":"UTC","hosts":"*",
+        "command":{"shell":"true"},"user":null,"cwd":null,"env":{},"timeout":null,"kill_after":"10s",
+        "start_within":"1m","overlap":"skip","max_parallel":null,"max_failures":null,"enabled":true,
+        "on_full":"block","on_failure":[],"on_recovery":[]}}"#;
+    let (job, set_at) = super::text::from_store(&name("a"), old).unwrap();
+    let fresh = super::text::read("a.yaml", &jobs(&["a"])).jobs.remove(0);
+    assert_eq!(job.spec, fresh.spec, "so that nothing counts as changed");
+    let again =
+        super::text::from_store(&name("a"), &super::text::to_store(&fresh, set_at)).unwrap();
+    assert_eq!(again.0.spec, fresh.spec);
 }

@@ -3,7 +3,7 @@
 use fw_core::caret::caret;
 use fw_core::command;
 use fw_core::job::{JobDef, Parsed, parse_jobs};
-use fw_core::plan::{Chosen, Origin, Plan};
+use fw_core::plan::{Chosen, Origin, Plan, Retries};
 use fw_proto::api::{Code, JobSpec, NewRun, Problem, SourceError};
 use fw_proto::{Incarnation, JobName, Span, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,8 @@ pub(super) fn plan(
 ) -> Result<Plan, command::Invalid> {
     let origin = Origin { job: Some(job.name.clone()), retry_of: None };
     let plan = command::compile(request(&job.spec), hosts, incarnation, lost_after)?;
-    Ok(Plan { origin, ..plan })
+    let retries = Retries::new(job.spec.retries, job.spec.retry_backoff);
+    Ok(Plan { origin, retries, ..plan })
 }
 
 fn request(spec: &JobSpec) -> NewRun {

@@ -198,10 +198,10 @@ fn timeout(read: &mut Read<'_>, keys: &Keys<'_>) -> Timeout {
 
 fn count(read: &mut Read<'_>, keys: &Keys<'_>, key: &str) -> u64 {
     let Some(node) = keys.get(key) else { return 0 };
-    if let Some(Scalar::Number(number)) = scalar::of(node) {
-        if let Ok(number) = u64::try_from(number) {
-            return number;
-        }
+    if let Some(Scalar::Number(number)) = scalar::of(node)
+        && let Ok(number) = u64::try_from(number)
+    {
+        return number;
     }
     read.error(node.place, format!("{key} should be a number; 0 is for all"));
     0

@@ -1,0 +1,113 @@
+//! Maintenances: those in force, and those that were until retention takes them.
+
+use fw_proto::{MaintenanceId, Timestamp};
+use rusqlite::{Row, params};
+
+use crate::row;
+use crate::{Error, Store};
+
+/// A maintenance that begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMaintenance {
+    /// The hosts that it covers, as a selector; everything when `None`.
+    pub selector: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// What people are to know.
+    pub message: Option<String>,
+    /// Who switched it on.
+    pub by: String,
+    /// When it begins.
+    pub since: Timestamp,
+    /// When it ends; `None` until it is switched off.
+    pub until: Option<Timestamp>,
+}
+
+/// A maintenance as it is remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredMaintenance {
+    /// Its id.
+    pub id: MaintenanceId,
+    /// What was said when it began; `until` is its end when it was switched off before.
+    pub said: NewMaintenance,
+    /// Who switched it off.
+    pub ended_by: Option<String>,
+}
+
+impl Store {
+    /// Records a maintenance and gives it its id.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn begin_maintenance(&self, new: NewMaintenance) -> Result<MaintenanceId, Error> {
+        self.main()
+            .write(move |db| {
+                db.prepare_cached(
+                    "INSERT INTO maintenances (selector, reason, message, actor, since, until)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?
+                .execute(params![
+                    new.selector,
+                    new.reason,
+                    new.message,
+                    new.by,
+                    new.since.as_millis(),
+                    new.until.map(Timestamp::as_millis),
+                ])?;
+                let id = u32::try_from(db.last_insert_rowid());
+                Ok(MaintenanceId(id.map_err(|_| Error::corrupt("maintenances: no id is left"))?))
+            })
+            .await
+    }
+
+    /// Ends a maintenance that is in force then; says whether it was.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn end_maintenance(
+        &self,
+        id: MaintenanceId,
+        at: Timestamp,
+        by: &str,
+    ) -> Result<bool, Error> {
+        let by = by.to_owned();
+        self.main()
+            .write(move |db| {
+                let sql = "UPDATE maintenances SET until = ?2, ended_by = ?3
+                     WHERE id = ?1 AND (until IS NULL OR until > ?2)";
+                let mut statement = db.prepare_cached(sql)?;
+                Ok(statement.execute(params![id.0, at.as_millis(), by])? > 0)
+            })
+            .await
+    }
+
+    /// All maintenances, those that are over too; the earliest first.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn maintenances(&self) -> Result<Vec<StoredMaintenance>, Error> {
+        self.main()
+            .read(|db| {
+                let mut statement = db.prepare_cached("SELECT * FROM maintenances ORDER BY id")?;
+                statement.query_and_then([], read)?.collect()
+            })
+            .await
+    }
+}
+
+fn read(row: &Row<'_>) -> Result<StoredMaintenance, Error> {
+    let id: i64 = row.get("id")?;
+    let id = u32::try_from(id).map_err(|_| Error::corrupt(format!("id: {id}")))?;
+    Ok(StoredMaintenance {
+        id: MaintenanceId(id),
+        said: NewMaintenance {
+            selector: row.get("selector")?,
+            reason: row.get("reason")?,
+            message: row.get("message")?,
+            by: row.get("actor")?,
+            since: row::at(row, "since")?,
+            until: row::maybe_at(row, "until")?,
+        },
+        ended_by: row.get("ended_by")?,
+    })
+}
