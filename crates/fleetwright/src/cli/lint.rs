@@ -105,17 +105,21 @@ fn page(answer: &Answer<'_>) -> String {
     let mut group = None;
     for job in &answer.jobs {
         if group.replace(job.group) != Some(job.group) {
-            let _ = writeln!(page, "{} ({})", line(job.group), line(job.file));
+            writeln!(page, "{} ({})", line(job.group), line(job.file)).expect("writing to memory");
         }
-        let _ = writeln!(page, "  {}", line(job.name));
         let fires: Vec<String> = job.next_fires.iter().map(ToString::to_string).collect();
         let fires = if fires.is_empty() { "never".to_owned() } else { fires.join(", ") };
         let timeout =
             job.timeout.map_or_else(|| "none".to_owned(), |seconds| format!("{seconds}s"));
-        let _ = writeln!(page, "    next     {fires}");
-        let _ = writeln!(page, "    targets  {} {}", line(job.target_type), line(job.targets));
-        let _ = writeln!(page, "    timeout  {timeout}");
-        let _ = writeln!(page, "    command  {}", line(job.command));
+        writeln!(
+            page,
+            "  {}\n    next     {fires}\n    targets  {} {}\n    timeout  {timeout}\n    command  {}",
+            line(job.name),
+            line(job.target_type),
+            line(job.targets),
+            line(job.command),
+        )
+        .expect("writing to memory");
     }
     page
 }
