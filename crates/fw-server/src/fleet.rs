@@ -41,6 +41,14 @@ pub fn choose(rows: &[Arc<HostRow>], selector: &Selector) -> Vec<Chosen> {
     }
 }
 
+/// Those of these hosts on which the selector's regular expressions take too many steps to say.
+#[must_use]
+pub fn undecided(rows: &[Arc<HostRow>], selector: &Selector) -> Vec<HostName> {
+    let active = rows.iter().filter(|row| row.standing == Standing::Active);
+    let undecided = active.filter(|row| selector.decide(seen(row)).is_none());
+    undecided.map(|row| row.name.clone()).collect()
+}
+
 fn named<'r>(rows: &'r [Arc<HostRow>], name: &str) -> Option<&'r Arc<HostRow>> {
     rows.binary_search_by(|row| row.name.as_str().cmp(name)).ok().and_then(|at| rows.get(at))
 }
