@@ -250,6 +250,7 @@ fn request(words: &[&str]) -> NewRun {
         offline: None,
         parallel: None,
         max_failures: None,
+        spread: None,
         on_full: OnFull::Block,
         nice: None,
         umask: None,

@@ -116,6 +116,7 @@ pub(crate) fn page(job: &Job, now: Timestamp) -> String {
     put("overlap", overlap(spec.overlap).to_owned());
     put("catch up", catch_up(spec));
     put("retries", retries(spec));
+    put("spread", spec.spread.map(|span| span.to_string()).unwrap_or_default());
     put("max parallel", spec.max_parallel.map(|hosts| hosts.to_string()).unwrap_or_default());
     put("max failures", spec.max_failures.map(|hosts| hosts.to_string()).unwrap_or_default());
     put("on full", on_full(spec.on_full).to_owned());
@@ -323,6 +324,7 @@ jobs:
         overlap      queue
         catch up     all within 1day, at most 100
         retries      2, the first after 10s
+        spread       -
         max parallel 2
         max failures -
         on full      block

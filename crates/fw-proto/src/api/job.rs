@@ -119,6 +119,9 @@ pub struct JobSpec {
     /// The pause before the first of these tries; it doubles with each.
     #[serde(default = "retry_backoff")]
     pub retry_backoff: Span,
+    /// Hosts begin one after the other over this time, each job in an order of its own that stays.
+    #[serde(default)]
+    pub spread: Option<Span>,
     /// At most so many hosts at once.
     pub max_parallel: Option<u32>,
     /// Begin no further hosts once so many have failed.
