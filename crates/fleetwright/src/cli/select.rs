@@ -96,7 +96,7 @@ fn facts(file: &Path) -> anyhow::Result<BTreeMap<HostName, Map<String, Value>>> 
     let opened = File::open(file).map_err(|error| refused(&error))?;
     opened.take(LARGEST_FACTS + 1).read_to_end(&mut text).map_err(|error| refused(&error))?;
     if text.len() as u64 > LARGEST_FACTS {
-        return Err(refused(&format!("it is larger than {} MiB", LARGEST_FACTS >> 20)).into());
+        return Err(refused(&format!("it is larger than {} MiB", LARGEST_FACTS >> 20)));
     }
     let read: BTreeMap<String, Map<String, Value>> =
         serde_json::from_slice(&text).map_err(|error| {
