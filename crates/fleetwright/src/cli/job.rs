@@ -1,6 +1,7 @@
 //! `fleetwright jobs`: commands on a schedule.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use fw_core::job::{merge, parse_jobs};
 use fw_proto::JobName;
@@ -70,6 +71,10 @@ pub(crate) struct CheckArgs {
     /// Read the directory of another program and say what in it runs, is ignored, is dangerous.
     #[arg(long, value_enum)]
     dialect: Option<super::parse::Dialect>,
+    /// With --dialect: say on which of these hosts each job runs. A JSON file: an object of hosts, each
+    /// an object of its facts.
+    #[arg(long, value_name = "FILE", requires = "dialect")]
+    facts_file: Option<PathBuf>,
     /// Form of the answer.
     #[arg(long, short = 'o', value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
@@ -151,7 +156,8 @@ async fn show(session: &Session, args: &ShowArgs) -> anyhow::Result<Code> {
 /// Checks job files as the server would read them, all names together.
 pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<Code> {
     if let Some(super::parse::Dialect::Saltpeter) = args.dialect {
-        return super::lint::check(&args.files, args.output);
+        let machines = args.facts_file.as_deref().map(super::select::facts).transpose()?;
+        return super::lint::check(&args.files, machines.as_ref(), args.output);
     }
     let now = Clock::system().now();
     let mut files = Vec::new();

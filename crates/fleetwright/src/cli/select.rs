@@ -20,6 +20,9 @@ use crate::output::{self, Format};
 /// The largest file of facts, in bytes: some kilobytes for each of 20,000 hosts.
 const LARGEST_FACTS: u64 = 512 << 20;
 
+/// Hosts with their facts.
+pub(super) type Machines = BTreeMap<HostName, Map<String, Value>>;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Answer without a server, from a JSON file: an object of hosts, each an object of its facts.
@@ -74,21 +77,26 @@ pub(crate) async fn live(session: &Session, args: Args) -> anyhow::Result<Code> 
 
 /// Asks a file.
 pub(crate) fn offline(file: &Path, target: &Target) -> anyhow::Result<Code> {
-    let selector = target.selector()?;
-    let machines = facts(file)?;
+    let selected = selected(&target.selector()?, &facts(file)?);
+    tell(&selected, target.output, Clock::system().now())
+}
+
+/// Those of the machines that a selector picks. They have no labels.
+pub(super) fn selected(selector: &Selector, machines: &Machines) -> Selected {
     let labels = BTreeMap::new();
     let mut selected = Selected::default();
-    for (name, facts) in &machines {
+    for (name, facts) in machines {
         match selector.decide(Seen { name, labels: &labels, facts }) {
             Some(true) => selected.hosts.push(name.clone()),
             Some(false) => {}
             None => selected.undecided.push(name.clone()),
         }
     }
-    tell(&selected, target.output, Clock::system().now())
+    selected
 }
 
-fn facts(file: &Path) -> anyhow::Result<BTreeMap<HostName, Map<String, Value>>> {
+/// Reads a file of facts.
+pub(super) fn facts(file: &Path) -> anyhow::Result<Machines> {
     let refused = |error: &dyn std::fmt::Display| {
         Refusal::usage(format!("facts file {}: {error}", file.display()))
     };
