@@ -198,7 +198,7 @@ fn tell(checked: &CheckedJobs, format: Format, now: fw_proto::Timestamp) -> anyh
 async fn run_now(session: &Session, args: RunArgs) -> anyhow::Result<Code> {
     args.waiting.check()?;
     let created = session.client.run_job(&args.name).await?;
-    args.waiting.go_on(session, created.id).await
+    args.waiting.go_on(session, created).await
 }
 
 async fn pause(session: &Session, name: &JobName, pause: bool) -> anyhow::Result<Code> {
