@@ -183,7 +183,7 @@ async fn a_killed_agent_takes_its_fork_server_along() {
 #[cfg(target_os = "linux")]
 fn fork_servers(fleet: &Fleet) -> Vec<String> {
     let dir = fleet.dir().display().to_string();
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let entries = std::fs::read_dir("/proc").expect("this is Linux").flatten();
     let is_it = |entry: &std::fs::DirEntry| {
         let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let arguments = String::from_utf8_lossy(&arguments).into_owned();
