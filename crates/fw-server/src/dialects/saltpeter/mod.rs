@@ -3,20 +3,26 @@
 //! A server serves one directory of it, when told to ([`Options`]): `reading` looks at the files,
 //! `served` is what they amount to, and everything else follows that.
 
+pub mod codes;
 pub mod files;
+pub mod json;
 pub(crate) mod names;
 mod options;
+pub mod python;
 mod reading;
 pub mod schedule;
 pub(crate) mod served;
 pub(crate) mod settings;
 pub mod target;
+mod translate;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use fw_rt::Tasks;
 
 pub use options::{Dispatch, Options};
+pub(crate) use reading::{Prepared, prepare};
 
 use crate::state::App;
 
@@ -31,20 +37,30 @@ pub enum Error {
         /// What happened.
         source: std::io::Error,
     },
+    /// An address is taken.
+    #[error("serve Saltpeter: {what} on {address}")]
+    Listen {
+        /// What should listen.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// What happened.
+        source: crate::serve::Error,
+    },
 }
 
 /// A directory that is served.
 #[derive(Debug)]
 pub struct Running {
-    /// What is in force.
-    pub(crate) served: served::Watch,
+    /// Where its API listens, when it does.
+    pub api: Option<SocketAddr>,
 }
 
-/// Serves the directory of `options` until `tasks` end. What it says now is in force when this returns.
+/// Serves a directory until `tasks` end. Its jobs were taken up when jobs were.
 ///
 /// # Errors
-/// The directory cannot be read. A bad file in it harms nothing.
-pub(crate) async fn start(options: Options, app: App, tasks: &Tasks) -> Result<Running, Error> {
-    let served = reading::start(&options, &app, tasks)?;
-    Ok(Running { served })
+/// An address is taken.
+pub(crate) async fn start(prepared: Prepared, app: App, tasks: &Tasks) -> Result<Running, Error> {
+    let (_options, _served) = prepared.start(&app, tasks);
+    Ok(Running { api: None })
 }
