@@ -5,6 +5,7 @@
 
 pub mod codes;
 pub mod files;
+mod http;
 pub mod json;
 pub(crate) mod names;
 mod options;
@@ -61,6 +62,7 @@ pub struct Running {
 /// # Errors
 /// An address is taken.
 pub(crate) async fn start(prepared: Prepared, app: App, tasks: &Tasks) -> Result<Running, Error> {
-    let (_options, _served) = prepared.start(&app, tasks);
-    Ok(Running { api: None })
+    let (options, served) = prepared.start(&app, tasks);
+    let api = http::start(&options, served, &app, tasks).await?;
+    Ok(Running { api })
 }
