@@ -194,8 +194,8 @@ fn tell(directory: &files::Directory, bad: &[String], told: &mut BTreeSet<String
         let text = note.what.to_string();
         if !told.contains(&text) {
             match note.level {
-                Level::Error => error!(place, "{place}: {}", note.what.message),
-                Level::Warning => warn!(place, "{place}: {}", note.what.message),
+                Level::Error => error!("{place}: {}", note.what.message),
+                Level::Warning => warn!("{place}: {}", note.what.message),
             }
         }
         now.insert(text);
