@@ -391,3 +391,66 @@ async fn an_agent_takes_the_place_of_a_minion() {
     assert_eq!(run["state"], "succeeded", "{run}");
     assert!(world.fleet.get("/hosts/m1").await.unwrap()["labels"]["saltpeter"].is_null());
 }
+
+/// `dialects test` passes here, from the first connection to the end of a run, and fails where nobody answers.
+#[tokio::test]
+async fn the_connectivity_test() {
+    let world = World::start(&["m1"], SPOKEN_FOR, &[]).await;
+    let url = format!("ws://{}", world.machines());
+    let test = ["dialects", "test", "saltpeter", &url, "-o", "json"];
+    let answer = world.fleet.plain(&test).await.ok().json();
+    assert_eq!(answer["failed"], 0, "{answer}");
+    assert!(answer["left_out"].as_u64() > Some(10), "{answer}");
+
+    let tested = async |call: usize, more: &[&str]| {
+        let id = world.begin("m1", &[], "true").await;
+        let instance = world.master.call(call).await.env["SP_JOB_INSTANCE"].clone();
+        let mut args = test.to_vec();
+        args.extend(["--instance", &instance, "--machine", "m1"]);
+        args.extend(more);
+        let output = world.fleet.plain(&args).await;
+        (id, instance, output)
+    };
+    let (id, instance, output) = tested(0, &[]).await;
+    let answer = output.ok().json();
+    assert_eq!(
+        (answer["failed"].as_u64(), answer["left_out"].as_u64()),
+        (Some(0), Some(2)),
+        "{answer}"
+    );
+    assert_eq!(world.fleet.ended(&id).await["state"], "succeeded");
+    let text = "connectivity test\nno number\nconnectivity test\n";
+    assert_eq!(world.output(&id, "m1").await, text);
+    // The run is over: what needs it fails, and says how.
+    let args = ["dialects", "test", "saltpeter", &url, "--instance", &instance, "--machine", "m1"];
+    let over = world.fleet.plain(&args).await.exits(1);
+    let said = String::from_utf8_lossy(&over.stdout).into_owned();
+    assert!(
+        said.contains("FAILED    output without a number is acknowledged (no answer"),
+        "{said}"
+    );
+
+    let cancelled = async {
+        let runs = wait_for("a run to cancel", PATIENCE, async || {
+            let runs = world.fleet.get("/runs").await?;
+            runs["items"].as_array()?.iter().find(|run| run["state"] == "running").cloned()
+        })
+        .await;
+        let id = runs["id"].as_str().unwrap().to_owned();
+        world.fleet.cli(&["runs", "cancel", &id]).await.ok()
+    };
+    let ((id, _, output), _) = tokio::join!(tested(1, &["--kill", "60"]), cancelled);
+    let answer = output.ok().json();
+    assert_eq!(
+        (answer["failed"].as_u64(), answer["left_out"].as_u64()),
+        (Some(0), Some(1)),
+        "{answer}"
+    );
+    assert_eq!(world.fleet.ended(&id).await["state"], "cancelled");
+
+    let nobody = Proxy::start().await.unwrap();
+    let nowhere = format!("ws://{}", nobody.addr());
+    let refused = world.fleet.plain(&["dialects", "test", "saltpeter", &nowhere]).await.exits(1);
+    let said = String::from_utf8_lossy(&refused.stdout).into_owned();
+    assert!(said.contains("FAILED    the server takes a connection"), "{said}");
+}
