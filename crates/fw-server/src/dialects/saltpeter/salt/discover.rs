@@ -82,19 +82,21 @@ impl Discovery {
     /// Waits for the next look; meanwhile tells minions to make room. `None` when the server is stopping.
     async fn wait(&self, until: Instant) -> Option<()> {
         let mut changes = self.shared.app.live.hosts();
+        let mut changed = self.known();
         loop {
-            for row in self.known() {
+            for row in changed {
                 if row.labels.get(LABEL).is_some_and(|label| label == RETIRING) {
                     self.tell(row.id, Event::Retire).await;
                 }
             }
-            tokio::select! {
+            changed = tokio::select! {
                 () = tokio::time::sleep_until(until) => return Some(()),
                 change = changes.recv() => match change {
-                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Ok(host) => self.shared.app.store.host(host).into_iter().collect(),
+                    Err(RecvError::Lagged(_)) => self.known(),
                     Err(RecvError::Closed) => return None,
                 },
-            }
+            };
         }
     }
 
