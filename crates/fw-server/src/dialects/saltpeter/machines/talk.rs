@@ -13,8 +13,9 @@ use super::message::{Acked, Message, OutOfOrder, Reply, Said};
 /// A wrapper that has not spoken by then was not started: Saltpeter's own limit.
 pub const STARTUP: Span = Span::from_secs(30);
 
-/// A wrapper without any connection for so long is lost: it tries every two seconds, and the documents
-/// promise 15 seconds, of which this is four times. One that is connected and silent is not lost:
+/// A wrapper without any connection for so long is lost.
+///
+/// It tries every two seconds, and the documents promise 15 seconds, of which this is four times. One that is connected and silent is not lost:
 /// it may be waiting for a child that holds its output.
 pub const LOST: Span = Span::from_secs(60);
 
@@ -480,11 +481,13 @@ impl Talk {
     fn cause(&self, code: i32, at: Timestamp) -> Cause {
         let ran = self.started_at.map_or(Span::ZERO, |started_at| at.since(started_at));
         let overran = self.timeout.is_some_and(|timeout| ran + SLACK >= timeout);
-        match self.stage {
-            Stage::Killing { why, .. } if code < 0 || code == 143 || code == 124 => why,
-            _ if overran && (code < 0 || code == 124) => Cause::TimedOut,
-            _ => Cause::Exited,
+        let by_us = code < 0 || code == 143 || code == 124;
+        if let Stage::Killing { why, .. } = self.stage
+            && by_us
+        {
+            return why;
         }
+        if overran && (code < 0 || code == 124) { Cause::TimedOut } else { Cause::Exited }
     }
 
     fn give_up(&mut self, why: &str, cause: Cause, code: i32, now: Now) -> Vec<Output> {

@@ -284,5 +284,5 @@ impl Discovery {
 
 fn version(row: &HostRow) -> Arc<str> {
     let version = row.facts.get("saltversion").and_then(Value::as_str);
-    version.map_or("salt".into(), |version| format!("salt {version}").into())
+    version.map_or_else(|| "salt".into(), |version| format!("salt {version}").into())
 }
