@@ -3,10 +3,13 @@
 //! A server serves one directory of it, when told to ([`Options`]): `reading` looks at the files,
 //! `served` is what they amount to, and everything else follows that.
 
+pub mod codes;
 pub mod files;
+pub mod json;
 pub mod machines;
 pub(crate) mod names;
 mod options;
+pub mod python;
 mod reach;
 mod reading;
 pub(crate) mod salt;
@@ -14,6 +17,7 @@ pub mod schedule;
 pub(crate) mod served;
 pub(crate) mod settings;
 pub mod target;
+mod translate;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,8 +25,8 @@ use std::path::PathBuf;
 use fw_rt::Tasks;
 
 pub use options::{Dispatch, Options};
+pub(crate) use reading::{Prepared, prepare};
 
-use crate::serve;
 use crate::state::App;
 
 /// Why the directory cannot be served.
@@ -36,12 +40,19 @@ pub enum Error {
         /// What happened.
         source: std::io::Error,
     },
+    /// An address is taken.
+    #[error("serve Saltpeter: {what} on {address}")]
+    Listen {
+        /// What should listen.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// What happened.
+        source: crate::serve::Error,
+    },
     /// The key by which instances are known again.
     #[error("open the key of wrappers")]
     Key(#[source] std::io::Error),
-    /// The port for wrappers.
-    #[error("open the port for wrappers")]
-    Machines(#[source] serve::Error),
     /// What was left of an earlier life.
     #[error("take up what runs on minions")]
     Store(#[from] fw_store::Error),
@@ -50,18 +61,18 @@ pub enum Error {
 /// A directory that is served.
 #[derive(Debug)]
 pub struct Running {
-    /// What is in force.
-    pub(crate) served: served::Watch,
+    /// Where its API listens, when it does.
+    pub api: Option<SocketAddr>,
     /// Where wrappers connect, if they may.
     pub machines: Option<SocketAddr>,
 }
 
-/// Serves the directory of `options` until `tasks` end. What it says now is in force when this returns.
+/// Serves a directory until `tasks` end. Its jobs were taken up when jobs were.
 ///
 /// # Errors
-/// The directory cannot be read, or a port is taken. A bad file in it harms nothing.
-pub(crate) async fn start(options: Options, app: App, tasks: &Tasks) -> Result<Running, Error> {
-    let served = reading::start(&options, &app, tasks)?;
+/// An address is taken, or what runs on minions cannot be taken up.
+pub(crate) async fn start(prepared: Prepared, app: App, tasks: &Tasks) -> Result<Running, Error> {
+    let (options, served) = prepared.start(&app, tasks);
     let machines = reach::start(&options, &app, &served, tasks).await?;
-    Ok(Running { served, machines })
+    Ok(Running { api: None, machines })
 }

@@ -25,7 +25,7 @@ pub(super) async fn start(
     served: &served::Watch,
     tasks: &Tasks,
 ) -> Result<Option<SocketAddr>, Error> {
-    let address = match (options.machines, options.dispatch) {
+    let wanted = match (options.machines, options.dispatch) {
         (Some(address), _) => address,
         (None, Dispatch::Agent) => return Ok(None),
         (None, Dispatch::Salt) => {
@@ -41,8 +41,9 @@ pub(super) async fn start(
         key: options.key.as_ref().map(|key| Sha256::digest(key).into()),
         clock: app.clock.clone(),
     };
-    let address = door::open(door, address, app.config.max_connections, tasks).await;
-    let address = address.map_err(Error::Machines)?;
+    let address = door::open(door, wanted, app.config.max_connections, tasks).await;
+    let address =
+        address.map_err(|source| Error::Listen { what: "wrappers", address: wanted, source })?;
     match options.dispatch {
         Dispatch::Agent => {}
         Dispatch::Salt => {
