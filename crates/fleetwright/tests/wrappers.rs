@@ -21,7 +21,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_fleetwright");
 /// The wrapper as a program: this test, started by the stand-in for `salt`. It goes to the background as the
 /// original does, so that the call returns.
 fn program() -> String {
-    let this = std::env::current_exe().unwrap();
+    let this = std::env::current_exe().expect("it can be had");
     format!(
         "{} --exact the_wrapper_as_a_program --nocapture >/dev/null 2>&1 </dev/null &",
         this.display()
@@ -44,7 +44,7 @@ struct World {
 
 impl World {
     async fn start(minions: &[&str], wrapper: &str, more: &[&str]) -> Self {
-        let dir = TempDir::with_prefix("fleetwright-salt-").unwrap();
+        let dir = TempDir::with_prefix("fleetwright-salt-").expect("it can be had");
         let master = Master::new(dir.path(), minions, wrapper);
         tokio::spawn(master.clone().serve());
         let mut arguments = master.arguments();
@@ -61,7 +61,11 @@ impl World {
     fn machines(&self) -> SocketAddr {
         let log = self.fleet.server.log();
         let (_, rest) = log.rsplit_once("machines.addr=").expect("the port for wrappers");
-        rest.split(|c: char| c.is_whitespace() || c == '\u{1b}').next().unwrap().parse().unwrap()
+        rest.split(|c: char| c.is_whitespace() || c == '\u{1b}')
+            .next()
+            .expect("it can be had")
+            .parse()
+            .expect("an address")
     }
 
     /// Begins a command on hosts; output comes 20 times as often as from the original.
@@ -95,14 +99,7 @@ fn task<'a>(run: &'a Value, host: &str) -> &'a Value {
 #[tokio::test]
 async fn commands_run_on_minions_by_their_wrappers() {
     let world = World::start(&["m1", "m2"], &program(), &[]).await;
-    let hosts = world.fleet.cli(&["hosts", "list", "-o", "json"]).await.ok().json();
-    let m1 = hosts["items"]
-        .as_array()
-        .unwrap_or(hosts.as_array().unwrap_or(&Vec::new()))
-        .iter()
-        .find(|host| host["name"] == "m1")
-        .cloned()
-        .unwrap();
+    let m1 = world.fleet.get("/hosts/m1").await.expect("a host");
     assert_eq!(m1["labels"]["saltpeter"], "salt", "{m1}");
 
     let (id, run) = world.run("*", &[], "echo out; echo err >&2; exit 3").await;
@@ -142,11 +139,35 @@ async fn commands_run_on_minions_by_their_wrappers() {
     );
 }
 
+/// A job of the directory that its schedule starts: on the hosts of its target, with what it says of its wrapper.
+#[tokio::test]
+async fn a_job_of_the_directory_runs_on_minions() {
+    let world = World::start(&["m1", "m2", "db1"], &program(), &[]).await;
+    let job = format!(
+        "every second:\n  sec: '*'\n  min: '*'\n  hour: '*'\n  dom: '*'\n  mon: '*'\n  dow: '*'\n  \
+         command: 'echo \"$SP_JOB_NAME on\" >> {}'\n  targets: 'G@os:Debian and not db*'\n  target_type: compound\n  \
+         wrapper_loglevel: debug\n  lockfile: /run/lock/x\n",
+        world.fleet.scratch().join("fired").display(),
+    );
+    std::fs::write(world.master.dir.join("saltpeter/jobs.yaml"), job).expect("files of the test");
+    let lines = wait_for("two fires on two hosts", PATIENCE, async || {
+        Some(world.fleet.lines("fired")).filter(|lines| lines.len() >= 4)
+    })
+    .await;
+    assert_eq!(lines[0], "every second on");
+    let call = world.master.call(0).await;
+    assert_eq!(call.minions, ["m1", "m2"]);
+    let told = |name: &str| call.env[name].as_str();
+    assert_eq!((told("SP_WRAPPER_LOGLEVEL"), told("SP_LOCKFILE")), ("debug", "/run/lock/x"));
+    assert_eq!((told("SP_ALLOW_OVERLAP"), told("SP_TIMEOUT")), ("false", "3600"));
+    assert!(told("SP_JOB_INSTANCE").starts_with("every second_"), "{:?}", call.env);
+}
+
 /// Megabytes of output with connections that break in the middle: nothing is lost or comes twice.
 #[tokio::test]
 async fn output_survives_connections_that_break() {
     let world = World::start(&["m1"], &program(), &[]).await;
-    let proxy = Proxy::start().await.unwrap();
+    let proxy = Proxy::start().await.expect("it can be had");
     proxy.lead_to(world.machines());
     let url = format!("SP_WEBSOCKET_URL=ws://{}", proxy.addr());
     let text = "i=0; while [ $i -lt 6 ]; do seq 1 60000; i=$((i+1)); sleep 0.1; done; echo end";
@@ -195,7 +216,7 @@ async fn kill_and_timeout() {
 #[tokio::test]
 async fn a_server_restart_in_the_middle() {
     let mut world = World::start(&["m1", "m2"], &program(), &[]).await;
-    let proxy = Proxy::start().await.unwrap();
+    let proxy = Proxy::start().await.expect("it can be had");
     proxy.lead_to(world.machines());
     let url = format!("SP_WEBSOCKET_URL=ws://{}", proxy.addr());
     let text = "echo began >> began; i=0; while [ ! -e go ]; do i=$((i+1)); echo $i; sleep 0.01; done; echo last $i";
@@ -225,12 +246,12 @@ async fn a_server_restart_in_the_middle() {
     for host in ["m1", "m2"] {
         let output = world.output(&id, host).await;
         let lines: Vec<&str> = output.lines().collect();
-        let (last, counted) = lines.split_last().unwrap();
+        let (last, counted) = lines.split_last().expect("it can be had");
         assert!(last.starts_with("last "), "{last}");
         for (line, count) in counted.iter().zip(1..) {
             assert_eq!(line.parse(), Ok(count), "every line once and in order on {host}");
         }
-        assert_eq!(last.strip_prefix("last ").unwrap(), counted.len().to_string());
+        assert_eq!(last.strip_prefix("last ").expect("it can be had"), counted.len().to_string());
     }
 }
 
@@ -269,11 +290,11 @@ struct Wire(
 
 impl Wire {
     async fn open(url: &str) -> Self {
-        Self(tokio_tungstenite::connect_async(url).await.unwrap().0)
+        Self(tokio_tungstenite::connect_async(url).await.expect("it can be had").0)
     }
 
     async fn say(&mut self, message: Value) {
-        self.0.send(Message::text(message.to_string())).await.unwrap();
+        self.0.send(Message::text(message.to_string())).await.expect("it can be had");
     }
 
     /// The next message, but for its time; `null` when the connection is closed.
@@ -282,8 +303,8 @@ impl Wire {
             let frame = tokio::time::timeout(PATIENCE, self.0.next()).await.expect("an answer");
             match frame {
                 Some(Ok(Message::Text(text))) => {
-                    let mut message: Value = serde_json::from_str(&text).unwrap();
-                    message.as_object_mut().unwrap().remove("timestamp");
+                    let mut message: Value = serde_json::from_str(&text).expect("JSON");
+                    message.as_object_mut().expect("an object").remove("timestamp");
                     return message;
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
@@ -302,17 +323,21 @@ impl Wire {
 #[tokio::test]
 async fn a_wrapper_that_says_it_twice_or_is_none_of_ours() {
     let key = "--saltpeter-key-file";
-    let dir = TempDir::new().unwrap();
+    let dir = TempDir::new().expect("it can be had");
     let file = dir.path().join("key");
-    std::fs::write(&file, "open-sesame").unwrap();
-    let world = World::start(&["m1"], SPOKEN_FOR, &[key, file.to_str().unwrap()]).await;
+    std::fs::write(&file, "open-sesame").expect("files of the test");
+    let world =
+        World::start(&["m1"], SPOKEN_FOR, &[key, file.to_str().expect("it can be had")]).await;
     let id = world.begin("m1", &[], "true").await;
     let env = world.master.call(0).await.env;
     let url = &env["SP_WEBSOCKET_URL"];
     assert_eq!(*url, format!("ws://{}/?key=open-sesame", world.machines()));
     let says = |kind: &str, more: Value| {
         let mut message = json!({"type": kind, "job_name": "x", "job_instance": env["SP_JOB_INSTANCE"], "machine": "m1.example"});
-        message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        message
+            .as_object_mut()
+            .expect("an object")
+            .extend(more.as_object().expect("an object").clone());
         message
     };
     let ack = |kind: &str, seq: Option<u64>| match seq {
@@ -332,7 +357,7 @@ async fn a_wrapper_that_says_it_twice_or_is_none_of_ours() {
     let mut two = Wire::open(&url.replace("/?", "/any/path?x=1&")).await;
     two.answers(says("connect", json!({})), ack("connect", None)).await;
     two.say(json!([1, 2])).await;
-    two.0.send(Message::binary(output("b", 1).to_string())).await.unwrap();
+    two.0.send(Message::binary(output("b", 1).to_string())).await.expect("it can be had");
     assert_eq!(two.hear().await, ack("output", Some(1)));
     drop(one);
     two.answers(says("start", json!({"pid": 5})), ack("start", None)).await;
@@ -389,7 +414,9 @@ async fn an_agent_takes_the_place_of_a_minion() {
     assert_eq!(world.output(&id, "m1").await, "by salt\n");
     let (_, run) = world.run("m*", &[], "echo here").await;
     assert_eq!(run["state"], "succeeded", "{run}");
-    assert!(world.fleet.get("/hosts/m1").await.unwrap()["labels"]["saltpeter"].is_null());
+    assert!(
+        world.fleet.get("/hosts/m1").await.expect("it can be had")["labels"]["saltpeter"].is_null()
+    );
 }
 
 /// `dialects test` passes here, from the first connection to the end of a run, and fails where nobody answers.
@@ -436,7 +463,7 @@ async fn the_connectivity_test() {
             runs["items"].as_array()?.iter().find(|run| run["state"] == "running").cloned()
         })
         .await;
-        let id = runs["id"].as_str().unwrap().to_owned();
+        let id = runs["id"].as_str().expect("a text").to_owned();
         world.fleet.cli(&["runs", "cancel", &id]).await.ok()
     };
     let ((id, _, output), _) = tokio::join!(tested(1, &["--kill", "60"]), cancelled);
@@ -448,7 +475,7 @@ async fn the_connectivity_test() {
     );
     assert_eq!(world.fleet.ended(&id).await["state"], "cancelled");
 
-    let nobody = Proxy::start().await.unwrap();
+    let nobody = Proxy::start().await.expect("it can be had");
     let nowhere = format!("ws://{}", nobody.addr());
     let refused = world.fleet.plain(&["dialects", "test", "saltpeter", &nowhere]).await.exits(1);
     let said = String::from_utf8_lossy(&refused.stdout).into_owned();

@@ -3,6 +3,8 @@
 //! The program is a script that hands its arguments to the test and prints what the test answers. A wrapper
 //! that it is told to start is really started, with the environment that came through.
 
+#![expect(clippy::indexing_slicing, reason = "a call has the arguments that it is known to have")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -45,15 +47,16 @@ cat "$$.answer"
 impl Master {
     /// Minions of these names, and a directory of Saltpeter whose wrapper is this program.
     pub(crate) fn new(dir: &Path, minions: &[&str], wrapper: &str) -> Self {
-        fs::create_dir_all(dir.join("calls")).unwrap();
-        fs::create_dir_all(dir.join("saltpeter")).unwrap();
+        fs::create_dir_all(dir.join("calls")).expect("files of the test");
+        fs::create_dir_all(dir.join("saltpeter")).expect("files of the test");
         let config = format!(
             "saltpeter_config:\n  default_saltpeter_server_host: 127.0.0.1\n  default_wrapper_path: {}\n",
             json!(wrapper)
         );
-        fs::write(dir.join("saltpeter/config.yaml"), config).unwrap();
-        fs::write(dir.join("salt"), SCRIPT).unwrap();
-        fs::set_permissions(dir.join("salt"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(dir.join("saltpeter/config.yaml"), config).expect("files of the test");
+        fs::write(dir.join("salt"), SCRIPT).expect("files of the test");
+        fs::set_permissions(dir.join("salt"), fs::Permissions::from_mode(0o755))
+            .expect("files of the test");
         let up = Arc::new(Mutex::new(minions.iter().map(|name| (*name).to_owned()).collect()));
         Self { dir: dir.to_owned(), up, calls: Arc::default() }
     }
@@ -85,11 +88,11 @@ impl Master {
     }
 
     async fn answer(&self, call: &Path) {
-        let text = fs::read_to_string(call).unwrap();
-        fs::remove_file(call).unwrap();
+        let text = fs::read_to_string(call).expect("files of the test");
+        fs::remove_file(call).expect("files of the test");
         let arguments: Vec<&str> = text.lines().collect();
         let has = |word: &str| arguments.contains(&word);
-        let up = self.up.lock().unwrap().clone();
+        let up = self.up.lock().expect("no test panics in it").clone();
         let answer = if has("test.ping") {
             json!(up.iter().map(|name| (name.clone(), json!(true))).collect::<BTreeMap<_, _>>())
         } else if has("grains.items") {
@@ -99,8 +102,8 @@ impl Master {
             self.run_all(&arguments).await
         };
         let part = call.with_extension("written");
-        fs::write(&part, answer.to_string()).unwrap();
-        fs::rename(part, call.with_extension("answer")).unwrap();
+        fs::write(&part, answer.to_string()).expect("files of the test");
+        fs::rename(part, call.with_extension("answer")).expect("files of the test");
     }
 
     /// `-L m1,m2 -t 30 cmd.run_all WRAPPER env=JSON`.
@@ -118,14 +121,16 @@ impl Master {
             };
             answers.insert(minion.clone(), answer);
         }
-        self.calls.lock().unwrap().push(Call { minions, env });
+        self.calls.lock().expect("no test panics in it").push(Call { minions, env });
         Value::Object(answers)
     }
 
     /// Waits for the call that starts a wrapper, the `nth` from 0.
     pub(crate) async fn call(&self, nth: usize) -> Call {
-        wait_for("a call of salt", PATIENCE, async || self.calls.lock().unwrap().get(nth).cloned())
-            .await
+        wait_for("a call of salt", PATIENCE, async || {
+            self.calls.lock().expect("no test panics in it").get(nth).cloned()
+        })
+        .await
     }
 }
 
@@ -134,7 +139,7 @@ async fn start(wrapper: &str, minion: &str, env: &BTreeMap<String, String>) -> V
     let mut command = Command::new("/bin/sh");
     command.args(["-c", wrapper]).envs(env).env("STAND_IN_FQDN", format!("{minion}.example"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let output = command.output().await.unwrap();
+    let output = command.output().await.expect("it can be had");
     json!({
         "pid": 1,
         "retcode": output.status.code(),

@@ -1,6 +1,11 @@
 //! A stand-in for Saltpeter's wrapper, exact in what it says: one output under way, all of it again after a
 //! connection broke, and at the end everything until all of it is acknowledged.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a wrapper without its environment is nothing to test"
+)]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::process::Stdio;
 use std::time::Duration;
@@ -59,7 +64,7 @@ pub(crate) async fn run(env: BTreeMap<String, String>, machine: String) {
 }
 
 impl Wrapper {
-    fn message(&self, kind: &str, more: Value) -> Value {
+    fn message(&self, kind: &str, more: &Value) -> Value {
         let mut message = json!({
             "type": kind,
             "job_name": self.env["SP_JOB_NAME"],
@@ -68,17 +73,24 @@ impl Wrapper {
             // A wrapper's clock is often off, and some write what nobody can read.
             "timestamp": "not known",
         });
-        message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        message
+            .as_object_mut()
+            .expect("an object")
+            .extend(more.as_object().expect("an object").clone());
         message
     }
 
     async fn follow(&mut self, mut child: Child) {
-        let mut output = child.stdout.take().unwrap();
-        let group = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())).unwrap();
-        let interval = self.env.get("SP_OUTPUT_INTERVAL_MS").map_or(1000, |ms| ms.parse().unwrap());
+        let mut output = child.stdout.take().expect("it can be had");
+        let group =
+            child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())).expect("it can be had");
+        let interval =
+            self.env.get("SP_OUTPUT_INTERVAL_MS").map_or(1000, |ms| ms.parse().expect("a number"));
         let begun = Instant::now();
-        let timeout =
-            self.env.get("SP_TIMEOUT").map(|secs| Duration::from_secs(secs.parse().unwrap()));
+        let timeout = self
+            .env
+            .get("SP_TIMEOUT")
+            .map(|secs| Duration::from_secs(secs.parse().expect("a number")));
         let (mut buffer, mut beat, mut sent) = (Vec::new(), Instant::now(), Instant::now());
         let mut ended = false;
         let mut overran = false;
@@ -88,7 +100,7 @@ impl Wrapper {
             self.hear(Duration::from_millis(5)).await;
             if beat.elapsed() > Duration::from_secs(5) && self.socket.is_some() {
                 beat = Instant::now();
-                self.send(self.message("heartbeat", json!({}))).await;
+                self.send(self.message("heartbeat", &json!({}))).await;
             }
             if self.in_flight.is_none() && sent.elapsed() >= Duration::from_millis(interval) {
                 sent = Instant::now();
@@ -100,7 +112,7 @@ impl Wrapper {
                 kill_process_group(group, Signal::TERM).ok();
             }
         }
-        let status = child.wait().await.unwrap();
+        let status = child.wait().await.expect("it can be had");
         if overran {
             let word = if self.killed.is_some() {
                 "terminated by user request"
@@ -111,10 +123,10 @@ impl Wrapper {
         }
         self.flush(&mut buffer, true).await;
         let code = std::os::unix::process::ExitStatusExt::signal(&status)
-            .map_or_else(|| status.code().unwrap(), |signal| -signal);
+            .map_or_else(|| status.code().expect("it can be had"), |signal| -signal);
         let seq = self.next;
         self.pending
-            .push_back((seq, self.message("complete", json!({"retcode": code, "seq": seq}))));
+            .push_back((seq, self.message("complete", &json!({"retcode": code, "seq": seq}))));
         self.finish().await;
     }
 
@@ -149,7 +161,7 @@ impl Wrapper {
 
     async fn say_hello(&mut self) {
         if let Some(kind) = self.hello.front() {
-            self.send(self.message(kind, json!({"pid": 1, "version": "0.9.31"}))).await;
+            self.send(self.message(kind, &json!({"pid": 1, "version": "0.9.31"}))).await;
         }
     }
 
@@ -168,7 +180,7 @@ impl Wrapper {
             let rest = text[data.len()..].as_bytes().to_vec();
             let seq = self.next;
             let message =
-                self.message("output", json!({"stream": "stdout", "data": data, "seq": seq}));
+                self.message("output", &json!({"stream": "stdout", "data": data, "seq": seq}));
             self.next += 1;
             self.pending.push_back((seq, message.clone()));
             if !all {
@@ -185,19 +197,18 @@ impl Wrapper {
     /// Hears what comes within so long.
     async fn hear(&mut self, within: Duration) {
         let Some(socket) = &mut self.socket else { return };
-        let frame = match tokio::time::timeout(within, socket.next()).await {
-            Err(_) => return self.ask().await,
-            Ok(frame) => frame,
+        let Ok(frame) = tokio::time::timeout(within, socket.next()).await else {
+            return self.ask().await;
         };
         let Some(Ok(frame)) = frame else {
             self.socket = None;
             return;
         };
         let Message::Text(text) = frame else { return };
-        let message: Value = serde_json::from_str(&text).unwrap();
+        let message: Value = serde_json::from_str(&text).expect("JSON");
         let seq = message["seq"].as_u64();
-        match message["type"].as_str().unwrap() {
-            "ack" => match message["ack_type"].as_str().unwrap() {
+        match message["type"].as_str().expect("a text") {
+            "ack" => match message["ack_type"].as_str().expect("a text") {
                 "complete" => self.done = true,
                 "output" => {
                     self.pending.retain(|(pending, _)| seq.is_none_or(|seq| *pending > seq));
@@ -210,16 +221,16 @@ impl Wrapper {
                     }
                 }
             },
-            "kill" => self.killed = self.killed.or(Some(Instant::now())),
+            "kill" => self.killed = self.killed.or_else(|| Some(Instant::now())),
             "sync_response" => {
-                let last = message["last_seq"].as_i64().unwrap();
+                let last = message["last_seq"].as_i64().expect("a number");
                 self.pending.retain(|(pending, _)| last >= 0 && (*pending as i64) > last);
                 self.in_flight = None;
             }
             // All is sent again after a new connection.
             "nack" => self.socket = None,
             "error" => self.done = true,
-            other => panic!("the server says {other}"),
+            other => assert_eq!(other, "known", "the server says it"),
         }
     }
 
@@ -228,7 +239,7 @@ impl Wrapper {
             self.in_flight = Some(Instant::now());
             let last = self.pending.front().map_or(self.next as i64, |(seq, _)| *seq as i64) - 1;
             let ask = json!({"last_acked_seq": last, "next_seq": self.next});
-            self.send(self.message("sync_request", ask)).await;
+            self.send(self.message("sync_request", &ask)).await;
         }
     }
 
