@@ -211,8 +211,11 @@ impl Minion {
             Heard::Link(Some(frame)) => self.frame(*frame).await?,
             // The hub begins anew from its store: it is told all again.
             Heard::Link(None) => {
+                let sent_away = self.link.as_ref().is_some_and(Link::is_sent_away);
                 self.unlink().await;
-                self.link().await?;
+                if !sent_away {
+                    self.link().await?;
+                }
             }
             Heard::Time => {}
         }

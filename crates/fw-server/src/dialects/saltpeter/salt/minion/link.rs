@@ -1,11 +1,11 @@
 //! The link of a minion to the hub, inside this process.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 use fw_proto::Epoch;
-use fw_proto::frame::{FromServer, Hello, PolicyMode, Report};
-use fw_store::Changed;
+use fw_proto::frame::{Denied, FromServer, Hello, PolicyMode, Report};
+use fw_store::{Changed, Standing};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -21,9 +21,15 @@ pub(super) struct Link {
     pub(super) close: CancellationToken,
     pub(super) heard: Arc<AtomicI64>,
     pub(super) ponged: Arc<AtomicU64>,
+    denied: Arc<OnceLock<Denied>>,
 }
 
 impl Link {
+    /// Whether the hub will not have the host any more: it was revoked, or removed.
+    pub(super) fn is_sent_away(&self) -> bool {
+        self.denied.get().is_some()
+    }
+
     /// The next frame; `None` when the hub has closed the link.
     pub(super) async fn next(&mut self) -> Option<Box<FromServer>> {
         tokio::select! {
@@ -38,14 +44,21 @@ impl Minion {
     /// Links to the hub: the host is online, and these are the tasks that it knows.
     pub(super) async fn link(&mut self) -> Result<(), Stop> {
         let app = &self.shared.app;
+        match app.store.host(self.host).map(|row| row.standing) {
+            Some(Standing::Active) => {}
+            Some(Standing::Revoked | Standing::Duplicate) => return Ok(()),
+            None => return Err(Stop::Retired),
+        }
         let (outbox, frames) = mpsc::channel(OUTBOX);
         let now = app.clock.now();
         let link = Link {
             id: link::next_id(),
             frames,
-            close: app.tasks.token().child_token(),
+            // The hub alone closes it. A token of the server's tasks would close it again and again while it stops.
+            close: CancellationToken::new(),
             heard: Arc::new(AtomicI64::new(now.as_millis())),
             ponged: Arc::new(AtomicU64::new(0)),
+            denied: Arc::default(),
         };
         let greeted =
             app.store.greeted(self.host, self.version.to_string(), PolicyMode::Operate, now).await;
@@ -61,7 +74,7 @@ impl Minion {
             id: link.id,
             outbox,
             close: link.close.clone(),
-            denied: Arc::default(),
+            denied: Arc::clone(&link.denied),
             hello: Arc::new(hello(&self.version)),
             heard: Arc::clone(&link.heard),
             ponged: Arc::clone(&link.ponged),
