@@ -144,6 +144,7 @@ impl Starter {
         };
         let Ok(_turn) = self.calls.acquire().await else { return };
         wanted.retain(|one| one.claim.make());
+        wanted.sort_by(|one, other| one.minion.cmp(&other.minion));
         for one in &wanted {
             drop(one.inbox.send(Event::Called(run)).await);
         }
