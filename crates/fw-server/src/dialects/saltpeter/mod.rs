@@ -5,6 +5,7 @@
 
 pub mod codes;
 pub mod files;
+mod http;
 pub mod json;
 pub mod machines;
 pub(crate) mod names;
@@ -74,5 +75,6 @@ pub struct Running {
 pub(crate) async fn start(prepared: Prepared, app: App, tasks: &Tasks) -> Result<Running, Error> {
     let (options, served) = prepared.start(&app, tasks);
     let machines = reach::start(&options, &app, &served, tasks).await?;
-    Ok(Running { api: None, machines })
+    let api = http::start(&options, served, &app, tasks).await?;
+    Ok(Running { api, machines })
 }
