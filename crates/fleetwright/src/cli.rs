@@ -8,6 +8,7 @@ mod bench;
 mod completions;
 mod config;
 mod context;
+mod dialect;
 mod explain;
 mod help;
 mod host;
@@ -112,6 +113,9 @@ enum Command {
     /// Join a fleet and run commands for it.
     #[command(subcommand)]
     Agent(agent::Verb),
+    /// Try what other programs speak against a server.
+    #[command(subcommand)]
+    Dialects(dialect::Verb),
     /// Measure how fast it is here.
     #[command(subcommand)]
     Bench(bench::Verb),
@@ -211,6 +215,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Code> {
         }
         Command::Backup(backup::Verb::Verify(args)) => backup::verify(&args),
         Command::Backup(backup::Verb::Restore(args)) => backup::restore(&args),
+        Command::Dialects(verb) => dialect::run(&verb),
         Command::Bench(verb) => bench::run(verb, &connection),
         Command::Context(verb) => context::run(verb, &connection),
         Command::Config(verb) => config::run(&verb),

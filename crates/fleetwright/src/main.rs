@@ -8,6 +8,7 @@ mod exit;
 mod local;
 mod output;
 mod watch;
+mod wrapper;
 
 fn main() -> std::process::ExitCode {
     // A supervisor branches off before arguments are parsed and any runtime is made: it is small,

@@ -42,3 +42,17 @@ async fn a_server_that_is_there_keeps_neither_hosts_nor_jobs() {
         assert_eq!(items.as_array().map(Vec::len), Some(0), "{left}: {list}");
     }
 }
+
+/// Wrappers of Saltpeter on a server of its own: all connect, nothing acknowledged is lost, all end.
+#[tokio::test]
+async fn wrappers_on_a_server_of_its_own_are_measured_whole() {
+    let fleet = Fleet::start(BINARY).await;
+    let dir = fleet.scratch().display().to_string();
+    let args =
+        ["bench", "saltpeter", "--wrappers", "40", "--duration", "1", "--dir", &dir, "-o", "json"];
+    let figures = fleet.plain(&args).await.ok().json();
+    assert_eq!(figures["lost_messages"], 0, "{figures}");
+    assert!(figures["messages_per_s"].as_f64() > Some(1.0), "{figures}");
+    assert_eq!(figures["bars"].as_array().map(Vec::len), Some(4));
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0, "it leaves no files behind");
+}

@@ -128,6 +128,7 @@ pub(crate) struct Bound {
     listener: TcpListener,
     tls: Option<Reloaded>,
     places: Arc<Semaphore>,
+    watchful: bool,
 }
 
 #[derive(Debug)]
@@ -185,13 +186,18 @@ pub(crate) async fn bind(
         }
     };
     let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
-    Ok(Bound { listener, tls, places })
+    Ok(Bound { listener, tls, places, watchful: false })
 }
 
 impl Bound {
     /// The address, with the port that the system chose.
     pub(crate) fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// Lets the kernel notice machines that are gone: for clients that may be silent for long.
+    pub(crate) fn watchful(self) -> Self {
+        Self { watchful: true, ..self }
     }
 
     /// Serves the routes until the tasks end.
@@ -204,6 +210,7 @@ impl Bound {
             listener: self.listener,
             config,
             places: self.places,
+            watchful: self.watchful,
             routes,
             tasks: tasks.clone(),
         };
@@ -215,6 +222,7 @@ struct Accepting {
     listener: TcpListener,
     config: Option<watch::Receiver<Arc<ServerConfig>>>,
     places: Arc<Semaphore>,
+    watchful: bool,
     routes: Router,
     tasks: Tasks,
 }
@@ -239,6 +247,11 @@ impl Accepting {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(error = %error, "connection keeps Nagle's delay");
         }
+        if self.watchful
+            && let Err(error) = keep_alive(&stream)
+        {
+            debug!(error = %error, "connection is not watched");
+        }
         let place = Arc::new(Place { _permit: permit, _counted: Counted::new(CONNECTIONS) });
         let config = self.config.as_ref().map(|config| Arc::clone(&config.borrow()));
         let peer = Peer { address, tls: config.is_some(), _place: Some(place) };
@@ -253,6 +266,18 @@ impl Accepting {
             }
         });
     }
+}
+
+/// A peer that does not answer for 30 seconds is gone (`tcp(7)`).
+fn keep_alive(stream: &TcpStream) -> rustix::io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, Duration::from_secs(15))?;
+    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(5))?;
+    sockopt::set_tcp_keepcnt(stream, 3)?;
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(stream, 30_000)?;
+    Ok(())
 }
 
 async fn exchange<I>(io: I, peer: Peer, routes: Router, token: tokio_util::sync::CancellationToken)

@@ -85,6 +85,27 @@ impl Store {
             .await
     }
 
+    /// The last chunk of a task; `None` when it has no output.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn last_chunk(
+        &self,
+        host: HostId,
+        key: TaskKey,
+    ) -> Result<Option<StoredChunk>, Error> {
+        self.logs()
+            .read(move |db| {
+                let Some(stream) = stream(db, host, &key)? else { return Ok(None) };
+                let mut statement = db.prepare_cached(
+                    "SELECT * FROM chunks WHERE stream = ?1 ORDER BY n DESC LIMIT 1",
+                )?;
+                let mut chunks = statement.query_and_then([stream.id], read_chunk)?;
+                chunks.next().transpose()
+            })
+            .await
+    }
+
     /// Chunks of a task, in order: at most `most` of those after number `after` (0: from the start).
     ///
     /// # Errors

@@ -156,6 +156,81 @@ impl Fleet {
     }
 }
 
+/// What `bench saltpeter` found.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Wrappers {
+    pub(crate) wrappers: u32,
+    /// Connected, with their start acknowledged.
+    pub(crate) connect_per_s: Option<f64>,
+    /// Outputs of 100 bytes, each acknowledged when it is durable; one under way for each wrapper.
+    pub(crate) messages_per_s: Option<f64>,
+    pub(crate) ack_ms: Option<Quantiles>,
+    /// Acknowledged, and not in the store.
+    pub(crate) lost_messages: u64,
+    /// The server's.
+    pub(crate) cpu_us_per_message: Option<f64>,
+    pub(crate) rss_per_wrapper_bytes: Option<u64>,
+    /// Of one processor, in percent, while wrappers are connected and only show that they live.
+    pub(crate) rest_cpu_percent: Option<f64>,
+    /// From the first complete to the end of the run.
+    pub(crate) complete_all_s: Option<f64>,
+    pub(crate) disk_sync_us: Option<u64>,
+    pub(crate) cpu: Option<String>,
+    pub(crate) why: Why,
+    pub(crate) bars: Vec<Bar>,
+}
+
+impl Wrappers {
+    /// Holds the figures against the bars: 100 times the original, which reports healthy machines as failed
+    /// beyond 250 that start together.
+    pub(crate) fn judge(&mut self) {
+        let bar = |figure, bar, met| Bar { figure, bar, met };
+        self.bars = vec![
+            bar(
+                "messages_per_s",
+                "at least 28,200",
+                self.messages_per_s.map(|rate| rate >= 28_200.0),
+            ),
+            bar("lost_messages", "0", Some(self.lost_messages == 0)),
+            bar("rest_cpu_percent", "at most 1", self.rest_cpu_percent.map(|rest| rest <= 1.0)),
+            bar(
+                "rss_per_wrapper_bytes",
+                "under 20 kB",
+                self.rss_per_wrapper_bytes.map(|bytes| bytes < 20_000),
+            ),
+        ];
+    }
+
+    /// The page for people.
+    pub(crate) fn page(&self) -> String {
+        let number =
+            |value: Option<f64>, unit: &str| value.map(|value| format!("{} {unit}", short(value)));
+        let ack = self.ack_ms.map(|q| format!("p50 {} ms, p99 {} ms", short(q.p50), short(q.p99)));
+        let rows = [
+            ("wrappers", "wrappers", Some(self.wrappers.to_string())),
+            ("connect and start", "connect_per_s", number(self.connect_per_s, "wrappers/s")),
+            ("outputs acknowledged", "messages_per_s", number(self.messages_per_s, "/s")),
+            ("output to acknowledgement", "ack_ms", ack),
+            ("acknowledged and lost", "lost_messages", Some(self.lost_messages.to_string())),
+            (
+                "server's processor time for each",
+                "cpu_us_per_message",
+                number(self.cpu_us_per_message, "µs"),
+            ),
+            (
+                "server's memory per wrapper",
+                "rss_per_wrapper_bytes",
+                self.rss_per_wrapper_bytes.map(bytes),
+            ),
+            ("server's processor at rest", "rest_cpu_percent", number(self.rest_cpu_percent, "%")),
+            ("end of all", "complete_all_s", number(self.complete_all_s, "s")),
+            ("disk sync", "disk_sync_us", self.disk_sync_us.map(|us| format!("{us} µs"))),
+            ("processors", "cpu", self.cpu.clone()),
+        ];
+        page(&rows, &self.why, &self.bars)
+    }
+}
+
 /// What `bench agent` found.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Agent {

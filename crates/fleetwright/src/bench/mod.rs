@@ -1,4 +1,4 @@
-//! Benchmarks that anyone can run: of a server with a simulated fleet, and of one real agent.
+//! Benchmarks that anyone can run: of a server with a simulated fleet or simulated wrappers, and of one real agent.
 
 pub(crate) mod agent;
 mod figures;
@@ -9,3 +9,4 @@ mod probe;
 mod process;
 mod progress;
 pub(crate) mod swarm;
+pub(crate) mod wrappers;

@@ -46,6 +46,8 @@ pub(crate) struct Server {
     listen: SocketAddr,
     /// Processor time of its former lives.
     spent: Duration,
+    /// More arguments.
+    more: Vec<OsString>,
 }
 
 impl Server {
@@ -54,12 +56,24 @@ impl Server {
     /// # Errors
     /// It does not start.
     pub(crate) async fn start(parent: &Path) -> anyhow::Result<Self> {
+        Self::start_with(parent, |_| Ok(Vec::new())).await
+    }
+
+    /// Likewise, with more arguments, of what is prepared in its directory.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub(crate) async fn start_with(
+        parent: &Path,
+        prepare: impl FnOnce(&Path) -> anyhow::Result<Vec<OsString>>,
+    ) -> anyhow::Result<Self> {
         let dir = TempDir::with_prefix_in("fleetwright-bench-", parent);
         let dir = dir.with_context(|| {
             format!("make a directory in {}; choose another with --dir", parent.display())
         })?;
         let listen = free_address()?;
-        let mut server = Self { child: None, dir, listen, spent: Duration::ZERO };
+        let more = prepare(dir.path())?;
+        let mut server = Self { child: None, dir, listen, spent: Duration::ZERO, more };
         server.spawn().await?;
         Ok(server)
     }
@@ -135,13 +149,14 @@ impl Server {
             .open(self.log())
             .context("open the server's log")?;
         let data = self.data_dir();
-        let args: [OsString; 5] = [
+        let mut args: Vec<OsString> = vec![
             "serve".into(),
             "--listen".into(),
             self.listen.to_string().into(),
             "--data-dir".into(),
             data.into(),
         ];
+        args.extend(self.more.iter().cloned());
         let mut command = command(self.dir(), &args)?;
         command.stdout(log.try_clone().context("open the server's log")?).stderr(log);
         let child = self.child.insert(command.spawn().context("start the server")?);

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use fw_proto::Join;
 
 use super::Connection;
-use crate::bench::{agent, fleet, swarm};
+use crate::bench::{agent, fleet, swarm, wrappers};
 use crate::config::read_text;
 use crate::exit::Code;
 use crate::output::{self, Format};
@@ -26,6 +26,11 @@ pub(crate) enum Verb {
     Fleet(FleetArgs),
     /// Measure one real agent with real, short commands, on a server of its own.
     Agent(AgentArgs),
+    /// Measure a server with simulated wrappers of Saltpeter, on a server of its own.
+    ///
+    /// All wrappers belong to one run. Each has a connection with one output of 100 bytes under way,
+    /// acknowledged when it is durable; then they rest, and end together.
+    Saltpeter(SaltpeterArgs),
     /// Be the simulated agents of `bench fleet`.
     #[command(hide = true)]
     Swarm(SwarmArgs),
@@ -67,6 +72,22 @@ pub(crate) struct AgentArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct SaltpeterArgs {
+    /// How many wrappers.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    wrappers: u32,
+    /// How many seconds output is sent.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    duration: u64,
+    /// Directory in which the server has its files.
+    #[arg(long, value_name = "DIR", default_value = DIR)]
+    dir: PathBuf,
+    /// Form of the answer.
+    #[arg(long, short = 'o', value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct SwarmArgs {
     #[arg(long)]
     agents: u32,
@@ -84,6 +105,7 @@ pub(crate) fn run(verb: Verb, connection: &Connection) -> anyhow::Result<Code> {
         match verb {
             Verb::Fleet(args) => fleet(args, connection).await,
             Verb::Agent(args) => until_stopped(agent(args)).await,
+            Verb::Saltpeter(args) => until_stopped(saltpeter(args)).await,
             Verb::Swarm(args) => swarm(args).await,
         }
     })
@@ -124,6 +146,14 @@ async fn agent(args: AgentArgs) -> anyhow::Result<Code> {
     let options = agent::Options { duration: Duration::from_secs(args.duration), dir: args.dir };
     let figures = agent::run(options).await?;
     output::print(&output::item(&figures, "agent", args.output, || figures.page())?)?;
+    Ok(Code::Success)
+}
+
+async fn saltpeter(args: SaltpeterArgs) -> anyhow::Result<Code> {
+    let duration = Duration::from_secs(args.duration);
+    let options = wrappers::Options { wrappers: args.wrappers, duration, dir: args.dir };
+    let figures = wrappers::run(options).await?;
+    output::print(&output::item(&figures, "saltpeter", args.output, || figures.page())?)?;
     Ok(Code::Success)
 }
 

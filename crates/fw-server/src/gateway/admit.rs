@@ -19,6 +19,8 @@ use uuid::Uuid;
 
 use super::links::{LinkHandle, denial};
 use crate::auth::network;
+use crate::dialects::saltpeter::Dispatch;
+use crate::dialects::saltpeter::salt::{self, Room};
 use crate::state::App;
 
 /// Tries to enrol from one address: a person who mistypes is not one of thirty a minute.
@@ -136,6 +138,14 @@ pub(super) async fn enrol(
             info!(host.id = %row.id, host.name = %row.name, "host enrolled");
             Ok(Arc::new(row))
         }
+        Ok(Enrolled::NameTaken) if minion_makes_room(app, &name).await => {
+            let message = "the host of this name is reached through Salt until nothing runs there; then the agent takes its place";
+            Err(Denied {
+                message: message.to_owned(),
+                retry_after: Some(Span::from_secs(2)),
+                ..denied(DeniedReason::Busy)
+            })
+        }
         Ok(Enrolled::NameTaken) => {
             let message = format!(
                 "another host is called {name}: join with --name, or rename or remove the other one on the server"
@@ -152,6 +162,16 @@ pub(super) async fn enrol(
             Err(denied(DeniedReason::Invitation))
         }
         Err(error) => Err(unavailable(&error)),
+    }
+}
+
+/// Whether the host of this name is a minion of Salt, which gives its name to an agent.
+async fn minion_makes_room(app: &App, name: &HostName) -> bool {
+    let options = app.config.saltpeter.as_ref();
+    let dispatched = options.is_some_and(|options| options.dispatch == Dispatch::Salt);
+    match salt::make_room(app, name, dispatched).await {
+        Room::Taken => false,
+        Room::Soon | Room::Made => true,
     }
 }
 

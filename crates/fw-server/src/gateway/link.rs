@@ -50,6 +50,11 @@ const KNOWN_RUNS: usize = 256;
 /// Tells apart the links of one host, in the order in which its connections came in.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
+/// The id of a link that begins now.
+pub(crate) fn next_id() -> u64 {
+    NEXT_ID.fetch_add(1, Ordering::Relaxed)
+}
+
 /// Why a link has ended.
 #[derive(Debug, thiserror::Error)]
 enum End {
@@ -87,7 +92,7 @@ pub(super) async fn serve(
     versions: Versions,
     _place: Peer,
 ) {
-    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    let id = next_id();
     let shaking = Box::pin(handshake(&app, &mut socket, versions));
     let greeted = tokio::time::timeout(HANDSHAKE, shaking).await.unwrap_or(Err(End::NoHandshake));
     let (session, key) = match greeted {

@@ -84,10 +84,27 @@ pub struct Job {
     pub env: BTreeMap<String, String>,
     /// `false`: through Salt alone.
     pub use_wrapper: bool,
+    /// About its wrapper.
+    pub wrapper: Wrapper,
     /// The targets as a selector of ours.
     pub selector: String,
     /// All its keys as they are written.
     pub raw: Vec<(String, Json)>,
+}
+
+/// What a job says of its wrapper; `saltpeter_config` says the rest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wrapper {
+    /// The program, for a shell.
+    pub path: Option<String>,
+    /// How it reaches the server.
+    pub server: Option<String>,
+    /// How much it logs.
+    pub loglevel: Option<String>,
+    /// And where.
+    pub logdir: Option<String>,
+    /// What keeps a second one away.
+    pub lockfile: Option<String>,
 }
 
 /// What `saltpeter_maintenance` says.

@@ -7,10 +7,13 @@ pub mod codes;
 pub mod files;
 mod http;
 pub mod json;
+pub mod machines;
 pub(crate) mod names;
 mod options;
 pub mod python;
+mod reach;
 mod reading;
+pub(crate) mod salt;
 pub mod schedule;
 pub(crate) mod served;
 pub(crate) mod settings;
@@ -48,6 +51,12 @@ pub enum Error {
         /// What happened.
         source: crate::serve::Error,
     },
+    /// The key by which instances are known again.
+    #[error("open the key of wrappers")]
+    Key(#[source] std::io::Error),
+    /// What was left of an earlier life.
+    #[error("take up what runs on minions")]
+    Store(#[from] fw_store::Error),
 }
 
 /// A directory that is served.
@@ -55,14 +64,17 @@ pub enum Error {
 pub struct Running {
     /// Where its API listens, when it does.
     pub api: Option<SocketAddr>,
+    /// Where wrappers connect, if they may.
+    pub machines: Option<SocketAddr>,
 }
 
 /// Serves a directory until `tasks` end. Its jobs were taken up when jobs were.
 ///
 /// # Errors
-/// An address is taken.
+/// An address is taken, or what runs on minions cannot be taken up.
 pub(crate) async fn start(prepared: Prepared, app: App, tasks: &Tasks) -> Result<Running, Error> {
     let (options, served) = prepared.start(&app, tasks);
+    let machines = reach::start(&options, &app, &served, tasks).await?;
     let api = http::start(&options, served, &app, tasks).await?;
-    Ok(Running { api })
+    Ok(Running { api, machines })
 }

@@ -6,7 +6,7 @@ use fw_core::caret::{self, nearest};
 use fw_core::job::yaml::{Node, Place, Value};
 
 use super::scalar::{self, Scalar};
-use super::{Job, Read, Timeout};
+use super::{Job, Read, Timeout, Wrapper};
 use crate::dialects::saltpeter::json::Json;
 use crate::dialects::saltpeter::schedule::{self, Error, Field, Fields, Times};
 use crate::dialects::saltpeter::target;
@@ -70,6 +70,13 @@ pub(super) fn read(read: &mut Read<'_>, place: Place, name: &str, value: &Node) 
         env: env(read, &keys),
         use_wrapper: keys.get("use_wrapper").and_then(|node| scalar::of(node))
             != Some(Scalar::Bool(false)),
+        wrapper: Wrapper {
+            path: text(read, &keys, "wrapper_path"),
+            server: text(read, &keys, "saltpeter_server_host"),
+            loglevel: text(read, &keys, "wrapper_loglevel"),
+            logdir: text(read, &keys, "wrapper_logdir"),
+            lockfile: text(read, &keys, "lockfile"),
+        },
         fields: Fields::new(),
         times: Times { text: String::new(), schedule: None },
         selector: String::new(),
