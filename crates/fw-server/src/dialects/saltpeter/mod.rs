@@ -2,6 +2,10 @@
 
 pub mod codes;
 pub mod files;
+#[cfg_attr(not(test), expect(dead_code, reason = "of the directory, once it is served"))]
+pub(crate) mod names;
 pub mod python;
+#[cfg_attr(not(test), expect(dead_code, reason = "started with the directory, once it is served"))]
+pub(crate) mod records;
 pub mod schedule;
 pub mod target;
