@@ -2,8 +2,9 @@
 
 pub mod codes;
 pub mod files;
-#[cfg_attr(not(test), expect(dead_code, reason = "of the directory, once it is served"))]
+pub mod history;
 pub(crate) mod names;
+pub mod native;
 pub mod python;
 #[cfg_attr(not(test), expect(dead_code, reason = "started with the directory, once it is served"))]
 pub(crate) mod records;

@@ -10,7 +10,7 @@ mod files;
 mod follow;
 mod journal;
 mod progress;
-mod record;
+pub(super) mod record;
 mod sink;
 #[cfg(test)]
 mod tests;

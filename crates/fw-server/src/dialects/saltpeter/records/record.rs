@@ -156,11 +156,11 @@ pub(crate) fn file_name(job: &str) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in super::super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    pub(in super::super) fn record(what: What) -> Record {
+    pub(in super::super::super) fn record(what: What) -> Record {
         Record {
             id: format!("r1:{}:web-1", what.as_str()),
             job: "backup".to_owned(),
