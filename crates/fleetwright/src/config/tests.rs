@@ -234,7 +234,7 @@ fn credentials_of_the_service_manager_lie_between_file_and_environment() {
 fn tokens_do_not_cross_a_network_in_the_clear_unless_someone_says_so() {
     let start = |text: &str| match resolved(&format!("[server]\n{text}"), &[], &[]) {
         Ok(loaded) => {
-            ServerConfig::check(&loaded.config.server).err().map(|error| error.to_string())
+            types::ServerConfig::check(&loaded.config.server).err().map(|error| error.to_string())
         }
         Err(error) => Some(error.to_string()),
     };

@@ -47,7 +47,7 @@ pub enum Timeout {
 }
 
 /// A job that can be used.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Job {
     /// Its name.
     pub name: String,
@@ -107,23 +107,49 @@ pub struct Directory {
     pub notes: Vec<Note>,
 }
 
+impl Directory {
+    /// Whether jobs and maintenance are the same, whatever the lines that they stand on.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        let alike = |(one, other): (&Job, &Job)| one.says_the_same(other);
+        self.maintenance == other.maintenance
+            && self.jobs.len() == other.jobs.len()
+            && self.jobs.values().zip(other.jobs.values()).all(alike)
+    }
+}
+
+impl Job {
+    fn says_the_same(&self, other: &Self) -> bool {
+        let said = |job: &Self| Self { place: other.place, ..job.clone() };
+        said(self) == *other
+    }
+}
+
 /// Reads the `*.yaml` of a directory, not those of directories in it.
 ///
 /// # Errors
 /// The directory cannot be listed. A file that cannot be read is a note.
 pub fn read(path: &Path) -> io::Result<Directory> {
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.strip_suffix(".yaml").is_some_and(|group| !group.is_empty()) {
-            files.insert(name, text_of(&entry.path()));
-        }
-    }
-    Ok(of_texts(&files))
+    let texts = names(path)?.into_iter().map(|name| {
+        let text = text_of(&path.join(&name));
+        (name, text)
+    });
+    Ok(of_texts(&texts.collect()))
 }
 
-fn text_of(path: &Path) -> Result<String, String> {
+/// The names of the files that count.
+pub(super) fn names(path: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.strip_suffix(".yaml").is_some_and(|group| !group.is_empty()) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// A file's text, or why there is none.
+pub(super) fn text_of(path: &Path) -> Result<String, String> {
     let about = std::fs::metadata(path).map_err(|error| error.to_string())?;
     if !about.is_file() {
         return Err("this is no file, so nothing is read from it".to_owned());

@@ -30,15 +30,16 @@ use self::files::Files;
 use self::journal::Journal;
 use self::progress::Progress;
 use super::files::Maintenance;
+use super::served::{self, Served};
 use crate::drive::jobs;
 use crate::live::Live;
 use crate::metrics::LOG_LINES_DROPPED;
 use crate::problem::Chain;
-use crate::state::Health;
+use crate::state::{App, Health};
 
 /// What log files and search servers have not got yet takes at most so many bytes when nobody says: a day of a
 /// busy fleet.
-pub(crate) const QUEUE_BYTES: u64 = 1024 * 1024 * 1024;
+pub const QUEUE_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// Requests that maintenance holds up and that are not told yet; of more nobody wants a line each.
 const BLOCKED: usize = 100;
@@ -69,6 +70,21 @@ pub(crate) struct Parts {
     pub lost_after: Span,
     /// The bound of the queue.
     pub queue_bytes: u64,
+}
+
+impl Parts {
+    /// Of a server.
+    pub(crate) fn of(app: &App, queue_bytes: u64) -> Self {
+        Self {
+            store: app.store.clone(),
+            live: app.live.clone(),
+            clock: app.clock.clone(),
+            health: app.health.clone(),
+            jobs: app.jobs.clone(),
+            lost_after: app.config.lost_after,
+            queue_bytes,
+        }
+    }
 }
 
 /// What of the directory records depend on.
@@ -146,6 +162,48 @@ impl std::fmt::Display for Kind {
     }
 }
 
+impl Known {
+    fn of(served: &Served) -> Self {
+        let named = |(ours, name): (&JobName, &String)| {
+            let job = served.directory.jobs.get(name)?;
+            Some((ours.clone(), Named { name: name.clone(), group: job.group.clone() }))
+        };
+        let settings = &served.settings;
+        let servers = [
+            (Kind::Elasticsearch, &settings.elasticsearch, &settings.elasticsearch_index),
+            (Kind::Opensearch, &settings.opensearch, &settings.opensearch_index),
+        ];
+        let target = |(kind, url, index): (Kind, &Option<String>, &String)| {
+            Some((kind, Target { url: url.clone()?, index: index.clone() }))
+        };
+        Self {
+            jobs: served.by_job.iter().filter_map(named).collect(),
+            log_dir: settings.logdir.clone(),
+            targets: servers.into_iter().filter_map(target).collect(),
+            maintenance: served.directory.maintenance.clone(),
+        }
+    }
+}
+
+/// Follows what records depend on.
+pub(crate) fn known(mut served: served::Watch, tasks: &Tasks) -> watch::Receiver<Arc<Known>> {
+    let now = Known::of(&served.borrow_and_update());
+    let (publish, known) = watch::channel(Arc::new(now));
+    tasks.spawn("saltpeter.known", async move {
+        while served.changed().await.is_ok() {
+            let now = Known::of(&served.borrow_and_update());
+            publish.send_if_modified(|known| {
+                let changed = **known != now;
+                if changed {
+                    *known = Arc::new(now);
+                }
+                changed
+            });
+        }
+    });
+    known
+}
+
 /// How others tell of what no run and no ledger shows.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
@@ -163,7 +221,7 @@ impl Handle {
 
 /// Why records cannot be kept.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// The queue.
     #[error("open the queue of records in {path}")]
     Queue {
