@@ -11,6 +11,7 @@ mod context;
 mod explain;
 mod help;
 mod host;
+mod import;
 mod job;
 mod lint;
 mod man;
@@ -105,6 +106,9 @@ enum Command {
     #[command(subcommand)]
     Backup(backup::Verb),
     Serve(Box<serve::Args>),
+    /// Carry over the jobs of another program.
+    #[command(subcommand)]
+    Import(import::Verb),
     /// Join a fleet and run commands for it.
     #[command(subcommand)]
     Agent(agent::Verb),
@@ -136,6 +140,11 @@ impl Refusal {
     /// The command line is wrong.
     pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
         Self { code: Code::Usage, message: message.into() }.into()
+    }
+
+    /// Something is in the way.
+    pub(crate) fn conflict(message: impl Into<String>) -> anyhow::Error {
+        Self { code: Code::Conflict, message: message.into() }.into()
     }
 
     /// There is no such thing.
@@ -204,6 +213,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Code> {
         }
         Command::Backup(backup::Verb::Verify(args)) => backup::verify(&args),
         Command::Backup(backup::Verb::Restore(args)) => backup::restore(&args),
+        Command::Import(verb) => import::run(&verb),
         Command::Bench(verb) => bench::run(verb, &connection),
         Command::Context(verb) => context::run(verb, &connection),
         Command::Config(verb) => config::run(&verb),

@@ -88,7 +88,8 @@ pub(crate) fn offline(file: &Path, target: &Target) -> anyhow::Result<Code> {
     tell(&hosts, target.output, Clock::system().now())
 }
 
-fn facts(file: &Path) -> anyhow::Result<BTreeMap<HostName, Map<String, Value>>> {
+/// Reads a file of facts.
+pub(super) fn facts(file: &Path) -> anyhow::Result<BTreeMap<HostName, Map<String, Value>>> {
     let refused = |error: &dyn std::fmt::Display| {
         Refusal::usage(format!("facts file {}: {error}", file.display()))
     };
