@@ -108,7 +108,7 @@ fn one_file_takes_all() {
 fn a_dry_run_writes_nothing_and_tells_all() {
     let place = Place::new(&[("odd.yaml", ODD), ("day.yaml", DAY)]);
     std::fs::create_dir(place.path("logs")).expect("a directory");
-    let log = "###### Starting poll_1 at 2026-11-20 13:54:46+00:00 ################\n";
+    let log = "###### Starting poll_1 at 2026-11-20 13:54:45.05+00:00 ################\n";
     std::fs::write(place.path("logs/poll.log"), log).expect("written");
     let facts = machines();
     let facts = facts.to_str().expect("a text");
@@ -118,6 +118,7 @@ fn a_dry_run_writes_nothing_and_tells_all() {
     let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(answer["written"], false);
     assert_eq!(answer["past"]["poll"]["runs"], 1);
+    assert_eq!(answer["past"]["poll"]["compared"]["came"], 1);
     let jobs: Vec<_> = answer["jobs"].as_array().expect("jobs").iter().collect();
     assert_eq!((&jobs[0]["name"], &jobs[1]["off"]), (&"poll".into(), &true.into()));
     assert!(jobs.iter().all(|job| job["hosts"].as_u64() > Some(0)), "{answer}");

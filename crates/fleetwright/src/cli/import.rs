@@ -13,7 +13,6 @@ use anyhow::Context as _;
 use fw_core::job::{JobDef, parse_jobs};
 use fw_rt::Clock;
 use fw_server::dialects::saltpeter::files as saltpeter;
-use fw_server::dialects::saltpeter::history::History;
 use fw_server::dialects::saltpeter::native::{self, Native};
 use serde::Serialize;
 
@@ -48,7 +47,7 @@ pub(crate) struct Args {
     /// Remove what an import wrote to --to, if it was not changed since.
     #[arg(long, requires = "to", conflicts_with_all = ["dir", "logs", "facts_file", "dry_run"])]
     undo: bool,
-    /// Directory of log files: how each job did in the past is told.
+    /// Directory of log files: how each job did in the past is told, and compared with its schedule.
     #[arg(long, value_name = "DIR")]
     logs: Option<PathBuf>,
     /// Compare the hosts too, by a JSON file: an object of hosts, each an object of its facts.
@@ -66,7 +65,7 @@ struct Answer {
     /// What has no counterpart, each with its place.
     left: Vec<String>,
     /// How jobs did in the past, by Saltpeter's names; only with --logs.
-    past: BTreeMap<String, History>,
+    past: BTreeMap<String, past::Past>,
     /// By name; what was written, or would be.
     files: BTreeMap<String, String>,
     written: bool,
@@ -104,7 +103,7 @@ fn import(args: &Args) -> anyhow::Result<Code> {
     let texts = texts(dir, &native, to.and_then(files::single));
     let (jobs, alike) = prove(&native, &texts, args.facts_file.as_deref())?;
     let past = match &args.logs {
-        Some(logs) => past::read(logs)?,
+        Some(logs) => past::read(logs, &native.jobs)?,
         None => BTreeMap::new(),
     };
     let write = alike && !args.dry_run;

@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use fw_proto::Timestamp;
+use fw_proto::{Span, Timestamp};
 use serde::Serialize;
+
+use super::schedule::Times;
 
 /// What a job did.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -25,7 +27,39 @@ pub struct History {
     pub last_run: Option<Timestamp>,
     /// What became of it on each machine.
     pub machines: BTreeMap<String, Machine>,
+    /// When runs began, in the order of the log.
+    #[serde(skip)]
+    pub begun: Vec<Timestamp>,
+    /// When fires came while an earlier run went on.
+    #[serde(skip)]
+    pub held: Vec<Timestamp>,
 }
+
+/// What a job did, against what its schedule says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Compared {
+    /// From the first line of the log that has a time for it,
+    pub from: Option<Timestamp>,
+    /// to the last.
+    pub to: Option<Timestamp>,
+    /// Fires that were due in between.
+    pub due: u64,
+    /// Those of them that began a run, or were held by an earlier one.
+    pub came: u64,
+    /// Some of those that did not: the scheduler was down, in maintenance, or late.
+    pub missing: Vec<Timestamp>,
+    /// Some of the runs that began without a fire: by hand, or by another schedule.
+    pub beside: Vec<Timestamp>,
+}
+
+/// A run begins so long after its fire at most: a tick, a fork and a busy machine.
+const LATE: Span = Span::from_secs(5);
+
+/// Instants that are named of a difference.
+const NAMED: usize = 10;
+
+/// Fires that are looked at: three months of a job that is due each second.
+const LOOKED_AT: u64 = 8_000_000;
 
 /// What a job did on a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -46,7 +80,7 @@ enum Line<'a> {
     Starting { instance: &'a str, at: Timestamp },
     StartingOn,
     Finished { instance: &'a str, at: Timestamp },
-    Overlap,
+    Overlap { at: Timestamp },
     NoTargets,
     Begin { machine: &'a str, instance: &'a str },
     Code(i32),
@@ -82,17 +116,62 @@ pub fn read(text: &str) -> History {
             (Some(Line::Starting { instance, at }), _) => {
                 history.runs += 1;
                 history.last_run = history.last_run.max(Some(at));
+                history.begun.push(at);
                 begun.insert(instance, at);
             }
             (Some(Line::Finished { instance, at }), _) => {
                 history.finished(instance, at, &mut begun);
             }
-            (Some(Line::Overlap), _) => history.overlaps += 1,
+            (Some(Line::Overlap { at }), _) => {
+                history.overlaps += 1;
+                history.held.push(at);
+            }
             (Some(Line::NoTargets), _) => history.without_machines += 1,
             (Some(Line::StartingOn | Line::Code(_) | Line::End { .. }) | None, _) => {}
         }
     }
     history
+}
+
+impl Compared {
+    /// Compares what a log says with when the job was due, as its schedule is now.
+    #[must_use]
+    pub fn of(times: &Times, history: &History) -> Self {
+        let mut came: Vec<_> = history.begun.iter().chain(&history.held).copied().collect();
+        came.sort_unstable();
+        let mut compared =
+            Self { from: came.first().copied(), to: came.last().copied(), ..Self::default() };
+        let (Some(first), Some(last)) = (compared.from, compared.to) else { return compared };
+        let mut came = came.into_iter().peekable();
+        // The first one in the log may have been late already.
+        let mut at = first - LATE;
+        while compared.due < LOOKED_AT
+            && let Some(due) = times.next_after(at).filter(|due| *due <= last)
+        {
+            at = due;
+            while let Some(beside) = came.next_if(|came| *came < due) {
+                name(&mut compared.beside, beside);
+            }
+            let until = times.next_after(due).map_or(due + LATE, |next| next.min(due + LATE));
+            if came.next_if(|came| *came < until).is_some() {
+                compared.came += 1;
+            } else if due < first {
+                // It belongs to what was before the log.
+                continue;
+            } else {
+                name(&mut compared.missing, due);
+            }
+            compared.due += 1;
+        }
+        came.for_each(|beside| name(&mut compared.beside, beside));
+        compared
+    }
+}
+
+fn name(named: &mut Vec<Timestamp>, at: Timestamp) {
+    if named.len() < NAMED {
+        named.push(at);
+    }
 }
 
 impl History {
@@ -133,8 +212,9 @@ fn parse(line: &str) -> Option<Line<'_>> {
         let (instance, at) = timed(rest.strip_suffix(" ################")?)?;
         return Some(Line::Finished { instance, at });
     }
-    if line.starts_with("###### Overlap detected on ") {
-        return Some(Line::Overlap);
+    if let Some(rest) = line.strip_prefix("###### Overlap detected on ") {
+        let (_, at) = timed(rest.strip_suffix(" ################")?)?;
+        return Some(Line::Overlap { at });
     }
     if line.starts_with("!!!!!! No targets matched for ") {
         return Some(Line::NoTargets);
@@ -198,6 +278,28 @@ Global maintenance mode active
 ###### Starting job_5 at 2026-11-20 15:54:46+00:00 ################
 ";
         insta::assert_json_snapshot!(read(text));
+    }
+
+    #[test]
+    fn a_log_is_compared_with_the_schedule() {
+        let fields = [("min", "*/5"), ("hour", "*"), ("dom", "*"), ("mon", "*"), ("dow", "*")];
+        let fields = fields.map(|(name, text)| (name.parse().unwrap(), text.to_owned()));
+        let times = super::super::schedule::read(&fields.into()).unwrap();
+        let begin =
+            |at: &str| format!("###### Starting j_1 at 2026-11-20 {at}+00:00 ################\n");
+        let held =
+            "###### Overlap detected on j_1 at 2026-11-20 10:10:00.05+00:00 ################\n";
+        let log = begin("10:05:00.1")
+            + held
+            + &begin("10:12:30")
+            + &begin("10:20:04")
+            + &begin("10:25:07");
+        let compared = Compared::of(&times, &read(&log));
+        let at = |clock: &str| format!("2026-11-20T{clock}Z").parse::<Timestamp>().unwrap();
+        assert_eq!((compared.due, compared.came), (5, 3));
+        assert_eq!(compared.missing, [at("10:15:00"), at("10:25:00")]);
+        assert_eq!(compared.beside, [at("10:12:30"), at("10:25:07")]);
+        assert_eq!(Compared::of(&times, &History::default()), Compared::default());
     }
 
     proptest! {
