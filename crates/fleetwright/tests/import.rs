@@ -7,7 +7,7 @@ use serde_json::Value;
 
 const NIGHT: &str = "sweep: {min: 30, hour: 3, dom: L, mon: '*', dow: '*', command: sweep --all, targets: 'web*', target_type: glob}\n";
 const DAY: &str = "poll: {sec: '*/15', min: '*', hour: '*', dom: '*', mon: '*', dow: '*', command: poll, targets: 'G@os:Debian', target_type: compound, timeout: 0}\n";
-const ODD: &str = "some: {min: 0, hour: 0, dom: 1, mon: 1, dow: '*', command: 'true', targets: '*', target_type: glob, number_of_targets: 2}\nbad: {min: 0, hour: 0, dom: 1, mon: 1, dow: '*', command: 'true', targets: 'G@', target_type: compound}\n";
+const ODD: &str = "some: {min: 0, hour: 0, dom: 1, mon: 1, dow: '*', command: 'true', targets: '*', target_type: glob, batch_size: 2}\nbad: {min: 0, hour: 0, dom: 1, mon: 1, dow: '*', command: 'true', targets: 'G@', target_type: compound}\n";
 
 struct Place {
     dir: tempfile::TempDir,
@@ -120,11 +120,11 @@ fn a_dry_run_writes_nothing_and_tells_all() {
     assert_eq!(answer["past"]["poll"]["runs"], 1);
     assert_eq!(answer["past"]["poll"]["compared"]["came"], 1);
     let jobs: Vec<_> = answer["jobs"].as_array().expect("jobs").iter().collect();
-    assert_eq!((&jobs[0]["name"], &jobs[1]["off"]), (&"poll".into(), &true.into()));
+    assert_eq!((&jobs[0]["name"], &jobs[1]["name"]), (&"poll".into(), &"some".into()));
     assert!(jobs.iter().all(|job| job["hosts"].as_u64() > Some(0)), "{answer}");
     assert!(jobs.iter().all(|job| job["differences"] == serde_json::json!([])), "{answer}");
     let left = answer["left"].to_string();
-    assert!(left.contains("odd.yaml:1: number_of_targets"), "{left}");
+    assert!(left.contains("odd.yaml:1: batch_size"), "{left}");
     assert!(left.contains("odd.yaml:2"), "{left}");
     assert_eq!(place.names("."), ["logs", "sp"]);
 }

@@ -8,8 +8,9 @@ use fw_core::plan::{Chosen, Plan};
 use fw_core::select::{self, Selector};
 use fw_proto::api::{self, Code, HostState, Problem, TaskState};
 use fw_proto::frame::PolicyMode;
-use fw_proto::{HostId, HostName};
+use fw_proto::{HostId, HostName, RunId};
 use fw_store::{HostRow, Standing};
+use sha2::{Digest as _, Sha256};
 
 use crate::problem::{Failure, Result};
 use crate::state::App;
@@ -43,6 +44,23 @@ pub fn choose(rows: &[Arc<HostRow>], selector: &Selector) -> Vec<Chosen> {
 
 fn named<'r>(rows: &'r [Arc<HostRow>], name: &str) -> Option<&'r Arc<HostRow>> {
     rows.binary_search_by(|row| row.name.as_str().cmp(name)).ok().and_then(|at| rows.get(at))
+}
+
+/// So many of these hosts, in their order: first those that are online, each with the same chance. A run
+/// draws the same again, so that a try that seemed to fail is the same run.
+#[must_use]
+pub fn draw(hosts: &[Chosen], most: u32, online: &BTreeSet<HostId>, run: RunId) -> Vec<Chosen> {
+    let lot = |host: &Chosen| {
+        let mut digest = Sha256::new();
+        digest.update(run.0.as_bytes());
+        digest.update(host.id.0.as_bytes());
+        (!online.contains(&host.id), <[u8; 32]>::from(digest.finalize()))
+    };
+    let mut lots: Vec<_> = hosts.iter().map(|host| (lot(host), host.id)).collect();
+    lots.sort_unstable();
+    lots.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+    let drawn: BTreeSet<_> = lots.into_iter().map(|(_, id)| id).collect();
+    hosts.iter().filter(|host| drawn.contains(&host.id)).cloned().collect()
 }
 
 /// The hosts of a repetition, by their present names, in the order of the first run: all of them
@@ -115,4 +133,46 @@ pub(crate) fn find(app: &App, name_or_id: &str) -> Result<Arc<HostRow>> {
             "`fleetwright hosts list` shows those that there are",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn hosts(count: u128) -> Vec<Chosen> {
+        let host =
+            |n| Chosen { id: HostId(Uuid::from_u128(n)), name: format!("h{n}").parse().unwrap() };
+        (0..count).map(host).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn those_that_are_online_are_drawn_first(
+            count in 0_u128..40, most in 0_u32..50, online in prop::collection::btree_set(0_u128..40, 0..40), run: u128,
+        ) {
+            let hosts = hosts(count);
+            let online: BTreeSet<_> = online.into_iter().map(|n| HostId(Uuid::from_u128(n))).collect();
+            let run = RunId(Uuid::from_u128(run));
+            let drawn = draw(&hosts, most, &online, run);
+            prop_assert_eq!(drawn.len(), hosts.len().min(most as usize));
+            let up = |of: &[Chosen]| of.iter().filter(|host| online.contains(&host.id)).count();
+            prop_assert_eq!(up(&drawn), up(&hosts).min(most as usize));
+            prop_assert!(drawn.windows(2).all(|pair| pair[0].id < pair[1].id));
+            prop_assert_eq!(draw(&hosts, most, &online, run), drawn);
+        }
+    }
+
+    #[test]
+    fn every_host_has_its_chance() {
+        let hosts = hosts(10);
+        let mut seen = BTreeSet::new();
+        for run in 0..200 {
+            let drawn = draw(&hosts, 1, &BTreeSet::new(), RunId(Uuid::from_u128(run)));
+            seen.extend(drawn.into_iter().map(|host| host.id));
+        }
+        assert_eq!(seen.len(), hosts.len());
+    }
 }

@@ -116,7 +116,12 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
     };
     let hub = hub::start(parts, &driving).await?;
     let health = Health::default();
+    let prepared = match config.saltpeter.clone() {
+        Some(options) => Some(saltpeter::prepare(options, clock.now())?),
+        None => None,
+    };
     let parts = drive::jobs::Parts {
+        dialect: prepared.as_ref().map(saltpeter::Prepared::dialect),
         store: store.clone(),
         hub: hub.clone(),
         live: live.clone(),
@@ -151,8 +156,8 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         jobs: app.jobs.clone(),
     };
     drive::notices::start(parts, &driving).await?;
-    let saltpeter = match app.config.saltpeter.clone() {
-        Some(options) => Some(saltpeter::start(options, app.clone(), &driving).await?),
+    let saltpeter = match prepared {
+        Some(prepared) => Some(saltpeter::start(prepared, app.clone(), &driving).await?),
         None => None,
     };
     bound.serve(api::router(app.clone()), &serving);

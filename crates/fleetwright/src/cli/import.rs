@@ -77,8 +77,6 @@ struct Job {
     name: String,
     original: String,
     place: String,
-    /// It is written, but does not fire.
-    off: bool,
     #[serde(flatten)]
     proof: proof::Proof,
 }
@@ -173,7 +171,6 @@ fn prove(
             name: there.name.to_string(),
             original: there.original.clone(),
             place: there.place.clone(),
-            off: there.off,
             proof,
         });
     }

@@ -66,6 +66,7 @@ impl World {
         };
         let hub = hub::start(parts, &tasks).await.unwrap();
         let parts = jobs::Parts {
+            dialect: None,
             store: store.clone(),
             hub: hub.clone(),
             live: live.clone(),

@@ -84,9 +84,8 @@ pub(super) fn page(jobs: &[Job]) -> String {
             Some(hosts) => format!(", {hosts} hosts"),
             None => String::new(),
         };
-        let off = if job.off { ", does not fire" } else { "" };
         let name = line(&job.name);
-        writeln!(page, "{name}: next {next}{hosts}{off}").expect("writing to memory");
+        writeln!(page, "{name}: next {next}{hosts}").expect("writing to memory");
         for difference in &job.proof.differences {
             writeln!(page, "  differs: {}", line(difference)).expect("writing to memory");
         }

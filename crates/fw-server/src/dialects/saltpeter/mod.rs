@@ -6,6 +6,7 @@
 pub mod codes;
 pub mod files;
 pub mod history;
+pub mod json;
 pub(crate) mod names;
 pub mod native;
 mod options;
@@ -16,12 +17,15 @@ pub mod schedule;
 pub(crate) mod served;
 pub(crate) mod settings;
 pub mod target;
+mod translate;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use fw_rt::Tasks;
 
 pub use options::{Dispatch, Options};
+pub(crate) use reading::{Prepared, prepare};
 pub use records::QUEUE_BYTES;
 
 use crate::state::App;
@@ -40,24 +44,32 @@ pub enum Error {
     /// Its records cannot be kept.
     #[error(transparent)]
     Records(#[from] records::Error),
+    /// An address is taken.
+    #[error("serve Saltpeter: {what} on {address}")]
+    Listen {
+        /// What should listen.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// What happened.
+        source: crate::serve::Error,
+    },
 }
 
 /// A directory that is served.
 #[derive(Debug)]
 pub struct Running {
-    /// What is in force.
-    pub(crate) served: served::Watch,
-    /// Who writes log files and documents.
-    pub(crate) records: records::Handle,
+    /// Where its API listens, when it does.
+    pub api: Option<SocketAddr>,
 }
 
-/// Serves the directory of `options` until `tasks` end. What it says now is in force when this returns.
+/// Serves a directory until `tasks` end. Its jobs were taken up when jobs were.
 ///
 /// # Errors
-/// The directory cannot be read. A bad file in it harms nothing.
-pub(crate) async fn start(options: Options, app: App, tasks: &Tasks) -> Result<Running, Error> {
-    let served = reading::start(&options, &app, tasks)?;
+/// An address is taken, or the queue of records cannot be read.
+pub(crate) async fn start(prepared: Prepared, app: App, tasks: &Tasks) -> Result<Running, Error> {
+    let (options, served) = prepared.start(&app, tasks);
     let parts = records::Parts::of(&app, options.queue_bytes);
-    let records = records::start(parts, records::known(served.clone(), tasks), tasks).await?;
-    Ok(Running { served, records })
+    let _records = records::start(parts, records::known(served, tasks), tasks).await?;
+    Ok(Running { api: None })
 }

@@ -30,8 +30,6 @@ pub struct Carried {
     pub times: Times,
     /// Where it runs there.
     pub selector: Selector,
-    /// It means something that has no counterpart, so it is written down but does not fire.
-    pub off: bool,
 }
 
 /// What becomes of a directory.
@@ -94,12 +92,6 @@ fn carry(job: &Job, place: &str) -> Result<(Carried, Vec<String>), String> {
         .and_then(|kind| translate(kind, &job.targets, &Groups::new()))
         .map_err(|error| format!("its targets: {}", error.message))?;
     let mut left = Vec::new();
-    if job.number_of_targets > 0 {
-        left.push(format!(
-            "number_of_targets: {} has no counterpart, so the job is written with `enabled: false`; name its hosts, or keep it in `serve --saltpeter`",
-            job.number_of_targets
-        ));
-    }
     if job.batch_size > 0 {
         left.push(format!(
             "batch_size: {} becomes max_parallel: here the next host begins as soon as one has ended",
@@ -110,22 +102,20 @@ fn carry(job: &Job, place: &str) -> Result<(Carried, Vec<String>), String> {
     if name.as_str() != job.name {
         left.push(format!("job {:?} is called {name} here", job.name));
     }
-    let off = job.number_of_targets > 0;
     let carried = Carried {
-        text: text(job, place, &name, &selector, off),
+        text: text(job, place, &name, &selector),
         original: job.name.clone(),
         name,
         group: job.group.clone(),
         place: place.to_owned(),
         times: job.times.clone(),
         selector,
-        off,
     };
     Ok((carried, left))
 }
 
 /// A job as it stands below `jobs:`.
-fn text(job: &Job, place: &str, name: &JobName, selector: &Selector, off: bool) -> String {
+fn text(job: &Job, place: &str, name: &JobName, selector: &Selector) -> String {
     let mut text =
         format!("  # {place}, {} {}\n", one_line(&job.target_type), one_line(&job.targets));
     if name.as_str() != job.name {
@@ -155,8 +145,8 @@ fn text(job: &Job, place: &str, name: &JobName, selector: &Selector, off: bool) 
     if job.batch_size > 0 {
         key("max_parallel", job.batch_size.to_string());
     }
-    if off {
-        key("enabled", "false".to_owned());
+    if job.number_of_targets > 0 {
+        key("pick", job.number_of_targets.to_string());
     }
     if !job.env.is_empty() {
         writeln!(text, "    env:").expect("writing to memory");

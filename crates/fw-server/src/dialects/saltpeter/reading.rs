@@ -1,4 +1,4 @@
-//! Looks at the directory again and again, and publishes what it amounts to.
+//! Looks at the directory again and again, hands its jobs over and publishes what is in force.
 //!
 //! A look costs a `stat` a file; only a file that changed is read. A hint of the system makes the
 //! next look come at once.
@@ -10,14 +10,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use fw_rt::{Clock, Tasks};
+use fw_proto::Timestamp;
+use fw_rt::Tasks;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
-use super::files::{self, Level};
+use super::files::{self, Level, Part};
 use super::served::{Served, Watch, seconds};
-use super::{Error, Options};
+use super::{Error, Options, names, translate};
+use crate::drive::jobs::{Dialect, Given};
 use crate::state::App;
 
 /// Without a hint a change is seen this late; Saltpeter reads all files 20 times a second.
@@ -29,28 +31,51 @@ const QUIET: Duration = Duration::from_millis(100);
 /// A file that changed so recently may change again within the tick of its file system's clock.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// Reads the directory and goes on looking at it.
+/// The directory as it was found, before anything follows from it.
+pub(crate) struct Prepared {
+    options: Options,
+    texts: Texts,
+    served: Served,
+    told: BTreeSet<String>,
+    given: Given,
+}
+
+/// Reads the directory.
 ///
 /// # Errors
-/// It cannot be listed now. Later that is reported, and what was in force stays.
-pub(super) fn start(options: &Options, app: &App, tasks: &Tasks) -> Result<Watch, Error> {
+/// It cannot be listed. A bad file in it harms nothing.
+pub(crate) fn prepare(options: Options, now: Timestamp) -> Result<Prepared, Error> {
     let mut texts = Texts::new(options.dir.clone());
     let failed = |source| Error::Directory { path: options.dir.clone(), source };
     texts.look().map_err(failed)?;
-    let directory = files::of_texts(&texts.texts());
+    let directory = texts.directory();
     let mut told = BTreeSet::new();
-    tell(&directory, &mut told);
-    let (served, wrong) = Served::of(directory, seconds(app.clock.now()));
+    let given = given(&directory, &mut told);
+    let (served, wrong) = Served::of(directory, seconds(now));
     wrong.iter().for_each(|why| warn!("{why}"));
-    info!(
-        dir = %options.dir.display(), jobs = served.directory.jobs.len(),
-        "serves a directory of Saltpeter"
-    );
-    let (publish, watch) = watch::channel(Arc::new(served));
-    let reading =
-        Reading { texts, publish, told, clock: app.clock.clone(), app: app.clone(), trouble: None };
-    tasks.spawn("saltpeter directory", reading.run());
-    Ok(watch)
+    Ok(Prepared { options, texts, served, told, given })
+}
+
+impl Prepared {
+    /// Its jobs, for who owns jobs.
+    pub(crate) fn dialect(&self) -> Dialect {
+        Dialect { name: translate::NAME, given: self.given.clone(), complete: translate::complete }
+    }
+
+    /// Goes on looking.
+    pub(super) fn start(self, app: &App, tasks: &Tasks) -> (Options, Watch) {
+        let Self { options, texts, served, told, given } = self;
+        info!(
+            dir = %options.dir.display(), jobs = served.directory.jobs.len(),
+            "serves a directory of Saltpeter"
+        );
+        let (publish, watch) = watch::channel(Arc::new(served));
+        // Who owns the jobs has them already; that some names are taken is told at the first look.
+        let unsettled = Some(given);
+        let reading = Reading { texts, publish, told, app: app.clone(), trouble: None, unsettled };
+        tasks.spawn("saltpeter directory", reading.run());
+        (options, watch)
+    }
 }
 
 /// The task that looks.
@@ -59,9 +84,10 @@ struct Reading {
     publish: watch::Sender<Arc<Served>>,
     /// What was logged of the files as they are.
     told: BTreeSet<String>,
-    clock: Clock,
     app: App,
     trouble: Option<String>,
+    /// Jobs that were not taken up yet.
+    unsettled: Option<Given>,
 }
 
 impl Reading {
@@ -69,6 +95,7 @@ impl Reading {
         let (hint, mut hints) = mpsc::channel(1);
         let _watcher = watcher(&self.texts.dir, hint.clone());
         loop {
+            self.hand_over().await;
             if let Ok(Some(())) = tokio::time::timeout(LOOK, hints.recv()).await {
                 tokio::time::sleep(QUIET).await;
                 // What came meanwhile is seen by this look.
@@ -99,17 +126,31 @@ impl Reading {
     }
 
     fn take(&mut self) {
-        let directory = files::of_texts(&self.texts.texts());
-        tell(&directory, &mut self.told);
+        let directory = self.texts.directory();
+        self.unsettled = Some(given(&directory, &mut self.told));
         let before = Arc::clone(&self.publish.borrow());
         let same = before.directory.says_the_same(&directory);
-        let serial = if same { before.serial } else { seconds(self.clock.now()) };
+        let serial = if same { before.serial } else { seconds(self.app.clock.now()) };
         let (served, wrong) = Served::of(directory, serial);
         if before.settings != served.settings {
             wrong.iter().for_each(|why| warn!("{why}"));
         }
         info!(jobs = served.directory.jobs.len(), "files of Saltpeter changed");
         self.publish.send_replace(Arc::new(served));
+    }
+
+    /// Gives the jobs to who owns jobs; what fails is tried again at the next look.
+    async fn hand_over(&mut self) {
+        let Some(given) = &self.unsettled else { return };
+        match self.app.jobs.serve(given.clone()).await {
+            Ok(taken) => {
+                for name in taken {
+                    warn!(job = %name, "a job of this name is there already, which stays in force; rename one");
+                }
+                self.unsettled = None;
+            }
+            Err(problem) => warn!(%problem, "jobs of Saltpeter cannot be taken up; trying again"),
+        }
     }
 
     fn report(&mut self, error: &io::Error) {
@@ -132,9 +173,22 @@ impl Reading {
     }
 }
 
+/// The jobs in our words; what is wrong is logged.
+fn given(directory: &files::Directory, told: &mut BTreeSet<String>) -> Given {
+    let (jobs, bad) = translate::jobs(directory);
+    tell(directory, &bad, told);
+    let mut doubtful: BTreeSet<_> =
+        directory.doubtful_jobs.iter().map(|name| names::job_name(name)).collect();
+    let good: BTreeSet<_> = jobs.iter().map(|(_, def)| &def.name).collect();
+    let all = directory.jobs.keys().map(|name| names::job_name(name));
+    doubtful.extend(all.filter(|name| !good.contains(name)));
+    Given { jobs, doubtful_files: directory.doubtful_files.clone(), doubtful }
+}
+
 /// Logs what is newly wrong, once; what is told once more when it was in order in between.
-fn tell(directory: &files::Directory, told: &mut BTreeSet<String>) {
-    let mut now = BTreeSet::new();
+fn tell(directory: &files::Directory, bad: &[String], told: &mut BTreeSet<String>) {
+    let mut now: BTreeSet<String> = bad.iter().cloned().collect();
+    now.difference(told).for_each(|why| error!("{why}"));
     for note in &directory.notes {
         let place = format!("{}:{}:{}", note.what.file, note.what.line, note.what.column);
         let text = note.what.to_string();
@@ -176,6 +230,8 @@ struct File {
     /// `None` when it is to be read again whatever it says of itself.
     stamp: Option<Stamp>,
     text: Result<String, String>,
+    /// What it says, and where that is wrong what it said before.
+    part: Part,
 }
 
 /// What a file says of itself: device, number, size and when it and its entry last changed.
@@ -186,8 +242,8 @@ impl Texts {
         Self { dir, files: BTreeMap::new() }
     }
 
-    fn texts(&self) -> BTreeMap<String, Result<String, String>> {
-        self.files.iter().map(|(name, file)| (name.clone(), file.text.clone())).collect()
+    fn directory(&self) -> files::Directory {
+        files::merge(self.files.iter().map(|(name, file)| (name.as_str(), &file.part)))
     }
 
     /// Reads what changed; says whether anything did.
@@ -209,8 +265,16 @@ impl Texts {
                 Some(file) if stamp.is_some() && file.stamp == stamp => file,
                 known => {
                     let text = files::text_of(&path);
-                    changed |= known.is_none_or(|known| known.text != text);
-                    File { stamp: stamp.filter(is_settled), text }
+                    let stamp = stamp.filter(is_settled);
+                    match known {
+                        Some(file) if file.text == text => File { stamp, ..file },
+                        known => {
+                            changed = true;
+                            let part = files::part(&name, &text);
+                            let part = known.iter().fold(part, |part, file| part.over(&file.part));
+                            File { stamp, text, part }
+                        }
+                    }
                 }
             };
             self.files.insert(name, file);

@@ -97,7 +97,11 @@ fn request(spec: &JobSpec) -> NewRun {
     }
 }
 
-fn runnable(job: &JobDef) -> Result<(), command::Invalid> {
+/// Whether some host could start its command.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn runnable(job: &JobDef) -> Result<(), command::Invalid> {
     plan(job, Vec::new(), Incarnation(Uuid::nil()), Span::ZERO).map(drop)
 }
 
