@@ -205,7 +205,6 @@ pub(crate) fn known(mut served: served::Watch, tasks: &Tasks) -> watch::Receiver
 }
 
 /// How others tell of what no run and no ledger shows.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the API, which holds such requests up"))]
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     blocked: mpsc::Sender<JobName>,
