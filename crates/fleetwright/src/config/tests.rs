@@ -152,6 +152,19 @@ spool_bytes = 1.5
       spool_bytes = 1.5
                     ^
     "#);
+    let dialect = "[dialects]\nsaltpeter = 1\n[dialects.saltpetre]\n";
+    insta::assert_snapshot!(check(dialect, &[], &[]), @r#"
+    fw.toml:2:13: `dialects.saltpeter` takes a table, not a number
+      saltpeter = 1
+                  ^
+    fw.toml:3:11: unknown key `dialects.saltpetre`; did you mean `dialects.saltpeter`?
+      [dialects.saltpetre]
+                ^
+    "#);
+    let dialect = "[dialects.saltpeter]\ndir = '/etc/saltpeter'\ndispatch = 'ssh'\n";
+    insta::assert_snapshot!(check(dialect, &[], &[]), @r#"
+    fw.toml:3: `dialects.saltpeter.dispatch`: "ssh" is neither "agent" nor "salt"
+    "#);
     insta::assert_snapshot!(check("listen = 1\n", &[], &[]), @r"
     fw.toml:1:1: unknown key `listen`; did you mean `server.listen`?
       listen = 1

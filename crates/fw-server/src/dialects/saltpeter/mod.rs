@@ -6,6 +6,7 @@
 pub mod codes;
 pub mod files;
 pub mod history;
+mod http;
 pub mod json;
 pub(crate) mod names;
 pub mod native;
@@ -70,6 +71,8 @@ pub struct Running {
 pub(crate) async fn start(prepared: Prepared, app: App, tasks: &Tasks) -> Result<Running, Error> {
     let (options, served) = prepared.start(&app, tasks);
     let parts = records::Parts::of(&app, options.queue_bytes);
-    let _records = records::start(parts, records::known(served, tasks), tasks).await?;
-    Ok(Running { api: None })
+    let known = records::known(served.clone(), tasks);
+    let _records = records::start(parts, known, tasks).await?;
+    let api = http::start(&options, served, &app, tasks).await?;
+    Ok(Running { api })
 }

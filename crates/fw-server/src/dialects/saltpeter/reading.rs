@@ -296,3 +296,36 @@ fn is_settled(stamp: &Stamp) -> bool {
     let changed = u64::try_from(stamp.4.0).unwrap_or(u64::MAX);
     changed.saturating_add(SETTLED.as_secs()) < now.as_secs()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JOB: &str = "x: {min: 0, hour: 0, dom: 1, mon: 1, dow: '*', command: a, targets: '*', target_type: glob}\n";
+
+    #[test]
+    fn every_change_is_seen_and_nothing_else_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.yaml");
+        let mut texts = Texts::new(dir.path().to_owned());
+        assert!(!texts.look().unwrap());
+        std::fs::write(&path, JOB).unwrap();
+        assert_eq!((texts.look().unwrap(), texts.look().unwrap()), (true, false));
+        // As long as before, and within one tick of the file system's clock.
+        std::fs::write(&path, JOB.replace("command: a", "command: b")).unwrap();
+        assert!(texts.look().unwrap());
+        assert_eq!(texts.directory().jobs["x"].command, "b");
+        std::fs::write(&path, "x: [").unwrap();
+        assert!(texts.look().unwrap());
+        assert_eq!(texts.directory().jobs["x"].command, "b", "the last good version");
+        std::fs::write(dir.path().join("b.yml"), JOB).unwrap();
+        assert!(!texts.look().unwrap(), "it is none of Saltpeter's");
+        std::fs::remove_file(&path).unwrap();
+        assert!(texts.look().unwrap() && texts.directory().jobs.is_empty());
+        std::fs::write(&path, JOB).unwrap();
+        assert!(texts.look().unwrap());
+        drop(dir);
+        assert!(texts.look().is_err());
+        assert_eq!(texts.directory().jobs.len(), 1, "what was known goes on");
+    }
+}
