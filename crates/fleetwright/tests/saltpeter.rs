@@ -81,7 +81,7 @@ impl Served {
 
     async fn job_names(&self) -> Vec<String> {
         let jobs = self.fleet.cli(&["jobs", "list", "-o", "json"]).await.ok().json();
-        let items = jobs.as_array().or(jobs["items"].as_array()).expect("a list").clone();
+        let items = jobs.as_array().or_else(|| jobs["items"].as_array()).expect("a list").clone();
         items.iter().map(|job| job["name"].as_str().expect("a name").to_owned()).collect()
     }
 
@@ -350,6 +350,37 @@ async fn a_page_sees_what_happens() {
     served.write("more.yaml", &format!("more: {{{RARELY}, command: 'true'}}\n"));
     let config = page.when(|message| message["type"] == "config").await;
     assert_eq!(config["config"]["crons"]["more"]["group"], "more");
+}
+
+#[tokio::test]
+async fn maintenance_holds_jobs_and_machines() {
+    let jobs = format!("greet: {{{RARELY}, command: 'echo hello'}}\n");
+    let served = Served::start(&[("jobs.yaml", &jobs)], &[]).await;
+    let (_web1, _web2) = (served.fleet.agent("web1").await, served.fleet.agent("web2").await);
+    let is_in_force = async |maintenance: &str, enabled: bool, hosts: &str| {
+        served.write("maintenance.yaml", &format!("saltpeter_maintenance: {maintenance}\n"));
+        wait_for(maintenance, PATIENCE, async || {
+            let shown = served.fleet.cli(&["jobs", "show", "greet", "-o", "json"]).await.json();
+            let spec = &shown["spec"];
+            (spec["enabled"] == enabled && spec["hosts"] == hosts).then_some(())
+        })
+        .await;
+    };
+    is_in_force("{global: true, machines: []}", false, "*").await;
+    let refused = served.ask(reqwest::Method::POST, "/runnow/greet", "").await;
+    assert_eq!(refused.status(), 409);
+    assert!(refused.text().await.unwrap().contains("maintenance mode is active"));
+    let state = &served.get("/state").await["greet"];
+    assert_eq!(state, &json!({}), "nothing is due, and nothing ran");
+
+    is_in_force("{global: false, machines: [web1]}", true, "(*) and not (web1)").await;
+    served.post("/runnow/greet", "").await;
+    let state = served.state("greet", |state| has_code(state, "web2", 0)).await;
+    assert_eq!(state["targets"], json!(["web2"]));
+
+    is_in_force("{global: false, machines: []}", true, "*").await;
+    served.post("/runnow/greet", "").await;
+    served.state("greet", |state| has_code(state, "web1", 0) && has_code(state, "web2", 0)).await;
 }
 
 #[tokio::test]

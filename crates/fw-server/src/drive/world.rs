@@ -66,7 +66,11 @@ impl World {
         };
         let hub = hub::start(parts, &tasks).await.unwrap();
         let parts = jobs::Parts {
-            dialect: None,
+            dialect: Some(jobs::Dialect {
+                name: "other",
+                given: jobs::Given::default(),
+                complete: |_, _| {},
+            }),
             store: store.clone(),
             hub: hub.clone(),
             live: live.clone(),

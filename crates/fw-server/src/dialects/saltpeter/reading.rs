@@ -8,9 +8,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use fw_proto::Timestamp;
+use fw_proto::{Span, Timestamp};
 use fw_rt::Tasks;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::{mpsc, watch};
@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_millis(100);
 
 /// A file that changed so recently may change again within the tick of its file system's clock.
-const SETTLED: Duration = Duration::from_secs(2);
+const SETTLED: Span = Span::from_secs(2);
 
 /// The directory as it was found, before anything follows from it.
 pub(crate) struct Prepared {
@@ -47,7 +47,7 @@ pub(crate) struct Prepared {
 pub(crate) fn prepare(options: Options, now: Timestamp) -> Result<Prepared, Error> {
     let mut texts = Texts::new(options.dir.clone());
     let failed = |source| Error::Directory { path: options.dir.clone(), source };
-    texts.look().map_err(failed)?;
+    texts.look(now).map_err(failed)?;
     let directory = texts.directory();
     let mut told = BTreeSet::new();
     let given = given(&directory, &mut told);
@@ -106,9 +106,9 @@ impl Reading {
     }
 
     async fn look(&mut self) {
-        let mut texts = std::mem::take(&mut self.texts);
+        let (mut texts, now) = (std::mem::take(&mut self.texts), self.app.clock.now());
         let looked = tokio::task::spawn_blocking(move || {
-            let looked = texts.look();
+            let looked = texts.look(now);
             (texts, looked)
         })
         .await;
@@ -134,6 +134,11 @@ impl Reading {
         let (served, wrong) = Served::of(directory, serial);
         if before.settings != served.settings {
             wrong.iter().for_each(|why| warn!("{why}"));
+        }
+        match (before.directory.maintenance.global, served.directory.maintenance.global) {
+            (false, true) => info!("maintenance mode active, no crons will be started"),
+            (true, false) => info!("maintenance mode is over"),
+            (false, false) | (true, true) => {}
         }
         info!(jobs = served.directory.jobs.len(), "files of Saltpeter changed");
         self.publish.send_replace(Arc::new(served));
@@ -194,8 +199,8 @@ fn tell(directory: &files::Directory, bad: &[String], told: &mut BTreeSet<String
         let text = note.what.to_string();
         if !told.contains(&text) {
             match note.level {
-                Level::Error => error!(place, "{place}: {}", note.what.message),
-                Level::Warning => warn!(place, "{place}: {}", note.what.message),
+                Level::Error => error!("{place}: {}", note.what.message),
+                Level::Warning => warn!("{place}: {}", note.what.message),
             }
         }
         now.insert(text);
@@ -247,7 +252,7 @@ impl Texts {
     }
 
     /// Reads what changed; says whether anything did.
-    fn look(&mut self) -> io::Result<bool> {
+    fn look(&mut self, now: Timestamp) -> io::Result<bool> {
         let mut before = std::mem::take(&mut self.files);
         let names = match files::names(&self.dir) {
             Ok(names) => names,
@@ -265,7 +270,7 @@ impl Texts {
                 Some(file) if stamp.is_some() && file.stamp == stamp => file,
                 known => {
                     let text = files::text_of(&path);
-                    let stamp = stamp.filter(is_settled);
+                    let stamp = stamp.filter(|stamp| is_settled(stamp, now));
                     match known {
                         Some(file) if file.text == text => File { stamp, ..file },
                         known => {
@@ -291,10 +296,9 @@ fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 /// Whether a further change would show.
-fn is_settled(stamp: &Stamp) -> bool {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let changed = u64::try_from(stamp.4.0).unwrap_or(u64::MAX);
-    changed.saturating_add(SETTLED.as_secs()) < now.as_secs()
+fn is_settled(stamp: &Stamp, now: Timestamp) -> bool {
+    let changed = Timestamp::from_millis(stamp.4.0.saturating_mul(1000));
+    changed + SETTLED < now
 }
 
 #[cfg(test)]
@@ -303,29 +307,33 @@ mod tests {
 
     const JOB: &str = "x: {min: 0, hour: 0, dom: 1, mon: 1, dow: '*', command: a, targets: '*', target_type: glob}\n";
 
+    fn look(texts: &mut Texts) -> io::Result<bool> {
+        texts.look(fw_rt::Clock::system().now())
+    }
+
     #[test]
     fn every_change_is_seen_and_nothing_else_is() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.yaml");
         let mut texts = Texts::new(dir.path().to_owned());
-        assert!(!texts.look().unwrap());
+        assert!(!look(&mut texts).unwrap());
         std::fs::write(&path, JOB).unwrap();
-        assert_eq!((texts.look().unwrap(), texts.look().unwrap()), (true, false));
+        assert_eq!((look(&mut texts).unwrap(), look(&mut texts).unwrap()), (true, false));
         // As long as before, and within one tick of the file system's clock.
         std::fs::write(&path, JOB.replace("command: a", "command: b")).unwrap();
-        assert!(texts.look().unwrap());
+        assert!(look(&mut texts).unwrap());
         assert_eq!(texts.directory().jobs["x"].command, "b");
         std::fs::write(&path, "x: [").unwrap();
-        assert!(texts.look().unwrap());
+        assert!(look(&mut texts).unwrap());
         assert_eq!(texts.directory().jobs["x"].command, "b", "the last good version");
         std::fs::write(dir.path().join("b.yml"), JOB).unwrap();
-        assert!(!texts.look().unwrap(), "it is none of Saltpeter's");
+        assert!(!look(&mut texts).unwrap(), "it is none of Saltpeter's");
         std::fs::remove_file(&path).unwrap();
-        assert!(texts.look().unwrap() && texts.directory().jobs.is_empty());
+        assert!(look(&mut texts).unwrap() && texts.directory().jobs.is_empty());
         std::fs::write(&path, JOB).unwrap();
-        assert!(texts.look().unwrap());
+        assert!(look(&mut texts).unwrap());
         drop(dir);
-        assert!(texts.look().is_err());
+        assert!(look(&mut texts).is_err());
         assert_eq!(texts.directory().jobs.len(), 1, "what was known goes on");
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Settings {
     pub default_wrapper_logdir: String,
     /// URL of an Elasticsearch.
     pub elasticsearch: Option<String>,
-    /// URL of an OpenSearch.
+    /// URL of an `OpenSearch`.
     pub opensearch: Option<String>,
     /// Prefix of the indices in the first.
     pub elasticsearch_index: String,

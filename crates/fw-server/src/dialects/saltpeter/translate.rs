@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use fw_core::job::JobDef;
 use fw_core::plan::{KILL_AFTER, Plan};
 use fw_proto::api::{CatchUp, Command, EnvValue, JobSpec, OnFull, Overlap, RETRY_BACKOFF};
-use fw_proto::{Span, Timestamp};
+use fw_proto::{HostName, Span, Timestamp};
 
-use super::files::{Directory, Job, Timeout};
-use super::names;
+use super::files::{Directory, Job, Maintenance, Timeout};
+use super::{names, target};
 use crate::drive::jobs::text::runnable;
 use crate::problem::Chain;
 
@@ -30,30 +30,56 @@ const JOB_INSTANCE: &str = "SP_JOB_INSTANCE";
 /// All jobs, each with its file; and those that cannot be said in our words, with the reason.
 pub(super) fn jobs(directory: &Directory) -> (Vec<(String, JobDef)>, Vec<String>) {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
+    let held = Held::of(&directory.maintenance);
     for job in directory.jobs.values() {
-        match translate(job) {
+        match translate(job, &held) {
             Ok(def) => good.push((job.file.clone(), def)),
             Err(why) => {
-                bad.push(format!("{}:{}: job {}: {why}", job.file, job.place.line, job.name))
+                bad.push(format!("{}:{}: job {}: {why}", job.file, job.place.line, job.name));
             }
         }
     }
     (good, bad)
 }
 
-fn translate(job: &Job) -> Result<JobDef, String> {
-    let def = JobDef::of(names::job_name(&job.name), spec(job))
+/// What maintenance keeps from running.
+struct Held {
+    everything: bool,
+    /// The machines in it, as a selector.
+    machines: Option<String>,
+}
+
+impl Held {
+    fn of(said: &Maintenance) -> Self {
+        // What is no name of a host names none.
+        let names = said.machines.iter().filter(|name| name.parse::<HostName>().is_ok());
+        let list = names.map(String::as_str).collect::<Vec<_>>().join(",");
+        let machines = target::translate(target::Kind::List, &list, &target::Groups::new());
+        Self { everything: said.global, machines: machines.ok().map(|hosts| hosts.to_string()) }
+    }
+
+    /// A selector without those machines.
+    fn without(&self, hosts: &str) -> String {
+        match &self.machines {
+            Some(machines) => format!("({hosts}) and not ({machines})"),
+            None => hosts.to_owned(),
+        }
+    }
+}
+
+fn translate(job: &Job, held: &Held) -> Result<JobDef, String> {
+    let def = JobDef::of(names::job_name(&job.name), spec(job, held))
         .map_err(|error| Chain(&error).to_string())?;
     runnable(&def).map_err(|invalid| invalid.to_string())?;
     Ok(JobDef { line: job.place.line, column: job.place.column, ..def })
 }
 
-fn spec(job: &Job) -> JobSpec {
+fn spec(job: &Job, held: &Held) -> JobSpec {
     let few = |count: u64| u32::try_from(count).ok().filter(|count| *count > 0);
     JobSpec {
         schedule: job.times.text.clone(),
         timezone: "UTC".to_owned(),
-        hosts: job.selector.clone(),
+        hosts: held.without(&job.selector),
         command: Command::Shell(job.command.clone()),
         user: job.user.clone(),
         cwd: job.cwd.clone(),
@@ -75,7 +101,7 @@ fn spec(job: &Job) -> JobSpec {
         pick: few(job.number_of_targets),
         max_parallel: few(job.batch_size),
         max_failures: None,
-        enabled: true,
+        enabled: !held.everything,
         on_full: OnFull::Block,
         on_failure: Vec::new(),
         on_recovery: Vec::new(),
@@ -117,6 +143,20 @@ mod tests {
         let (file, def) = &jobs[0];
         assert_eq!((file.as_str(), def.line), ("night.yaml", 1));
         insta::assert_json_snapshot!(def.spec);
+    }
+
+    #[test]
+    fn maintenance_keeps_jobs_and_machines_from_running() {
+        let job = "a: {min: 0, hour: 0, dom: 1, mon: 1, dow: '*', command: x, targets: 'web* or G@os:Debian', target_type: compound}\n";
+        let check = |maintenance: &str| {
+            let (jobs, bad) = jobs(&read(&format!("{job}saltpeter_maintenance: {maintenance}\n")));
+            assert_eq!(bad, Vec::<String>::new());
+            (jobs[0].1.spec.enabled, jobs[0].1.spec.hosts.clone())
+        };
+        assert_eq!(check("{global: true}"), (false, "web* or ifact:os:Debian".to_owned()));
+        assert_eq!(check("{machines: []}"), (true, "web* or ifact:os:Debian".to_owned()));
+        let held = "(web* or ifact:os:Debian) and not (web1,db1)".to_owned();
+        assert_eq!(check("{machines: [web1, no name, db1]}"), (true, held));
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl Owner {
         }
         let set = self.take_up(rows, &gone).await?;
         if set > 0 || !gone.is_empty() {
-            info!(jobs.set = set, jobs.gone = gone.len(), "jobs of {dialect:?} changed");
+            info!(jobs.set = set, jobs.gone = gone.len(), "jobs of {dialect} changed");
         }
         Ok(taken)
     }

@@ -78,8 +78,16 @@ fn address(options: &Options, served: &Watch) -> Option<SocketAddr> {
 /// # Errors
 /// There is no such job, or it cannot run now.
 async fn run_now(state: &State, job: &str) -> Result<RunId, Problem> {
-    let known = state.served().directory.jobs.contains_key(job);
-    if !known {
+    let served = state.served();
+    if served.directory.maintenance.global {
+        let detail = "saltpeter_maintenance says global: true; ask again when it is over";
+        return Err(Problem::new(
+            Code::Conflict,
+            "maintenance mode is active, so nothing is begun",
+        )
+        .detail(detail));
+    }
+    if !served.directory.jobs.contains_key(job) {
         return Err(Problem::new(Code::NotFound, format!("there is no job {job}")));
     }
     state.app.jobs.run_now(&names::job_name(job), actor()).await

@@ -10,7 +10,6 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use fw_proto::api::Code;
 use serde::Deserialize;
 
 use super::super::json::Json;
@@ -175,11 +174,8 @@ async fn run(axum::extract::State(state): Shared, Path(job): Path<String>) -> Re
     match run_now(&state, &job).await {
         Ok(_) => said(StatusCode::OK, "ok", &format!("Run signal sent to job: {job}")),
         Err(problem) => {
-            let status = match problem.code {
-                Code::NotFound => StatusCode::NOT_FOUND,
-                Code::NoHosts | Code::NoSecret => StatusCode::CONFLICT,
-                _ => StatusCode::SERVICE_UNAVAILABLE,
-            };
+            let status = StatusCode::from_u16(problem.code.status())
+                .unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
             said(status, "error", &problem.to_string())
         }
     }

@@ -69,7 +69,7 @@ fn maintenance(served: &Served) -> Json {
 fn settings(served: &Served) -> Json {
     let of = &served.settings;
     let address =
-        |ip: Option<std::net::IpAddr>| ip.map_or("0.0.0.0".to_owned(), |ip| ip.to_string());
+        |ip: Option<std::net::IpAddr>| ip.map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string());
     let url =
         |url: &Option<String>| Json::text(url.as_deref().map(without_password).unwrap_or_default());
     let known = [
@@ -212,7 +212,7 @@ fn result(of: &Details<'_>, task: &Task, run: &Run, limits: Limits) -> Json {
         ("ret".to_owned(), Json::text(of.output.get(host).cloned().unwrap_or_default())),
         (
             "retcode".to_owned(),
-            ending.map_or(Json::text(""), |ending| Json::Int(ending.code.into())),
+            ending.map_or_else(|| Json::text(""), |ending| Json::Int(ending.code.into())),
         ),
         ("starttime".to_owned(), time(task.started_at.or(Some(run.summary.created_at)))),
         ("endtime".to_owned(), time(ended)),
