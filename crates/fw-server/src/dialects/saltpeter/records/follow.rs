@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fw_core::plan::Plan;
+use fw_core::select::Selector;
 use fw_proto::api::{Fire, FireReason, RunSummary, Task, Verdict};
 use fw_proto::record::{self as output, Body, MAX_CHUNK};
 use fw_proto::{HostId, HostName, JobName, RunId, Span, Timestamp};
@@ -244,20 +245,14 @@ impl Follower {
             ended_on: BTreeSet::new(),
         };
         let mut records = vec![open.record(run, What::Start, begun)];
-        records.extend(self.held(&open, run, begun, plan.as_ref()).await);
+        records.extend(self.held(&open, run, begun, plan.as_ref()));
         self.gather(Step::Opened { run, place, open }, records);
         Ok(())
     }
 
     /// The machines that the job is for and that are in maintenance.
-    async fn held(
-        &self,
-        open: &Open,
-        run: RunId,
-        at: Timestamp,
-        plan: Option<&Plan>,
-    ) -> Vec<Record> {
-        let held = self.in_maintenance(&open.job).await;
+    fn held(&self, open: &Open, run: RunId, at: Timestamp, plan: Option<&Plan>) -> Vec<Record> {
+        let held = self.in_maintenance(&open.job);
         let planned = |host: &HostName| {
             plan.is_some_and(|plan| plan.hosts.iter().any(|chosen| chosen.name == *host))
         };
@@ -269,13 +264,13 @@ impl Follower {
         .collect()
     }
 
-    async fn in_maintenance(&self, job: &JobName) -> Vec<HostName> {
-        let machines = self.known.borrow().maintenance.machines.clone();
-        if machines.is_empty() {
-            return Vec::new();
-        }
-        let Some(def) = self.parts.jobs.def(job).await else { return Vec::new() };
-        let hosts = fleet::choose(&self.parts.store.hosts(), &def.selector);
+    /// Jobs are given to who owns jobs without the machines in maintenance, so what the job itself says counts.
+    fn in_maintenance(&self, job: &JobName) -> Vec<HostName> {
+        let known = self.known.borrow();
+        let machines = &known.maintenance.machines;
+        let selector = known.jobs.get(job).and_then(|named| Selector::parse(&named.hosts).ok());
+        let Some(selector) = selector.filter(|_| !machines.is_empty()) else { return Vec::new() };
+        let hosts = fleet::choose(&self.parts.store.hosts(), &selector);
         let names = hosts.into_iter().map(|host| host.name);
         names.filter(|name| machines.iter().any(|machine| machine == name.as_str())).collect()
     }
@@ -440,7 +435,7 @@ impl Follower {
             return Ok(());
         }
         for at in self.instants(job, row, told_to).await {
-            let records = self.skipped(job, named, row.reason, at).await;
+            let records = self.skipped(job, named, row.reason, at);
             self.gather(Step::Fires { job: job.clone(), to: at }, records);
         }
         self.progress.apply(&Step::Fires { job: job.clone(), to: row.to });
@@ -464,7 +459,7 @@ impl Follower {
     }
 
     /// What is told of a fire that began no run.
-    async fn skipped(
+    fn skipped(
         &self,
         job: &JobName,
         named: &Named,
@@ -495,12 +490,11 @@ impl Follower {
                 let overlap = record(What::Overlap, "", "");
                 vec![Record { instance: self.running(job, named, at), ..overlap }]
             }
-            Some(FireReason::NoHosts) => none(Vec::new()),
             Some(FireReason::Maintenance) if self.known.borrow().maintenance.global => {
                 vec![record(What::Maintenance, "", GLOBAL)]
             }
-            Some(FireReason::Maintenance) => {
-                let held = self.in_maintenance(job).await;
+            Some(FireReason::NoHosts | FireReason::Maintenance) => {
+                let held = self.in_maintenance(job);
                 let record = |host: &HostName| {
                     record(What::Maintenance, host.as_str(), "Target under maintenance")
                 };

@@ -107,6 +107,8 @@ pub(crate) struct Named {
     pub name: String,
     /// Its group.
     pub group: String,
+    /// The hosts that it is for, as a selector of ours.
+    pub hosts: String,
 }
 
 /// A kind of search server: one of each can be set.
@@ -166,7 +168,10 @@ impl Known {
     fn of(served: &Served) -> Self {
         let named = |(ours, name): (&JobName, &String)| {
             let job = served.directory.jobs.get(name)?;
-            Some((ours.clone(), Named { name: name.clone(), group: job.group.clone() }))
+            Some((
+                ours.clone(),
+                Named { name: name.clone(), group: job.group.clone(), hosts: job.selector.clone() },
+            ))
         };
         let settings = &served.settings;
         let servers = [

@@ -210,7 +210,11 @@ const JOBS: &str = "jobs:
 impl Telling {
     async fn begin(address: Option<SocketAddr>) -> Self {
         let world = World::with(&[("a.yaml", JOBS)]).await;
-        let named = |job: &str| Named { name: format!("{job}!"), group: "nightly".to_owned() };
+        let named = |job: &str| Named {
+            name: format!("{job}!"),
+            group: "nightly".to_owned(),
+            hosts: "web*".to_owned(),
+        };
         let jobs = ["backup", "lonely"].map(|job| (name(job), named(job)));
         let known = Known {
             jobs: jobs.into(),
@@ -357,6 +361,22 @@ async fn what_happened_around_a_restart_is_told_once() {
     let log = telling.log("backup!");
     assert_eq!(log.matches("Starting").count(), 4, "{log}");
     assert_eq!(log.matches("Exit Code 0").count(), 2, "{log}");
+}
+
+#[tokio::test]
+async fn machines_in_maintenance_are_told_where_they_are_left_out() {
+    let telling = Telling::begin(None).await;
+    telling.world.host("web-9").await;
+    let mut known = Known::clone(&telling.known.borrow());
+    known.maintenance.machines = vec!["web-9".to_owned(), "db-1".to_owned()];
+    telling.known.send_replace(Arc::new(known));
+    telling.minute();
+    // Its selector here picks nobody, as that of a job whose machines are all in maintenance.
+    telling.log_has("lonely!", "Finished", 1).await;
+    let log = telling.log("lonely!");
+    assert_eq!(log.matches("########## web-9 from INSTANCE").count(), 1, "{log}");
+    assert_eq!(log.matches("Target under maintenance").count(), 1, "{log}");
+    assert!(log.contains("No targets matched"), "{log}");
 }
 
 #[tokio::test]
