@@ -323,6 +323,7 @@ async fn a_run_is_told_from_its_begin_to_its_end() {
     telling.minute();
     let run = telling.going_on("backup").await;
     telling.log_has("backup!", "Starting", 1).await;
+    telling.log_has("lonely!", "Finished", 1).await;
     telling.minute();
     telling.log_has("backup!", "Overlap", 1).await;
     telling.write(host, run, "10%\r100%\ndone\n").await;
@@ -395,8 +396,11 @@ async fn after_a_crash_at_any_entry_nothing_is_lost_and_nothing_comes_twice() {
     let host = telling.world.host("web-1").await;
     telling.minute();
     telling.going_on("backup").await;
+    // Two minutes that are looked at together would be one fire and one that was missed.
+    telling.log_has("lonely!", "Finished", 1).await;
     telling.minute();
     telling.log_has("backup!", "Overlap", 1).await;
+    telling.log_has("lonely!", "Finished", 2).await;
     telling.world.end_next(host, 0).await;
     telling.minute();
     telling.world.end_next(host, 1).await;
