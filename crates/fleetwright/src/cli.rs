@@ -12,6 +12,7 @@ mod dialect;
 mod explain;
 mod help;
 mod host;
+mod import;
 mod job;
 mod lint;
 mod maintenance;
@@ -110,6 +111,9 @@ enum Command {
     #[command(subcommand)]
     Backup(backup::Verb),
     Serve(Box<serve::Args>),
+    /// Carry over the jobs of another program.
+    #[command(subcommand)]
+    Import(import::Verb),
     /// Join a fleet and run commands for it.
     #[command(subcommand)]
     Agent(agent::Verb),
@@ -144,6 +148,11 @@ impl Refusal {
     /// The command line is wrong.
     pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
         Self { code: Code::Usage, message: message.into() }.into()
+    }
+
+    /// Something is in the way.
+    pub(crate) fn conflict(message: impl Into<String>) -> anyhow::Error {
+        Self { code: Code::Conflict, message: message.into() }.into()
     }
 
     /// There is no such thing.
@@ -216,6 +225,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Code> {
         Command::Backup(backup::Verb::Verify(args)) => backup::verify(&args),
         Command::Backup(backup::Verb::Restore(args)) => backup::restore(&args),
         Command::Dialects(verb) => dialect::run(&verb),
+        Command::Import(verb) => import::run(&verb),
         Command::Bench(verb) => bench::run(verb, &connection),
         Command::Context(verb) => context::run(verb, &connection),
         Command::Config(verb) => config::run(&verb),

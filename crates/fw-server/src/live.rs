@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use fw_proto::{HostId, RunId, Timestamp, api};
+use fw_proto::{HostId, JobName, RunId, Timestamp, api};
 use tokio::sync::broadcast;
 
 /// Hints that a slow follower may lag behind before it must read anew: a second of a busy fleet.
@@ -17,6 +17,7 @@ pub struct Live {
     runs: broadcast::Sender<Arc<RunChange>>,
     logs: broadcast::Sender<LogChange>,
     hosts: broadcast::Sender<HostId>,
+    fires: broadcast::Sender<JobName>,
 }
 
 /// A run has changed, and the change is committed.
@@ -49,6 +50,7 @@ impl Default for Live {
             runs: broadcast::channel(KEPT).0,
             logs: broadcast::channel(KEPT).0,
             hosts: broadcast::channel(KEPT).0,
+            fires: broadcast::channel(KEPT).0,
         }
     }
 }
@@ -72,6 +74,12 @@ impl Live {
         self.hosts.subscribe()
     }
 
+    /// Jobs of which a fire got its verdict without a run.
+    #[must_use]
+    pub fn fires(&self) -> broadcast::Receiver<JobName> {
+        self.fires.subscribe()
+    }
+
     /// Tells followers of a run's change.
     pub fn run_changed(&self, change: RunChange) {
         tell(&self.runs, Arc::new(change));
@@ -85,6 +93,11 @@ impl Live {
     /// Tells followers of a host's change.
     pub fn host_changed(&self, host: HostId) {
         tell(&self.hosts, host);
+    }
+
+    /// Tells followers of a verdict without a run.
+    pub fn fired(&self, job: JobName) {
+        tell(&self.fires, job);
     }
 }
 

@@ -30,6 +30,14 @@ pub const AUTH_FAILURES: &str = "fleetwright_auth_failures_total";
 pub const CONNECTIONS: &str = "fleetwright_http_connections";
 /// Tasks of the server's own runtime.
 pub const ASYNC_TASKS: &str = "fleetwright_async_tasks";
+/// Documents of Saltpeter's jobs that a search server has, by `sink`.
+pub const DOCUMENTS_SENT: &str = "fleetwright_saltpeter_documents_sent_total";
+/// Those that it will never have, by `sink`.
+pub const DOCUMENTS_DROPPED: &str = "fleetwright_saltpeter_documents_dropped_total";
+/// Those that wait to be sent, by `sink`.
+pub const DOCUMENTS_WAITING: &str = "fleetwright_saltpeter_documents_waiting";
+/// Records of Saltpeter's jobs that are in no log file and never will be.
+pub const LOG_LINES_DROPPED: &str = "fleetwright_saltpeter_log_records_dropped_total";
 /// How long requests take to their first byte, by `method`, `path` (as in the router) and `status`.
 pub const HTTP_SECONDS: &str = "fleetwright_http_request_duration_seconds";
 
@@ -87,6 +95,16 @@ fn describe() {
     metrics::describe_counter!(AUTH_FAILURES, "Requests with a wrong token.");
     metrics::describe_gauge!(CONNECTIONS, "HTTP connections, links of agents included.");
     metrics::describe_gauge!(ASYNC_TASKS, "Tasks of the server's own runtime; not those of hosts.");
+    metrics::describe_counter!(DOCUMENTS_SENT, "Documents that a search server has, by sink.");
+    metrics::describe_counter!(
+        DOCUMENTS_DROPPED,
+        "Documents that were refused, or that the queue had no room for, by sink."
+    );
+    metrics::describe_gauge!(
+        DOCUMENTS_WAITING,
+        "Documents that wait for a search server, by sink."
+    );
+    metrics::describe_counter!(LOG_LINES_DROPPED, "Records that are left out of log files.");
     metrics::describe_histogram!(
         HTTP_SECONDS,
         "Seconds from a request to the first byte of its answer."

@@ -188,6 +188,45 @@ impl Store {
             .await
     }
 
+    /// Runs of jobs after this place, in the order in which they were begun; each with its place.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn job_runs_after(
+        &self,
+        place: u64,
+        most: u32,
+    ) -> Result<Vec<(u64, RunSummary)>, Error> {
+        self.main()
+            .read(move |db| {
+                let mut statement = db.prepare_cached(
+                    "SELECT * FROM runs WHERE n > ?1 AND job IS NOT NULL ORDER BY n LIMIT ?2",
+                )?;
+                let found = statement.query_and_then(params![row::int(place), most], |row| {
+                    Ok((row::count(row, "n")?, read_summary(row)?))
+                })?;
+                found.collect()
+            })
+            .await
+    }
+
+    /// The place of the run that was begun last; 0 when there is none. Where all runs were deleted, and in a
+    /// store that was restored, places begin anew.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn last_run_place(&self) -> Result<u64, Error> {
+        self.main()
+            .read(|db| {
+                let sql = "SELECT coalesce(max(n), 0) AS n FROM runs";
+                db.prepare_cached(sql)?
+                    .query_and_then([], |row| row::count(row, "n"))?
+                    .next()
+                    .unwrap_or(Ok(0))
+            })
+            .await
+    }
+
     /// Notes what a host said about its task after the run had ended. The verdict stands, and so
     /// does what was noted before. Says whether there is such a task.
     ///

@@ -242,6 +242,7 @@ fn request() -> NewRun {
         offline: None,
         parallel: None,
         max_failures: None,
+        spread: None,
         on_full: OnFull::Block,
         nice: None,
         umask: None,

@@ -107,6 +107,9 @@ pub(crate) struct Saltpeter {
     /// File with the key that wrappers must show; none when absent.
     #[arg(long, value_name = "FILE")]
     saltpeter_key_file: Option<String>,
+    /// The most disk that records may take which log files and search servers have not got yet.
+    #[arg(long, value_name = "SIZE")]
+    saltpeter_queue_bytes: Option<String>,
 }
 
 /// Flags of an agent.
@@ -183,6 +186,7 @@ impl Saltpeter {
             ("dialects.saltpeter.machines", &self.saltpeter_machines),
             ("dialects.saltpeter.token_file", &self.saltpeter_token_file),
             ("dialects.saltpeter.key_file", &self.saltpeter_key_file),
+            ("dialects.saltpeter.queue_bytes", &self.saltpeter_queue_bytes),
         ])
     }
 }

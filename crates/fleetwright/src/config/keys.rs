@@ -95,6 +95,7 @@ pub(crate) const KEYS: &[Key] = &[
     key!(dialects.saltpeter.machines: Option<SocketAddr>, "Address that wrappers connect to. As `saltpeter_config` says when unset."),
     key!(dialects.saltpeter.token: Option<Secret>, "Token that Saltpeter's API asks for; none when unset."),
     key!(dialects.saltpeter.key: Option<Secret>, "Key that wrappers must show; none when unset."),
+    key!(dialects.saltpeter.queue_bytes: Bytes, "The most disk that records may take which log files and search servers have not got yet."),
 ];
 
 impl Key {

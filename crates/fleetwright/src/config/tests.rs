@@ -292,41 +292,42 @@ fn the_agents_state_is_where_its_user_can_write() {
 #[test]
 fn show_prints_every_key() {
     insta::assert_snapshot!(show(&resolved("", &[], &[("server.admin_token", "x")]).unwrap()), @r"
-    log.filter                   info                          default
-    log.format                   text                          default
-    server.data_dir              ./fleetwright-data            default
-    server.listen                127.0.0.1:7400                default
-    server.public_url            -                             default
-    server.jobs                  -                             default
-    server.tls_cert              -                             default
-    server.tls_key               -                             default
-    server.trusted_proxy         -                             default
-    server.insecure_http         false                         default
-    server.admin_token           ***                           flag --admin-token-file
-    server.retention_age         30d                           default
-    server.retention_size        20 GB                         default
-    server.backup_dir            -                             default
-    server.backup_every          1d                            default
-    server.backup_keep           7                             default
-    server.lost_after            10m                           default
-    server.reconnect_grace       30s                           default
-    server.ping_every            15s                           default
-    server.max_agents            25000                         default
-    server.handshake_rate        500                           default
-    agent.state_dir              /var/lib/fleetwright-agent    default
-    agent.facts_dir              /etc/fleetwright/facts.d      default
-    agent.policy                 /etc/fleetwright/policy.toml  default
-    agent.join                   -                             default
-    agent.max_tasks              64                            default
-    agent.spool_bytes            64 MiB                        default
-    agent.proxy                  -                             default
-    dialects.saltpeter.dir       -                             default
-    dialects.saltpeter.dispatch  agent                         default
-    dialects.saltpeter.salt      salt                          default
-    dialects.saltpeter.api       -                             default
-    dialects.saltpeter.machines  -                             default
-    dialects.saltpeter.token     -                             default
-    dialects.saltpeter.key       -                             default
+    log.filter                      info                          default
+    log.format                      text                          default
+    server.data_dir                 ./fleetwright-data            default
+    server.listen                   127.0.0.1:7400                default
+    server.public_url               -                             default
+    server.jobs                     -                             default
+    server.tls_cert                 -                             default
+    server.tls_key                  -                             default
+    server.trusted_proxy            -                             default
+    server.insecure_http            false                         default
+    server.admin_token              ***                           flag --admin-token-file
+    server.retention_age            30d                           default
+    server.retention_size           20 GB                         default
+    server.backup_dir               -                             default
+    server.backup_every             1d                            default
+    server.backup_keep              7                             default
+    server.lost_after               10m                           default
+    server.reconnect_grace          30s                           default
+    server.ping_every               15s                           default
+    server.max_agents               25000                         default
+    server.handshake_rate           500                           default
+    agent.state_dir                 /var/lib/fleetwright-agent    default
+    agent.facts_dir                 /etc/fleetwright/facts.d      default
+    agent.policy                    /etc/fleetwright/policy.toml  default
+    agent.join                      -                             default
+    agent.max_tasks                 64                            default
+    agent.spool_bytes               64 MiB                        default
+    agent.proxy                     -                             default
+    dialects.saltpeter.dir          -                             default
+    dialects.saltpeter.dispatch     agent                         default
+    dialects.saltpeter.salt         salt                          default
+    dialects.saltpeter.api          -                             default
+    dialects.saltpeter.machines     -                             default
+    dialects.saltpeter.token        -                             default
+    dialects.saltpeter.key          -                             default
+    dialects.saltpeter.queue_bytes  1 GiB                         default
     ");
 }
 

@@ -112,6 +112,8 @@ pub(crate) struct SaltpeterConfig {
     pub(crate) token: Option<Secret>,
     /// Key of wrappers.
     pub(crate) key: Option<Secret>,
+    /// Disk for records that wait.
+    pub(crate) queue_bytes: Bytes,
 }
 
 impl Config {
@@ -136,6 +138,7 @@ impl Default for SaltpeterConfig {
             machines: None,
             token: None,
             key: None,
+            queue_bytes: Bytes(fw_server::dialects::saltpeter::QUEUE_BYTES),
         }
     }
 }

@@ -74,5 +74,6 @@ fn dialect(config: &SaltpeterConfig) -> Option<saltpeter::Options> {
         machines: config.machines,
         token: text(&config.token),
         key: text(&config.key),
+        queue_bytes: config.queue_bytes.0,
     })
 }

@@ -4,4 +4,4 @@ pub mod jobs;
 pub mod notices;
 pub mod upkeep;
 #[cfg(test)]
-mod world;
+pub(crate) mod world;

@@ -25,24 +25,24 @@ use crate::secrets::Vault;
 use crate::state::Health;
 
 /// A server that can be stopped and started again.
-pub(super) struct World {
-    pub(super) dir: tempfile::TempDir,
-    pub(super) clock: Clock,
-    pub(super) store: Store,
-    pub(super) hub: hub::Handle,
-    pub(super) live: Live,
-    pub(super) health: Health,
-    pub(super) jobs: jobs::Handle,
-    pub(super) tasks: Tasks,
+pub(crate) struct World {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) clock: Clock,
+    pub(crate) store: Store,
+    pub(crate) hub: hub::Handle,
+    pub(crate) live: Live,
+    pub(crate) health: Health,
+    pub(crate) jobs: jobs::Handle,
+    pub(crate) tasks: Tasks,
     starts: Arc<Mutex<VecDeque<TaskKey>>>,
 }
 
 /// The time between two fires of `@every 60s`.
-pub(super) const MINUTE: i64 = 60_000;
+pub(crate) const MINUTE: i64 = 60_000;
 
 impl World {
     /// A server whose directory of job files holds these. It is five seconds past the minute.
-    pub(super) async fn with(files: &[(&str, &str)]) -> Self {
+    pub(crate) async fn with(files: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::system();
         clock.shift(5000 - clock.now().as_millis() % MINUTE);
@@ -85,22 +85,22 @@ impl World {
     }
 
     /// Stops the server.
-    pub(super) async fn stop(self) -> Stopped {
+    pub(crate) async fn stop(self) -> Stopped {
         assert!(self.tasks.shutdown(Duration::from_secs(10)).await, "all tasks end");
         self.store.close().await;
         Stopped { dir: self.dir, clock: self.clock }
     }
 
-    pub(super) fn write(&self, file: &str, text: &str) {
+    pub(crate) fn write(&self, file: &str, text: &str) {
         std::fs::write(self.path(file), text).unwrap();
     }
 
-    pub(super) fn path(&self, file: &str) -> PathBuf {
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.dir.path().join("jobs").join(file)
     }
 
     /// Enrols a host and links it.
-    pub(super) async fn host(&self, name: &str) -> HostId {
+    pub(crate) async fn host(&self, name: &str) -> HostId {
         let (id, at) = (HostId(Uuid::now_v7()), self.clock.now());
         // Each host its own.
         let mut secret_sha256 = [7; 32];
@@ -117,7 +117,7 @@ impl World {
     }
 
     /// Links a host; it remembers what it is told to start.
-    pub(super) async fn link(&self, host: HostId) {
+    pub(crate) async fn link(&self, host: HostId) {
         let (outbox, mut frames) = mpsc::channel(OUTBOX);
         let hello = Hello {
             agent_version: "1.0.0".to_owned(),
@@ -152,12 +152,12 @@ impl World {
     }
 
     /// Waits until the next task is started; ends it with this exit code.
-    pub(super) async fn end_next(&self, host: HostId, exit_code: i32) -> RunId {
+    pub(crate) async fn end_next(&self, host: HostId, exit_code: i32) -> RunId {
         self.finish_next(host, Cause::Exited, Some(exit_code)).await
     }
 
     /// Waits until the next task is started; ends it as one that was cancelled.
-    pub(super) async fn cancel_next(&self, host: HostId) -> RunId {
+    pub(crate) async fn cancel_next(&self, host: HostId) -> RunId {
         self.finish_next(host, Cause::Cancelled, None).await
     }
 
@@ -209,13 +209,13 @@ impl World {
         self.hub.reports(host, vec![report]).await.unwrap();
     }
 
-    pub(super) async fn apply(&self, text: &str) -> Result<(), Problem> {
+    pub(crate) async fn apply(&self, text: &str) -> Result<(), Problem> {
         let text = JobsText { text: text.to_owned(), name: None, dry_run: false };
         self.jobs.apply(text, Actor::Token("test".to_owned())).await.map(drop)
     }
 
     /// The ledger as a test reads it: newest first, `verdict reason count`.
-    pub(super) async fn ledger(&self, job: &str) -> Vec<String> {
+    pub(crate) async fn ledger(&self, job: &str) -> Vec<String> {
         let fires = self.fires(job).await.into_iter();
         let word = |fire: &Fire| {
             let reason = fire.reason.map(|reason| format!(" {reason:?}")).unwrap_or_default();
@@ -224,12 +224,12 @@ impl World {
         fires.map(|fire| word(&fire)).collect()
     }
 
-    pub(super) async fn fires(&self, job: &str) -> Vec<Fire> {
+    pub(crate) async fn fires(&self, job: &str) -> Vec<Fire> {
         self.store.ledger(&name(job), None, 100).await.unwrap().items
     }
 
     /// Waits until the ledger says this.
-    pub(super) async fn ledger_is(&self, job: &str, rows: &[&str]) {
+    pub(crate) async fn ledger_is(&self, job: &str, rows: &[&str]) {
         let last = Mutex::new(Vec::new());
         let wait = async || {
             let ledger = self.ledger(job).await;
@@ -242,7 +242,7 @@ impl World {
     }
 
     /// Waits until there are just these jobs.
-    pub(super) async fn jobs_are(&self, names: &[&str]) -> Vec<Job> {
+    pub(crate) async fn jobs_are(&self, names: &[&str]) -> Vec<Job> {
         eventually(&format!("jobs are {names:?}"), async || {
             let jobs = self.jobs.list().await;
             let alike = jobs.iter().map(|job| job.name.as_str()).eq(names.iter().copied());
@@ -253,22 +253,22 @@ impl World {
 }
 
 /// What stays when a server is stopped.
-pub(super) struct Stopped {
+pub(crate) struct Stopped {
     dir: tempfile::TempDir,
-    pub(super) clock: Clock,
+    pub(crate) clock: Clock,
 }
 
 impl Stopped {
-    pub(super) async fn start(self) -> World {
+    pub(crate) async fn start(self) -> World {
         World::open(self.dir, self.clock).await
     }
 
-    pub(super) fn path(&self, file: &str) -> PathBuf {
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.dir.path().join("jobs").join(file)
     }
 
     /// What it remembers.
-    pub(super) async fn store(&self) -> Store {
+    pub(crate) async fn store(&self) -> Store {
         Store::open(&self.dir.path().join("data"), self.clock.clone()).await.unwrap()
     }
 }
@@ -277,7 +277,7 @@ impl Stopped {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until there is an answer.
-pub(super) async fn eventually<T>(what: &str, ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, ask: impl AsyncFnMut() -> Option<T>) -> T {
     let answer = tokio::time::timeout(PATIENCE, poll(ask)).await;
     answer.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
 }
@@ -291,6 +291,6 @@ async fn poll<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     }
 }
 
-pub(super) fn name(job: &str) -> JobName {
+pub(crate) fn name(job: &str) -> JobName {
     job.parse().unwrap()
 }

@@ -53,6 +53,7 @@ checks! {
     runs::an_ended_run_takes_no_events,
     runs::runs_are_paged_newest_first,
     runs::runs_are_filtered_by_job_state_and_host,
+    runs::runs_of_jobs_are_followed_in_the_order_in_which_they_began,
     runs::late_words_are_noted_once_and_change_no_verdict,
     logs::output_is_kept_in_order_and_once,
     logs::a_chunk_that_leaves_a_hole_is_refused_with_where_to_go_on,

@@ -110,6 +110,23 @@ pub(super) async fn runs_are_filtered_by_job_state_and_host(store: Store) {
     assert_eq!(found(none).await, []);
 }
 
+pub(super) async fn runs_of_jobs_are_followed_in_the_order_in_which_they_began(store: Store) {
+    assert_eq!(store.last_run_place().await.expect("read"), 0);
+    for (n, job) in [(1, Some("backup")), (2, None), (3, Some("backup")), (4, Some("sweep"))] {
+        let mut story = Story::begin(n, 1, job, at(0));
+        store.commit(vec![story.append()]).await.expect("a new run");
+    }
+    let (mut seen, mut place) = (Vec::new(), 0);
+    loop {
+        let found = store.job_runs_after(place, 2).await.expect("runs");
+        let Some((last, _)) = found.last() else { break };
+        place = *last;
+        seen.extend(found.into_iter().map(|(_, run)| run.id));
+    }
+    assert_eq!(seen, [1, 3, 4].map(run_id));
+    assert_eq!(store.last_run_place().await.expect("read"), place);
+}
+
 pub(super) async fn late_words_are_noted_once_and_change_no_verdict(store: Store) {
     let mut story = Story::begin(1, 2, None, at(0)).ended(at(1), 1);
     store.commit(vec![story.append()]).await.expect("a whole run");

@@ -5,14 +5,17 @@
 
 pub mod codes;
 pub mod files;
+pub mod history;
 mod http;
 pub mod json;
 pub mod machines;
 pub(crate) mod names;
+pub mod native;
 mod options;
 pub mod python;
 mod reach;
 mod reading;
+pub(crate) mod records;
 pub(crate) mod salt;
 pub mod schedule;
 pub(crate) mod served;
@@ -27,6 +30,7 @@ use fw_rt::Tasks;
 
 pub use options::{Dispatch, Options};
 pub(crate) use reading::{Prepared, prepare};
+pub use records::QUEUE_BYTES;
 
 use crate::state::App;
 
@@ -41,6 +45,9 @@ pub enum Error {
         /// What happened.
         source: std::io::Error,
     },
+    /// Its records cannot be kept.
+    #[error(transparent)]
+    Records(#[from] records::Error),
     /// An address is taken.
     #[error("serve Saltpeter: {what} on {address}")]
     Listen {
@@ -71,9 +78,12 @@ pub struct Running {
 /// Serves a directory until `tasks` end. Its jobs were taken up when jobs were.
 ///
 /// # Errors
-/// An address is taken, or what runs on minions cannot be taken up.
+/// An address is taken, or what runs on minions or the queue of records cannot be taken up.
 pub(crate) async fn start(prepared: Prepared, app: App, tasks: &Tasks) -> Result<Running, Error> {
     let (options, served) = prepared.start(&app, tasks);
+    let parts = records::Parts::of(&app, options.queue_bytes);
+    let known = records::known(served.clone(), tasks);
+    let _records = records::start(parts, known, tasks).await?;
     let machines = reach::start(&options, &app, &served, tasks).await?;
     let api = http::start(&options, served, &app, tasks).await?;
     Ok(Running { api, machines })

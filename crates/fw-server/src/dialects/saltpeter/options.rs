@@ -22,6 +22,8 @@ pub struct Options {
     pub token: Option<String>,
     /// What wrappers must show; nothing when `None`.
     pub key: Option<String>,
+    /// What log files and search servers have not got yet takes at most so many bytes.
+    pub queue_bytes: u64,
 }
 
 /// How commands reach hosts.
@@ -36,13 +38,14 @@ pub enum Dispatch {
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { dir, dispatch, salt, api, machines, token: _, key: _ } = self;
+        let Self { dir, dispatch, salt, api, machines, token: _, key: _, queue_bytes } = self;
         f.debug_struct("Options")
             .field("dir", dir)
             .field("dispatch", dispatch)
             .field("salt", salt)
             .field("api", api)
             .field("machines", machines)
+            .field("queue_bytes", queue_bytes)
             .finish_non_exhaustive()
     }
 }

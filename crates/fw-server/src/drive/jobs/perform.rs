@@ -29,6 +29,7 @@ use super::{Parts, text};
 use crate::drive::notices;
 use crate::fleet::{self, choose};
 use crate::hub;
+use crate::live::Live;
 use crate::problem::Chain;
 use crate::state::Health;
 
@@ -85,6 +86,7 @@ pub(super) struct Manual {
 pub(super) struct Performer {
     store: Store,
     hub: hub::Handle,
+    live: Live,
     clock: Clock,
     health: Health,
     lost_after: Span,
@@ -131,6 +133,7 @@ impl Performer {
         Self {
             store: parts.store.clone(),
             hub: parts.hub.clone(),
+            live: parts.live.clone(),
             clock: parts.clock.clone(),
             health: parts.health.clone(),
             lost_after: parts.lost_after,
@@ -294,7 +297,10 @@ impl Performer {
     async fn record(&self, mut rows: Vec<NewFire>) {
         while !rows.is_empty() {
             match self.store.record_fires(rows.clone()).await {
-                Ok(()) => break,
+                Ok(()) => {
+                    rows.into_iter().for_each(|row| self.live.fired(row.job));
+                    break;
+                }
                 Err(fw_store::Error::FireTaken { job, nominal }) => {
                     warn!(%job, %nominal, "a fire has its verdict already; it stands");
                     let before = rows.len();
