@@ -201,7 +201,7 @@ impl World {
             started_at: now,
             finished_at: now,
             output: Offsets::default(),
-            stdout_sha256: None,
+            stdout_sha256: Some([0; 32]),
             stderr_sha256: None,
             left_behind: 0,
         };

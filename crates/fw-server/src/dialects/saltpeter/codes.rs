@@ -47,16 +47,23 @@ pub fn ending(task: &Task, limits: Limits) -> Option<Ending> {
         TaskState::Queued | TaskState::Starting | TaskState::Running => None,
         TaskState::Succeeded => ending(task.exit_code.unwrap_or(0), String::new()),
         TaskState::Failed => Some(failed(task)),
-        TaskState::TimedOut => ending(TIMED_OUT, timed_out(limits)),
+        TaskState::TimedOut => ending(TIMED_OUT, unsaid(task, timed_out(limits))),
         TaskState::Cancelled if task.started_at.is_none() => {
             ending(KILLED, "[Job killed before execution]".to_owned())
         }
-        TaskState::Cancelled => ending(KILLED, "\n[Job terminated by user request]\n".to_owned()),
+        TaskState::Cancelled => {
+            ending(KILLED, unsaid(task, "\n[Job terminated by user request]\n".to_owned()))
+        }
         TaskState::Lost | TaskState::Unknown => ending(LOST, lost(limits)),
         TaskState::Refused => Some(not_begun(task)),
         TaskState::Skipped if is_down(task) => Some(down()),
         TaskState::Skipped => Some(not_begun(task)),
     }
+}
+
+/// A note that Saltpeter's wrapper writes itself. Output that came through it has no hash.
+fn unsaid(task: &Task, note: String) -> String {
+    if task.stdout_sha256.is_some() { note } else { String::new() }
 }
 
 /// Whether the machine did not answer when its turn came, so that Saltpeter would not have begun there.
@@ -141,7 +148,7 @@ mod tests {
             finished_at: Some(Timestamp::from_millis(2)),
             stdout_bytes: 0,
             stderr_bytes: 0,
-            stdout_sha256: None,
+            stdout_sha256: Some("e3b0c442".to_owned()),
             stderr_sha256: None,
             stdout_dropped_bytes: 0,
             stderr_dropped_bytes: 0,
@@ -187,6 +194,8 @@ mod tests {
             Limits { timeout: Some(Span::from_secs(90)), lost_after: Span::from_secs(600) };
         let note = |state| ending(&task(state), limits).unwrap().note;
         assert_eq!(note(TaskState::TimedOut), "\n[Job exceeded timeout of 90 seconds]\n");
+        let by_wrapper = Task { stdout_sha256: None, ..task(TaskState::TimedOut) };
+        assert_eq!(ending(&by_wrapper, limits).unwrap().note, "");
         assert_eq!(
             note(TaskState::Lost),
             "\n[SALTPETER ERROR: Job lost connection - no heartbeat for 690 seconds]\n"

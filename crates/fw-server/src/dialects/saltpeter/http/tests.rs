@@ -134,7 +134,7 @@ fn task(state: TaskState) -> Task {
         finished_at: state.is_final().then(|| Timestamp::from_millis(1_795_182_814_027)),
         stdout_bytes: 105,
         stderr_bytes: 0,
-        stdout_sha256: None,
+        stdout_sha256: Some("e3b0c442".to_owned()),
         stderr_sha256: None,
         stdout_dropped_bytes: 0,
         stderr_dropped_bytes: 0,
