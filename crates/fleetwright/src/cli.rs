@@ -13,6 +13,7 @@ mod help;
 mod host;
 mod job;
 mod lint;
+mod maintenance;
 mod man;
 mod parse;
 mod run;
@@ -89,6 +90,9 @@ enum Command {
     /// Look after scheduled jobs.
     #[command(subcommand)]
     Jobs(job::Verb),
+    /// Keep jobs from firing for a while, everywhere or on some hosts.
+    #[command(subcommand)]
+    Maintenance(maintenance::Verb),
     /// See when a schedule is due.
     #[command(subcommand)]
     Schedule(schedule::Verb),
@@ -191,6 +195,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<Code> {
         Command::Hosts(verb) => talk(&connection, async |session| host::run(session, verb).await),
         Command::Jobs(job::Verb::Check(args)) => job::check(&args),
         Command::Jobs(verb) => talk(&connection, async |session| job::run(session, verb).await),
+        Command::Maintenance(verb) => {
+            talk(&connection, async |session| maintenance::run(session, verb).await)
+        }
         Command::Schedule(verb) => schedule::run(&verb),
         Command::Secrets(verb) => {
             talk(&connection, async |session| secret::run(session, verb).await)

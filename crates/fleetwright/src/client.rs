@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use fw_proto::api::{
     BackupMade, CheckedJobs, Created, Fire, Host, Invitation, Job, JobsText, KeyRotation,
-    LabelChange, NewInvitation, NewName, NewRun, NewSecret, NewToken, Page, Problem, Retry, Run,
-    RunState, RunSummary, Secret, Selected, ServerInfo, SourceError, Token, TokenMade,
+    LabelChange, Maintenance, NewInvitation, NewMaintenance, NewName, NewRun, NewSecret, NewToken,
+    Page, Problem, Retry, Run, RunState, RunSummary, Secret, Selected, ServerInfo, SourceError,
+    Token, TokenMade,
 };
 use fw_proto::record::Stream;
-use fw_proto::{HostName, JobName, RunId};
+use fw_proto::{HostName, JobName, MaintenanceId, RunId};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -397,6 +398,25 @@ impl Client {
     /// A job's fires, newest first.
     pub(crate) async fn ledger(&self, name: &JobName, limit: Option<usize>) -> Result<Vec<Fire>> {
         self.list(&["jobs", name.as_str(), "ledger"], &[], limit).await
+    }
+
+    // Maintenances.
+
+    /// Maintenances in force, or those that are over as well.
+    pub(crate) async fn maintenances(&self, all: bool) -> Result<Vec<Maintenance>> {
+        let query = [("all", all.to_string())];
+        self.json(self.request_with(Method::GET, &["maintenances"], &query)).await
+    }
+
+    /// Switches a maintenance on.
+    pub(crate) async fn begin_maintenance(&self, new: &NewMaintenance) -> Result<Maintenance> {
+        self.post(&["maintenances"], new).await
+    }
+
+    /// Switches a maintenance off.
+    pub(crate) async fn end_maintenance(&self, id: MaintenanceId) -> Result<Maintenance> {
+        let path = ["maintenances", &id.to_string(), "end"];
+        self.json(self.request(Method::POST, &path)).await
     }
 
     // Tokens, secrets, the server.

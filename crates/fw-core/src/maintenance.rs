@@ -69,6 +69,12 @@ impl Maintenances {
         }
     }
 
+    /// Whether there is one to forget.
+    #[must_use]
+    pub fn is_any_over(&self, at: Timestamp) -> bool {
+        self.0.values().any(|one| one.is_over(at))
+    }
+
     /// Forgets those that are over by then, and names them.
     pub fn forget(&mut self, at: Timestamp) -> Vec<MaintenanceId> {
         let over: Vec<_> =
@@ -80,6 +86,12 @@ impl Maintenances {
     /// Those that are in force then, the earliest first.
     pub fn in_force(&self, at: Timestamp) -> impl Iterator<Item = (MaintenanceId, &Maintenance)> {
         self.0.iter().filter(move |(_, one)| one.in_force(at)).map(|(id, one)| (*id, one))
+    }
+
+    /// One of them, whether it is in force or over.
+    #[must_use]
+    pub fn get(&self, id: MaintenanceId) -> Option<&Maintenance> {
+        self.0.get(&id)
     }
 
     /// The maintenance of everything that is in force then.
@@ -209,7 +221,9 @@ mod tests {
         all.end(MaintenanceId(1), at(50));
         assert_eq!(seen(&all, 40), [Some(2), None, None]);
         assert_eq!(all.spans(), Spans::new(vec![(at(30), Some(at(40)))]));
+        assert_eq!((all.is_any_over(at(19)), all.is_any_over(at(20))), (false, true));
         assert_eq!(all.forget(at(39)), [MaintenanceId(1)]);
+        assert_eq!((all.is_any_over(at(39)), all.get(MaintenanceId(1))), (false, None));
         assert_eq!(all.forget(at(40)), [MaintenanceId(3)]);
         assert_eq!(all.in_force(at(40)).map(|(id, _)| id.0).collect::<Vec<_>>(), [2]);
     }

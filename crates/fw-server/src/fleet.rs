@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fw_core::host::Seen;
+use fw_core::maintenance::Maintenances;
 use fw_core::plan::{Chosen, Plan};
 use fw_core::select::{self, Selector};
 use fw_proto::api::{self, Code, HostState, Problem, TaskState};
 use fw_proto::frame::PolicyMode;
-use fw_proto::{HostId, HostName};
+use fw_proto::{HostId, HostName, Timestamp};
 use fw_store::{HostRow, Standing};
 
 use crate::problem::{Failure, Result};
@@ -61,6 +62,53 @@ pub fn again(rows: &[Arc<HostRow>], first: &Plan, run: &api::Run, failed: bool) 
         .collect()
 }
 
+/// Those of these hosts that are in no maintenance then.
+#[must_use]
+pub fn free(
+    rows: &[Arc<HostRow>],
+    hosts: &[Chosen],
+    maintenances: &Maintenances,
+    at: Timestamp,
+) -> Vec<Chosen> {
+    let held = |row: &Arc<HostRow>| maintenances.of(seen(row), at).is_some();
+    let free = |host: &&Chosen| !named(rows, host.name.as_str()).is_some_and(held);
+    hosts.iter().filter(free).cloned().collect()
+}
+
+/// What to know of a run that somebody begins on these hosts: that some are in maintenance.
+pub(crate) fn warning(app: &App, hosts: &[Chosen]) -> Option<String> {
+    let (held, now) = (app.jobs.held(), app.clock.now());
+    held.in_force(now).next()?;
+    let rows = app.store.hosts();
+    let is_held = |row: &Arc<HostRow>| held.of(seen(row), now).is_some();
+    let held = |host: &&Chosen| named(&rows, host.name.as_str()).is_some_and(is_held);
+    let held: Vec<_> = hosts.iter().filter(held).collect();
+    let first = held.first()?;
+    let more = match held.len() - 1 {
+        0 => "is".to_owned(),
+        more => format!("and {more} more are"),
+    };
+    Some(format!(
+        "{} {more} in maintenance (`fleetwright maintenance list`); what is begun by hand runs there all the same",
+        first.name
+    ))
+}
+
+/// What of hosts changes without them.
+pub(crate) struct Present {
+    online: BTreeSet<HostId>,
+    maintenances: Arc<Maintenances>,
+    at: Timestamp,
+}
+
+impl Present {
+    /// As it is now, for these.
+    pub(crate) async fn of(app: &App, hosts: Vec<HostId>) -> Result<Self> {
+        let online = app.hub.online(hosts).await?;
+        Ok(Self { online, maintenances: app.jobs.held(), at: app.clock.now() })
+    }
+}
+
 /// The host as a selector sees it.
 #[must_use]
 pub fn seen(row: &HostRow) -> Seen<'_> {
@@ -68,11 +116,11 @@ pub fn seen(row: &HostRow) -> Seen<'_> {
 }
 
 /// The host as the API shows it.
-pub(crate) fn view(row: &HostRow, online: &BTreeSet<HostId>) -> api::Host {
+pub(crate) fn view(row: &HostRow, present: &Present) -> api::Host {
     let state = match row.standing {
         Standing::Revoked => HostState::Revoked,
         Standing::Duplicate => HostState::Duplicate,
-        Standing::Active if online.contains(&row.id) => HostState::Online,
+        Standing::Active if present.online.contains(&row.id) => HostState::Online,
         Standing::Active => HostState::Offline,
     };
     let offline_since = match state {
@@ -97,6 +145,7 @@ pub(crate) fn view(row: &HostRow, online: &BTreeSet<HostId>) -> api::Host {
         last_seen: row.last_seen,
         joined_at: row.joined_at,
         policy,
+        maintenance: present.maintenances.of(seen(row), present.at),
     }
 }
 

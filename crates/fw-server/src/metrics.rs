@@ -14,6 +14,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 pub const HOSTS_ONLINE: &str = "fleetwright_hosts_online";
 /// Runs that have not ended.
 pub const RUNS_ACTIVE: &str = "fleetwright_runs_active";
+/// Maintenances in force.
+pub const MAINTENANCES: &str = "fleetwright_maintenances";
 /// Tasks that have ended, by `result`.
 pub const TASKS: &str = "fleetwright_tasks_total";
 /// Changes of runs that were committed.
@@ -77,6 +79,7 @@ fn install() -> PrometheusHandle {
 fn describe() {
     metrics::describe_gauge!(HOSTS_ONLINE, "Hosts whose agent is linked.");
     metrics::describe_gauge!(RUNS_ACTIVE, "Runs that have not ended.");
+    metrics::describe_gauge!(MAINTENANCES, "Maintenances in force.");
     metrics::describe_counter!(TASKS, "Tasks that have ended, by result.");
     metrics::describe_counter!(COMMITS, "Changes of runs that were committed.");
     metrics::describe_counter!(CHUNK_BYTES, "Compressed bytes of output stored.");

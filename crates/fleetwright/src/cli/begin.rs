@@ -1,6 +1,6 @@
 //! What follows when a run was begun, by whatever verb: follow it, wait for it or leave it.
 
-use fw_proto::api::{Run, Task, TaskState};
+use fw_proto::api::{Created, Run, Task, TaskState};
 use fw_proto::{RunId, Span};
 
 use super::{Refusal, Session};
@@ -71,7 +71,9 @@ impl Waiting {
     ///
     /// # Errors
     /// The server refuses, or the output cannot be written.
-    pub(crate) async fn go_on(&self, session: &Session, id: RunId) -> anyhow::Result<Code> {
+    pub(crate) async fn go_on(&self, session: &Session, begun: &Created) -> anyhow::Result<Code> {
+        let id = begun.id;
+        begun.warning.iter().for_each(|warning| output::say(&format!("warning: {warning}")));
         let people = matches!(self.output, Format::Table | Format::Wide);
         let show = match self.mode() {
             Mode::Detach => return self.leave(id),

@@ -137,6 +137,10 @@ async fn list(session: &Session, args: &ListArgs) -> anyhow::Result<Code> {
         for error in session.client.job_errors().await? {
             output::say(&format!("warning: {}", output::error_text(&error)));
         }
+        let on = session.client.maintenances(false).await?;
+        for one in on.iter().filter(|one| one.hosts.is_none()) {
+            output::say(&format!("warning: {}", output::maintenance_warning(one)));
+        }
     }
     Ok(Code::Success)
 }
@@ -192,7 +196,7 @@ fn tell(checked: &CheckedJobs, format: Format, now: fw_proto::Timestamp) -> anyh
 async fn run_now(session: &Session, args: RunArgs) -> anyhow::Result<Code> {
     args.waiting.check()?;
     let created = session.client.run_job(&args.name).await?;
-    args.waiting.go_on(session, created.id).await
+    args.waiting.go_on(session, &created).await
 }
 
 async fn pause(session: &Session, name: &JobName, pause: bool) -> anyhow::Result<Code> {

@@ -82,7 +82,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Code> {
     args.waiting.check()?;
     let waiting = args.waiting.clone();
     let created = session.client.begin(&request(args)?).await?;
-    waiting.go_on(session, created.id).await
+    waiting.go_on(session, &created).await
 }
 
 fn request(args: Args) -> anyhow::Result<NewRun> {

@@ -26,7 +26,7 @@ impl Row for Host {
         let at = |at: Timestamp| ago(at, now);
         vec![
             self.name.to_string(),
-            state(self, now),
+            with_maintenance(self, state(self, now)),
             format!("{} {}", fact(self, "os"), fact(self, "osrelease")).trim().to_owned(),
             labels(self),
             self.agent_version.clone().unwrap_or_default(),
@@ -65,6 +65,7 @@ pub(crate) fn page(host: &Host, now: Timestamp) -> String {
     put("name", host.name.as_str());
     put("id", &host.id.to_string());
     put("state", &state(host, now));
+    put("maintenance", &host.maintenance.map(|id| id.to_string()).unwrap_or_default());
     put("labels", &labels(host));
     put("agent", host.agent_version.as_deref().unwrap_or_default());
     put("policy", host.policy.as_deref().unwrap_or_default());
@@ -92,6 +93,10 @@ fn state(host: &Host, now: Timestamp) -> String {
     }
 }
 
+fn with_maintenance(host: &Host, state: String) -> String {
+    if host.maintenance.is_some() { format!("{state} (maintenance)") } else { state }
+}
+
 fn labels(host: &Host) -> String {
     let pairs: Vec<_> = host.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     pairs.join(",")
@@ -110,7 +115,7 @@ fn plain(value: &serde_json::Value) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use fw_proto::HostId;
+    use fw_proto::{HostId, MaintenanceId};
 
     use super::super::{Format, list};
     use super::*;
@@ -128,6 +133,7 @@ mod tests {
             last_seen: Some(Timestamp::from_millis(60_000)),
             joined_at: Timestamp::EPOCH,
             policy: None,
+            maintenance: (name == "db-2").then_some(MaintenanceId(3)),
         }
     }
 
@@ -139,19 +145,20 @@ mod tests {
     #[test]
     fn tables_are_for_people() {
         insta::assert_snapshot!(shown(Format::Table), @r"
-            NAME  STATE        OS         LABELS            AGENT  LAST SEEN
-            web1  online       Debian 13  role=web,x=\u{7}  0.1.0  59m ago
-            db-2  offline 59m  Debian 13  role=web,x=\u{7}  0.1.0  59m ago
+            NAME  STATE                      OS         LABELS            AGENT  LAST SEEN
+            web1  online                     Debian 13  role=web,x=\u{7}  0.1.0  59m ago
+            db-2  offline 59m (maintenance)  Debian 13  role=web,x=\u{7}  0.1.0  59m ago
             ");
         insta::assert_snapshot!(shown(Format::Wide), @r"
-            NAME  STATE        OS         LABELS            AGENT  LAST SEEN  ARCH    POLICY  JOINED  ID
-            web1  online       Debian 13  role=web,x=\u{7}  0.1.0  59m ago    x86_64  -       1h ago  00000000-0000-0000-0000-000000000007
-            db-2  offline 59m  Debian 13  role=web,x=\u{7}  0.1.0  59m ago    x86_64  -       1h ago  00000000-0000-0000-0000-000000000007
+            NAME  STATE                      OS         LABELS            AGENT  LAST SEEN  ARCH    POLICY  JOINED  ID
+            web1  online                     Debian 13  role=web,x=\u{7}  0.1.0  59m ago    x86_64  -       1h ago  00000000-0000-0000-0000-000000000007
+            db-2  offline 59m (maintenance)  Debian 13  role=web,x=\u{7}  0.1.0  59m ago    x86_64  -       1h ago  00000000-0000-0000-0000-000000000007
             ");
         insta::assert_snapshot!(page(&host("web1", HostState::Online), Timestamp::EPOCH), @r"
             name         web1
             id           00000000-0000-0000-0000-000000000007
             state        online
+            maintenance  -
             labels       role=web,x=\u{7}
             agent        0.1.0
             policy       -
@@ -172,8 +179,8 @@ mod tests {
             db-2
             ");
         insta::assert_snapshot!(shown(Format::Jsonl), @r#"
-            {"name":"web1","id":"00000000-0000-0000-0000-000000000007","state":"online","offline_since":null,"facts":{"arch":"x86_64","evil":"\u001b[2J","os":"Debian","osrelease":"13"},"labels":{"role":"web","x":"\u0007"},"agent_version":"0.1.0","last_seen":"1970-01-01T00:01:00.000Z","joined_at":"1970-01-01T00:00:00.000Z","policy":null}
-            {"name":"db-2","id":"00000000-0000-0000-0000-000000000007","state":"offline","offline_since":"1970-01-01T00:01:00.000Z","facts":{"arch":"x86_64","evil":"\u001b[2J","os":"Debian","osrelease":"13"},"labels":{"role":"web","x":"\u0007"},"agent_version":"0.1.0","last_seen":"1970-01-01T00:01:00.000Z","joined_at":"1970-01-01T00:00:00.000Z","policy":null}
+            {"name":"web1","id":"00000000-0000-0000-0000-000000000007","state":"online","offline_since":null,"facts":{"arch":"x86_64","evil":"\u001b[2J","os":"Debian","osrelease":"13"},"labels":{"role":"web","x":"\u0007"},"agent_version":"0.1.0","last_seen":"1970-01-01T00:01:00.000Z","joined_at":"1970-01-01T00:00:00.000Z","policy":null,"maintenance":null}
+            {"name":"db-2","id":"00000000-0000-0000-0000-000000000007","state":"offline","offline_since":"1970-01-01T00:01:00.000Z","facts":{"arch":"x86_64","evil":"\u001b[2J","os":"Debian","osrelease":"13"},"labels":{"role":"web","x":"\u0007"},"agent_version":"0.1.0","last_seen":"1970-01-01T00:01:00.000Z","joined_at":"1970-01-01T00:00:00.000Z","policy":null,"maintenance":3}
             "#);
     }
 
@@ -199,7 +206,8 @@ mod tests {
                 "agent_version": "0.1.0",
                 "last_seen": "1970-01-01T00:01:00.000Z",
                 "joined_at": "1970-01-01T00:00:00.000Z",
-                "policy": null
+                "policy": null,
+                "maintenance": null
               },
               {
                 "name": "db-2",
@@ -219,7 +227,8 @@ mod tests {
                 "agent_version": "0.1.0",
                 "last_seen": "1970-01-01T00:01:00.000Z",
                 "joined_at": "1970-01-01T00:00:00.000Z",
-                "policy": null
+                "policy": null,
+                "maintenance": 3
               }
             ]
             "#);
@@ -240,6 +249,7 @@ mod tests {
                 role: web
                 x: "\a"
               last_seen: "1970-01-01T00:01:00.000Z"
+              maintenance: null
               name: web1
               offline_since: null
               policy: null
@@ -256,6 +266,7 @@ mod tests {
                 role: web
                 x: "\a"
               last_seen: "1970-01-01T00:01:00.000Z"
+              maintenance: 3
               name: db-2
               offline_since: "1970-01-01T00:01:00.000Z"
               policy: null

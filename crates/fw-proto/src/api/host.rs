@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HostId, HostName, Timestamp};
+use crate::{HostId, HostName, MaintenanceId, Timestamp};
 
 /// A host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct Host {
     pub joined_at: Timestamp,
     /// What its local policy allows: `observe` or `operate`.
     pub policy: Option<String>,
+    /// The maintenance that it is in, as of this answer.
+    #[serde(default)]
+    pub maintenance: Option<MaintenanceId>,
 }
 
 /// The state of a host.

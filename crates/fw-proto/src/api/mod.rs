@@ -6,6 +6,7 @@
 mod host;
 mod invite;
 mod job;
+mod maintenance;
 mod problem;
 mod run;
 mod secret;
@@ -18,6 +19,7 @@ pub use job::{
     CatchUp, CheckedJob, CheckedJobs, Fire, FireReason, Hook, Job, JobSource, JobSpec, JobWaiting,
     JobsText, Overlap, RETRY_BACKOFF, SourceError, Verdict,
 };
+pub use maintenance::{Maintenance, NewMaintenance};
 pub use problem::{Code, Problem};
 pub use run::{
     Command, Created, EnvValue, LogEvent, NewRun, Offline, OnFull, Retry, Run, RunEvent, RunReport,

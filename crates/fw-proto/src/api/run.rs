@@ -107,6 +107,9 @@ pub enum OnFull {
 pub struct Created {
     /// Its id.
     pub id: RunId,
+    /// Something to know, such as that one of its hosts is in maintenance.
+    #[serde(default)]
+    pub warning: Option<String>,
 }
 
 /// A request to run again what did not succeed.

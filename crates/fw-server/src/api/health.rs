@@ -7,7 +7,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use fw_proto::api::Readiness;
 
-use crate::metrics::{ASYNC_TASKS, HOSTS_ONLINE, RUNS_ACTIVE};
+use crate::metrics::{ASYNC_TASKS, HOSTS_ONLINE, MAINTENANCES, RUNS_ACTIVE};
 use crate::problem::Result;
 use crate::state::App;
 
@@ -41,6 +41,7 @@ async fn metrics(State(app): State<App>) -> Result<Response> {
     let counts = app.hub.counts().await?;
     gauge(HOSTS_ONLINE, counts.hosts_online);
     gauge(RUNS_ACTIVE, counts.runs_active);
+    gauge(MAINTENANCES, app.jobs.held().in_force(app.clock.now()).count());
     gauge(ASYNC_TASKS, tokio::runtime::Handle::current().metrics().num_alive_tasks());
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Ok((kind, app.metrics.render()).into_response())

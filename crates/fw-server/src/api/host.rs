@@ -63,8 +63,8 @@ pub(super) async fn list(
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next = rows.last().filter(|_| more).map(|row| row.name.to_string());
-    let online = app.hub.online(rows.iter().map(|row| row.id).collect()).await?;
-    let items = rows.into_iter().map(|row| fleet::view(&row, &online)).collect();
+    let present = fleet::Present::of(&app, rows.iter().map(|row| row.id).collect()).await?;
+    let items = rows.into_iter().map(|row| fleet::view(&row, &present)).collect();
     Ok(Json(Page { items, next }))
 }
 
@@ -214,8 +214,8 @@ fn after(app: &App, id: HostId, changed: Changed, name: &str) -> Result<Arc<Host
 }
 
 async fn view(app: &App, row: &HostRow) -> Result<Json<Host>> {
-    let online = app.hub.online(vec![row.id]).await?;
-    Ok(Json(fleet::view(row, &online)))
+    let present = fleet::Present::of(app, vec![row.id]).await?;
+    Ok(Json(fleet::view(row, &present)))
 }
 
 /// Follows all hosts: `reset`, then each as `host`, and `ready`; then `host` when one changes and `removed` (`{"id"}`) when one goes.
@@ -298,10 +298,10 @@ async fn send_hosts(
         Some(ids) => read(app, ids),
     };
     let ids = rows.iter().map(|row| row.id).collect();
-    let online = app.hub.online(ids).await.map_err(Failure::from)?;
+    let present = fleet::Present::of(app, ids).await?;
     for row in rows {
         *sent += 1;
-        out.send("host", Some(format!("hosts/{sent}")), &fleet::view(&row, &online)).await?;
+        out.send("host", Some(format!("hosts/{sent}")), &fleet::view(&row, &present)).await?;
     }
     for id in gone {
         *sent += 1;

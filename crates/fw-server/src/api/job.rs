@@ -11,6 +11,7 @@ use utoipa::IntoParams;
 use super::page;
 use crate::auth::Caller;
 use crate::extract::{Body, Path, Query};
+use crate::fleet;
 use crate::problem::{Failure, Result};
 use crate::state::App;
 
@@ -83,7 +84,10 @@ pub(super) async fn run(
     Path(name): Path<JobName>,
 ) -> Result<(StatusCode, Json<Created>)> {
     let id = app.jobs.run_now(&name, caller.actor()).await?;
-    Ok((StatusCode::CREATED, Json(Created { id })))
+    let job = app.jobs.def(&name).await;
+    let hosts = job.map(|job| fleet::choose(&app.store.hosts(), &job.selector));
+    let warning = hosts.and_then(|hosts| fleet::warning(&app, &hosts));
+    Ok((StatusCode::CREATED, Json(Created { id, warning })))
 }
 
 /// Pauses a job: its fires are skipped until it is resumed.

@@ -20,6 +20,7 @@ mod host;
 pub(crate) mod invite;
 mod job;
 mod log;
+mod maintenance;
 mod openapi;
 mod page;
 mod run;
@@ -108,6 +109,8 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(job::pause))
         .routes(routes!(job::resume))
         .routes(routes!(job::ledger))
+        .routes(routes!(maintenance::list, maintenance::begin))
+        .routes(routes!(maintenance::end))
         .routes(routes!(token::list, token::create))
         .routes(routes!(token::remove))
         .routes(routes!(secret::list))

@@ -46,9 +46,9 @@ pub(super) async fn begin(
 /// Checks what only the store knows, and begins.
 async fn commit(app: &App, caller: &Caller, plan: Plan) -> Result<(StatusCode, Json<Created>)> {
     require_secrets(app, &plan.exec).await?;
-    let id = new_id(app);
+    let (id, warning) = (new_id(app), fleet::warning(app, &plan.hosts));
     app.hub.begin(hub::Begin { run: id, plan, by: caller.actor(), fire: None }).await?;
-    Ok((StatusCode::CREATED, Json(Created { id })))
+    Ok((StatusCode::CREATED, Json(Created { id, warning })))
 }
 
 async fn require_secrets(app: &App, exec: &plan::Exec) -> Result<()> {

@@ -96,12 +96,15 @@ impl World {
 
     /// Enrols a host and links it.
     pub(super) async fn host(&self, name: &str) -> HostId {
-        let (secret_sha256, at) = ([7; 32], self.clock.now());
+        let id = HostId(Uuid::now_v7());
+        // Any will do, as long as each host has its own.
+        let own = [id.0.into_bytes(), [7; 16]].concat().try_into().unwrap();
+        let (secret_sha256, at) = (own, self.clock.now());
         let expires_at = at + Span::from_secs(60);
         let by = "test".to_owned();
         let labels = BTreeMap::new();
         self.store.invite(Invite { secret_sha256, uses: 1, expires_at, labels, by }).await.unwrap();
-        let (id, key) = (HostId(Uuid::now_v7()), PublicKey([9; 32]));
+        let key = PublicKey(own);
         let enrolment = Enrolment { secret_sha256, name: name.parse().unwrap(), key, id, at };
         assert!(matches!(self.store.enrol(enrolment).await.unwrap(), Enrolled::Done(_)));
         self.link(id).await;
@@ -156,6 +159,35 @@ impl World {
     async fn finish_next(&self, host: HostId, cause: Cause, exit_code: Option<i32>) -> RunId {
         let key =
             eventually("a task is started", async || self.starts.lock().unwrap().pop_front()).await;
+        let mut changes = self.live.runs();
+        self.report(host, key, cause, exit_code).await;
+        eventually("the run has ended", async || {
+            let run = &changes.recv().await.unwrap().summary;
+            (run.id == key.run && run.state.is_final()).then_some(())
+        })
+        .await;
+        key.run
+    }
+
+    /// Waits until a run has started on all of its hosts, which these are; fails on each of them.
+    pub(super) async fn fail(&self, run: RunId, hosts: &[HostId]) {
+        for host in hosts {
+            let mine = |starts: &mut VecDeque<TaskKey>| {
+                let at = starts.iter().position(|key| key.run == run)?;
+                starts.remove(at)
+            };
+            let key =
+                eventually("a task is started", async || mine(&mut self.starts.lock().unwrap()));
+            self.report(*host, key.await, Cause::Exited, Some(1)).await;
+        }
+        eventually("the run has failed", async || {
+            let run = self.store.run(run).await.unwrap()?;
+            run.summary.state.is_final().then_some(())
+        })
+        .await;
+    }
+
+    async fn report(&self, host: HostId, key: TaskKey, cause: Cause, exit_code: Option<i32>) {
         let now = self.clock.now();
         let ended = Ended {
             cause,
@@ -169,14 +201,7 @@ impl World {
             left_behind: 0,
         };
         let report = Report { key, state: Reported::Ended(ended) };
-        let mut changes = self.live.runs();
         self.hub.reports(host, vec![report]).await.unwrap();
-        eventually("the run has ended", async || {
-            let run = &changes.recv().await.unwrap().summary;
-            (run.id == key.run && run.state.is_final()).then_some(())
-        })
-        .await;
-        key.run
     }
 
     pub(super) async fn apply(&self, text: &str) -> Result<(), Problem> {

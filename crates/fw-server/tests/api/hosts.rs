@@ -33,7 +33,7 @@ async fn a_host_is_found_by_name_and_id_and_shown_whole() {
     let (_, host) = server.get("/hosts/web1").await;
     assert_eq!(server.get(&format!("/hosts/{id}")).await.1, host);
     let keys: Vec<_> = host.as_object().unwrap().keys().map(String::as_str).collect();
-    insta::assert_snapshot!(keys.join(" "), @"agent_version facts id joined_at labels last_seen name offline_since policy state");
+    insta::assert_snapshot!(keys.join(" "), @"agent_version facts id joined_at labels last_seen maintenance name offline_since policy state");
     assert_eq!(
         (&host["state"], &host["labels"]),
         (&json!("offline"), &json!({ "stage": "canary" }))

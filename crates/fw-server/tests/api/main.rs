@@ -12,6 +12,7 @@ mod access;
 mod document;
 mod hosts;
 mod logs;
+mod maintenances;
 mod runs;
 mod server;
 mod tls;

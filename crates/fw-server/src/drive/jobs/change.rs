@@ -33,6 +33,12 @@ impl Owner {
             Change::Pause(name, paused, reply) => {
                 drop(reply.send(self.pause_job(&name, paused).await));
             }
+            Change::BeginMaintenance(wanted, by, reply) => {
+                drop(reply.send(self.begin_maintenance(wanted, by).await));
+            }
+            Change::EndMaintenance(id, by, reply) => {
+                drop(reply.send(self.end_maintenance(id, by).await));
+            }
             Change::Run(name, by, reply) => match self.jobs.get(&name) {
                 None => drop(reply.send(Err(missing(&name)))),
                 Some(entry) => {
@@ -40,7 +46,8 @@ impl Owner {
                     let (run, job) = (new_run_id(now), Arc::clone(&entry.def));
                     let reason = Some(FireReason::Manual);
                     let (verdict, manual) = (Verdict::Ran, Some(Manual { by, reply }));
-                    self.take_manual(Due { run, job, nominal: now, verdict, reason, manual });
+                    let due = Due { run, job, nominal: now, at: now, verdict, reason, manual };
+                    self.take_manual(due);
                 }
             },
         }
@@ -283,6 +290,6 @@ fn missing(name: &JobName) -> Problem {
         .detail("`fleetwright jobs list` shows those that there are")
 }
 
-fn unavailable(error: fw_store::Error) -> Problem {
+pub(super) fn unavailable(error: fw_store::Error) -> Problem {
     Failure::from(error).into_problem()
 }

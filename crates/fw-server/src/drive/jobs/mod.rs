@@ -3,10 +3,12 @@
 //! One task (`owner`) holds the jobs, the scheduler that decides about them and what was last
 //! found in the directory of job files. `files` reads the directory, `reconcile` says what follows
 //! from it, `change` carries out what people and files want changed, `perform` brings what was
-//! decided into the ledger and to the hub. All decisions are in `fw-core`.
+//! decided into the ledger and to the hub, `hold` knows what is in maintenance. All decisions are in
+//! `fw-core`.
 
 mod change;
 mod files;
+mod hold;
 mod owner;
 mod perform;
 mod reconcile;
@@ -19,14 +21,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fw_core::job::JobDef;
+use fw_core::maintenance::Maintenances;
 use fw_core::run::Actor;
 use fw_proto::api::{
     self, CheckedJob, CheckedJobs, Code, JobsText, Problem, RunState, SourceError,
 };
-use fw_proto::{JobName, RunId, Span};
+use fw_proto::{JobName, MaintenanceId, RunId, Span};
 use fw_rt::{Clock, Tasks};
-use fw_store::Store;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use fw_store::{Store, StoredMaintenance};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+pub use self::hold::{By, Wanted};
 
 use crate::hub;
 use crate::live::Live;
@@ -82,6 +87,7 @@ pub struct Handle {
     changes: mpsc::Sender<Change>,
     store: Store,
     clock: Clock,
+    maintenances: watch::Receiver<Arc<Maintenances>>,
     parsing: Arc<Semaphore>,
 }
 
@@ -103,6 +109,8 @@ enum Change {
     Delete(JobName, Reply<Result<(), Problem>>),
     Pause(JobName, bool, Reply<Result<(), Problem>>),
     Run(JobName, Actor, Reply<Result<RunId, Problem>>),
+    BeginMaintenance(Wanted, By, Reply<Result<StoredMaintenance, Problem>>),
+    EndMaintenance(MaintenanceId, By, Reply<Result<StoredMaintenance, Problem>>),
 }
 
 /// Takes up the stored jobs and those of the directory, and starts the task that owns them. What
@@ -118,9 +126,10 @@ pub async fn start(parts: Parts, tasks: &Tasks) -> Result<Handle, Error> {
     let inlets = owner::Inlets { queries: asked, changes: wanted, runs: parts.live.runs() };
     let mut owner = owner::Owner::load(parts).await?;
     owner.rescan().await;
+    let maintenances = owner.maintenances.subscribe();
     tasks.spawn("jobs", owner.run(inlets));
     let parsing = Arc::new(Semaphore::new(PARSED_AT_ONCE));
-    Ok(Handle { queries, changes, store, clock, parsing })
+    Ok(Handle { queries, changes, store, clock, maintenances, parsing })
 }
 
 impl Handle {
@@ -193,6 +202,47 @@ impl Handle {
     /// [`Code::NotFound`], [`Code::NoHosts`], [`Code::NoSecret`], [`Code::Unavailable`].
     pub async fn run_now(&self, name: &JobName, by: Actor) -> Result<RunId, Problem> {
         self.change(|reply| Change::Run(name.clone(), by, reply)).await
+    }
+
+    /// What is in maintenance; ask it of a time.
+    #[must_use]
+    pub fn held(&self) -> Arc<Maintenances> {
+        Arc::clone(&self.maintenances.borrow())
+    }
+
+    /// The maintenances in force, the earliest first, with what was said of them and by whom.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn maintenances(&self) -> Result<Vec<StoredMaintenance>, fw_store::Error> {
+        let now = self.clock.now();
+        let mut known = self.store.maintenances().await?;
+        known.retain(|one| one.said.until.is_none_or(|until| now < until));
+        Ok(known)
+    }
+
+    /// Switches a maintenance on, from now on. Runs that go on are left alone.
+    ///
+    /// # Errors
+    /// [`Code::InvalidSelector`], [`Code::Conflict`] when there are too many, [`Code::Unavailable`].
+    pub async fn begin_maintenance(
+        &self,
+        wanted: Wanted,
+        by: By,
+    ) -> Result<StoredMaintenance, Problem> {
+        self.change(|reply| Change::BeginMaintenance(wanted, by, reply)).await
+    }
+
+    /// Switches a maintenance off.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`], [`Code::Conflict`] when it is over, [`Code::Unavailable`].
+    pub async fn end_maintenance(
+        &self,
+        id: MaintenanceId,
+        by: By,
+    ) -> Result<StoredMaintenance, Problem> {
+        self.change(|reply| Change::EndMaintenance(id, by, reply)).await
     }
 
     /// Reads a text away from the async threads: a large one takes a while.

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use fw_core::fires::{self, Decision, Known, Order, Scheduler};
 use fw_core::job::JobDef;
+use fw_core::maintenance::Maintenances;
 use fw_proto::api::{self, FireReason, JobSource, SourceError, Verdict};
 use fw_proto::{JobName, RunId, Span, Timestamp};
 use fw_store::{NewFire, Retry, StoredJob};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
@@ -89,6 +90,8 @@ impl FileErrors {
 pub(super) struct Owner {
     pub(super) parts: Parts,
     pub(super) scheduler: Scheduler,
+    /// What is in maintenance, and for a while what was.
+    pub(super) maintenances: watch::Sender<Arc<Maintenances>>,
     pub(super) jobs: BTreeMap<JobName, Entry>,
     pub(super) unusable: BTreeMap<JobName, Unusable>,
     pub(super) files: Option<Files>,
@@ -148,6 +151,7 @@ impl Owner {
         }
         let mut owner = Self {
             scheduler: Scheduler::new(parts.clock.now()),
+            maintenances: watch::Sender::default(),
             jobs: BTreeMap::new(),
             unusable: BTreeMap::new(),
             files: parts.dir.clone().map(Files::new),
@@ -161,6 +165,8 @@ impl Owner {
             deaf: false,
             parts,
         };
+        let maintenances = owner.parts.store.maintenances().await?;
+        owner.load_maintenances(maintenances);
         for job in stored {
             let last = last.remove(&job.name);
             let waiting = pending.get(&job.name).map(Vec::as_slice).unwrap_or_default();
@@ -270,6 +276,7 @@ impl Owner {
         }
         let decisions = self.scheduler.tick(now);
         self.take(decisions);
+        self.forget_maintenances(now);
         if self.work.is_empty() && self.scheduler.owes() {
             let decisions = self.scheduler.account(ACCOUNT);
             self.take(decisions);
@@ -298,7 +305,7 @@ impl Owner {
 
     fn perform(&mut self) -> Option<Performing> {
         let work = std::mem::take(&mut self.work);
-        let performer = Performer::of(&self.parts);
+        let performer = Performer::of(&self.parts, Arc::clone(&self.maintenances.borrow()));
         (!work.is_empty())
             .then(|| Box::pin(async move { performer.perform(work).await }) as Performing)
     }
@@ -309,9 +316,10 @@ impl Owner {
             let work = match decision.run().zip(self.jobs.get(&decision.job)) {
                 Some((run, entry)) => {
                     self.active.insert(run, decision.job);
-                    let Decision { from: nominal, verdict, reason, .. } = decision;
+                    let Decision { from: nominal, verdict, reason, waited, .. } = decision;
                     let job = Arc::clone(&entry.def);
-                    Work::Begin(Due { run, job, nominal, verdict, reason, manual: None })
+                    let at = if waited { self.parts.clock.now() } else { nominal };
+                    Work::Begin(Due { run, job, nominal, at, verdict, reason, manual: None })
                 }
                 None => Work::Verdict(verdict(decision)),
             };
@@ -329,7 +337,7 @@ impl Owner {
                 self.active.insert(fires::retry_id(of), job);
                 retry
             }
-            Order::Replace(job) => Work::Cancel(self.runs_of(&job), job),
+            Order::Replace(job) => Work::Cancel(self.runs_of(&job), job.clone(), def(&job)),
         };
         self.work.push(work);
     }

@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use fw_core::job::JobDef;
+use fw_core::maintenance::Maintenances;
 use fw_core::plan::{Chosen, Plan};
 use fw_core::run::Actor;
 use fw_core::{command, fires};
 use fw_proto::api::{Code, EnvValue, FireReason, Problem, Verdict};
-use fw_proto::{JobName, RunId, Span, Timestamp};
+use fw_proto::{JobName, MaintenanceId, RunId, Span, Timestamp};
 use fw_rt::Clock;
 use fw_store::{HostRow, NewFire, Store};
 use tokio::sync::oneshot;
@@ -45,8 +46,8 @@ pub(super) enum Work {
     GiveUp(Given),
     /// A run that failed is tried again.
     Retry(Given),
-    /// These runs of a job are to make room for its next one.
-    Cancel(Vec<RunId>, JobName),
+    /// These runs of a job are to make room for its next one, of the job as it is now.
+    Cancel(Vec<RunId>, JobName, Option<Arc<JobDef>>),
 }
 
 /// A run that failed, and its job as it is now.
@@ -64,6 +65,8 @@ pub(super) struct Due {
     /// The job as it was when it became due.
     pub(super) job: Arc<JobDef>,
     pub(super) nominal: Timestamp,
+    /// When its turn came: hosts that are in maintenance then are left out.
+    pub(super) at: Timestamp,
     pub(super) verdict: Verdict,
     pub(super) reason: Option<FireReason>,
     /// Someone asked for it, beside the schedule.
@@ -85,11 +88,13 @@ pub(super) struct Performer {
     clock: Clock,
     health: Health,
     lost_after: Span,
+    maintenances: Arc<Maintenances>,
 }
 
 /// What there is to choose from.
 #[derive(Debug, Default)]
 struct Fleet {
+    maintenances: Arc<Maintenances>,
     /// By name.
     hosts: Vec<Arc<HostRow>>,
     secrets: BTreeSet<String>,
@@ -119,13 +124,14 @@ enum Begun {
 }
 
 impl Performer {
-    pub(super) fn of(parts: &Parts) -> Self {
+    pub(super) fn of(parts: &Parts, maintenances: Arc<Maintenances>) -> Self {
         Self {
             store: parts.store.clone(),
             hub: parts.hub.clone(),
             clock: parts.clock.clone(),
             health: parts.health.clone(),
             lost_after: parts.lost_after,
+            maintenances,
         }
     }
 
@@ -138,15 +144,17 @@ impl Performer {
                 // Before another run of the job may begin.
                 Work::GiveUp(given) => self.give_up(&given).await,
                 Work::Retry(given) => retries.push(given),
-                Work::Cancel(runs, job) => cancels.push((runs, job)),
+                Work::Cancel(runs, job, def) => cancels.push((runs, job, def)),
             }
         }
         let mut over = self.decided(decided).await;
         let retried = join_all(retries.iter().map(|given| self.retry(given))).await;
         over.extend(retried.into_iter().flatten());
         // One of them may have begun just now.
-        for (runs, job) in cancels {
-            self.cancel(&runs, &job).await;
+        for (runs, job, def) in cancels {
+            if !def.is_some_and(|def| self.all_held(&def)) {
+                self.cancel(&runs, &job).await;
+            }
         }
         over
     }
@@ -156,7 +164,7 @@ impl Performer {
         while let Err(error) = self.try_give_up(given).await {
             self.wait(&error).await;
         }
-        info!(run.id = %given.run, "run that failed is not tried again: its job changed, is paused, or another run takes its place");
+        info!(run.id = %given.run, "run that failed is not tried again: its job changed or is paused, another run takes its place, or its hosts are gone or in maintenance");
     }
 
     async fn try_give_up(&self, given: &Given) -> Result<(), fw_store::Error> {
@@ -186,7 +194,9 @@ impl Performer {
         // It may be so old that it is gone.
         let Some((plan, run)) = plan.zip(run) else { return Ok(Begun::No(None)) };
         let Some(job) = plan.origin.job.clone() else { return Ok(Begun::No(None)) };
-        let hosts = fleet::again(&self.store.hosts(), &plan, &run, true);
+        let rows = self.store.hosts();
+        let hosts = fleet::again(&rows, &plan, &run, true);
+        let hosts = fleet::free(&rows, &hosts, &self.maintenances, self.clock.now());
         if hosts.is_empty() {
             return Ok(Begun::No(None));
         }
@@ -197,6 +207,13 @@ impl Performer {
             Err(hub::Error::Stopped) => Ok(Begun::Stopped),
             Err(hub::Error::Store(error)) => already_there(id, &error),
         }
+    }
+
+    /// Whether all hosts of a job are in maintenance: then nothing takes the place of its runs.
+    fn all_held(&self, job: &JobDef) -> bool {
+        let (rows, now) = (self.store.hosts(), self.clock.now());
+        let hosts = choose(&rows, &job.selector);
+        !hosts.is_empty() && fleet::free(&rows, &hosts, &self.maintenances, now).is_empty()
     }
 
     /// Ends runs, whatever it takes: the fire that takes their place waits for it.
@@ -260,7 +277,7 @@ impl Performer {
     async fn read_fleet(&self) -> Result<Fleet, fw_store::Error> {
         let hosts = self.store.hosts();
         let secrets = self.store.secrets().await?.into_iter().map(|secret| secret.name).collect();
-        Ok(Fleet { hosts, secrets })
+        Ok(Fleet { maintenances: Arc::clone(&self.maintenances), hosts, secrets })
     }
 
     /// Records verdicts, whatever it takes.
@@ -374,7 +391,7 @@ fn already_there(id: RunId, error: &fw_store::Error) -> Result<Begun, fw_store::
 fn prepare(work: Vec<Work>, fleet: &Fleet) -> (Vec<Step>, Vec<RunId>) {
     let mut steps = Steps::default();
     let mut over = Vec::new();
-    let mut chosen: BTreeMap<String, Arc<[Chosen]>> = BTreeMap::new();
+    let mut picks = Picks { fleet, chosen: BTreeMap::new(), free: BTreeMap::new() };
     for work in work {
         let due = match work {
             Work::Verdict(row) => {
@@ -384,12 +401,10 @@ fn prepare(work: Vec<Work>, fleet: &Fleet) -> (Vec<Step>, Vec<RunId>) {
             Work::Begin(due) => due,
             Work::GiveUp(_) | Work::Retry(_) | Work::Cancel(..) => continue,
         };
-        let hosts = chosen
-            .entry(due.job.spec.hosts.clone())
-            .or_insert_with(|| choose(&fleet.hosts, &due.job.selector).into());
-        let obstacle = obstacle(&due.job, hosts, fleet);
-        match obstacle {
-            None => steps.begin(Ready { due, hosts: Arc::clone(hosts) }),
+        let hosts = picks.hosts(&due.job);
+        let free = if due.manual.is_some() { Arc::clone(&hosts) } else { picks.free(&due) };
+        match obstacle(&due.job, &hosts, &free, fleet) {
+            None => steps.begin(Ready { due, hosts: free }),
             Some((reason, problem)) => {
                 over.push(due.run);
                 debug!(job = %due.job.name, ?reason, "nothing to run");
@@ -404,8 +419,42 @@ fn prepare(work: Vec<Work>, fleet: &Fleet) -> (Vec<Step>, Vec<RunId>) {
     (steps.steps, over)
 }
 
-/// Why a job that is due cannot run.
-fn obstacle(job: &JobDef, hosts: &[Chosen], fleet: &Fleet) -> Option<(FireReason, Problem)> {
+/// The hosts of jobs, found once for all that say the same.
+struct Picks<'f> {
+    fleet: &'f Fleet,
+    /// By selector.
+    chosen: BTreeMap<String, Arc<[Chosen]>>,
+    /// Those that are in none of these maintenances.
+    free: BTreeMap<(String, Vec<MaintenanceId>), Arc<[Chosen]>>,
+}
+
+impl Picks<'_> {
+    fn hosts(&mut self, job: &JobDef) -> Arc<[Chosen]> {
+        let found = || choose(&self.fleet.hosts, &job.selector).into();
+        Arc::clone(self.chosen.entry(job.spec.hosts.clone()).or_insert_with(found))
+    }
+
+    /// Without those that are in maintenance when its turn comes.
+    fn free(&mut self, due: &Due) -> Arc<[Chosen]> {
+        let hosts = self.hosts(&due.job);
+        let Fleet { hosts: rows, maintenances, .. } = self.fleet;
+        let held: Vec<_> = maintenances.in_force(due.at).map(|(id, _)| id).collect();
+        if held.is_empty() {
+            return hosts;
+        }
+        let found = || fleet::free(rows, &hosts, maintenances, due.at).into();
+        let key = (due.job.spec.hosts.clone(), held);
+        Arc::clone(self.free.entry(key).or_insert_with(found))
+    }
+}
+
+/// Why a job that is due cannot run on those of its hosts that are free.
+fn obstacle(
+    job: &JobDef,
+    hosts: &[Chosen],
+    free: &[Chosen],
+    fleet: &Fleet,
+) -> Option<(FireReason, Problem)> {
     if hosts.is_empty() {
         let detail = format!(
             "`fleetwright hosts select '{}'` shows what its selector picks",
@@ -416,6 +465,10 @@ fn obstacle(job: &JobDef, hosts: &[Chosen], fleet: &Fleet) -> Option<(FireReason
             format!("the selector of job {} matched no host", job.name),
         );
         return Some((FireReason::NoHosts, problem.detail(detail)));
+    }
+    if free.is_empty() {
+        let title = format!("all hosts of job {} are in maintenance", job.name);
+        return Some((FireReason::Maintenance, Problem::new(Code::NoHosts, title)));
     }
     let secrets = job.spec.env.values().filter_map(|value| match value {
         EnvValue::Secret(name) => Some(name),

@@ -10,13 +10,13 @@ use fw_proto::{RunId, Span};
 use crate::drive::world::{MINUTE, World, eventually, name};
 
 /// A job file with these jobs, each due every minute.
-fn jobs(names: &[&str]) -> String {
+pub(super) fn jobs(names: &[&str]) -> String {
     let job =
         |name: &&str| format!("  {name}: {{schedule: '@every 60s', hosts: '*', run: 'true'}}\n");
     format!("jobs:\n{}", names.iter().map(job).collect::<String>())
 }
 
-fn one(name: &str, rest: &str) -> String {
+pub(super) fn one(name: &str, rest: &str) -> String {
     format!("jobs:\n  {name}: {{schedule: '@every 60s', hosts: '*', run: 'true', {rest}}}\n")
 }
 

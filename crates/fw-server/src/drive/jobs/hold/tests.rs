@@ -1,0 +1,223 @@
+//! Maintenance on a real store and a real hub; time moves when a test says so.
+
+use futures_util::future::join_all;
+use fw_core::run::Actor;
+use fw_proto::api::{Code, RunState, TaskState};
+use fw_proto::{HostId, MaintenanceId, RunId, Span, Timestamp};
+use fw_store::NewMaintenance;
+
+use super::super::tests::one;
+use super::{By, MOST, Wanted};
+use crate::drive::world::{MINUTE, World, eventually, name};
+
+fn admin() -> By {
+    By::Caller(Actor::Token("admin".to_owned()))
+}
+
+async fn on(world: &World, hosts: Option<&str>, until: Option<Timestamp>) -> MaintenanceId {
+    let (hosts, reason) = (hosts.map(str::to_owned), "new disks".to_owned());
+    let wanted = Wanted { hosts, reason, message: None, until };
+    world.jobs.begin_maintenance(wanted, admin()).await.unwrap().id
+}
+
+async fn off(world: &World, id: MaintenanceId) {
+    world.jobs.end_maintenance(id, admin()).await.unwrap();
+}
+
+/// The hosts of a run.
+async fn hosts_of(world: &World, run: RunId) -> Vec<HostId> {
+    let plan = world.store.plan(run).await.unwrap().unwrap();
+    plan.hosts.iter().map(|host| host.id).collect()
+}
+
+#[tokio::test]
+async fn while_everything_is_in_maintenance_nothing_begins_by_itself() {
+    let world = World::with(&[("a.yaml", &one("a", ""))]).await;
+    let host = world.host("web1").await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Ran 1"]).await;
+    let id = on(&world, None, None).await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Skipped Maintenance 1", "Ran 1"]).await;
+    let run = world.end_next(host, 0).await;
+    let ended = world.store.run(run).await.unwrap().unwrap();
+    assert_eq!(ended.summary.state, RunState::Succeeded, "what ran went on");
+    let manual = world.jobs.run_now(&name("a"), Actor::Server).await.unwrap();
+    assert_eq!(world.end_next(host, 0).await, manual);
+
+    let world = world.stop().await.start().await;
+    world.link(host).await;
+    world.clock.shift(MINUTE);
+    let (skipped, by_hand) = ("Skipped Maintenance 1", "Ran Manual 1");
+    world.ledger_is("a", &[skipped, by_hand, skipped, "Ran 1"]).await;
+    off(&world, id).await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Ran 1", skipped, by_hand, skipped, "Ran 1"]).await;
+}
+
+#[tokio::test]
+async fn hosts_in_maintenance_are_left_out() {
+    let world = World::with(&[("a.yaml", &one("a", "overlap: allow"))]).await;
+    let (web1, web2) = (world.host("web1").await, world.host("web2").await);
+    on(&world, Some("web1"), None).await;
+    world.clock.shift(MINUTE);
+    let run = world.end_next(web2, 0).await;
+    assert_eq!(hosts_of(&world, run).await, [web2]);
+    let id = on(&world, Some("web*"), None).await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Skipped Maintenance 1", "Ran 1"]).await;
+    let manual = world.jobs.run_now(&name("a"), Actor::Server).await.unwrap();
+    assert_eq!(hosts_of(&world, manual).await, [web1, web2]);
+    off(&world, id).await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Ran 1", "Ran Manual 1", "Skipped Maintenance 1", "Ran 1"]).await;
+    let run = world.fires("a").await[0].run_id.unwrap();
+    assert_eq!(hosts_of(&world, run).await, [web2]);
+}
+
+/// Whoever looks late finds it over: the instant of the fire decides.
+#[tokio::test]
+async fn a_fire_within_is_skipped_though_it_is_looked_at_afterwards() {
+    let world = World::with(&[("a.yaml", &one("a", ""))]).await;
+    world.host("web1").await;
+    let fire = world.jobs.show(&name("a")).await.unwrap().next_fire.unwrap();
+    on(&world, Some("web1"), Some(fire + Span::from_secs(1))).await;
+    world.clock.shift(MINUTE);
+    assert!(world.jobs.maintenances().await.unwrap().is_empty(), "it is over");
+    world.ledger_is("a", &["Skipped Maintenance 1"]).await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Ran 1", "Skipped Maintenance 1"]).await;
+    world.clock.shift(11 * MINUTE);
+    eventually("it is forgotten", async || {
+        (world.jobs.held().get(MaintenanceId(1)).is_none()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_fire_that_waited_is_skipped_when_its_turn_comes_within() {
+    for everything in [true, false] {
+        let world = World::with(&[("a.yaml", &one("a", "overlap: queue"))]).await;
+        let host = world.host("web1").await;
+        world.clock.shift(2 * MINUTE);
+        world.ledger_is("a", &["Pending Overlap 1", "Ran 1"]).await;
+        on(&world, (!everything).then_some("web1"), None).await;
+        world.end_next(host, 0).await;
+        world.ledger_is("a", &["Skipped Maintenance 1", "Ran 1"]).await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_takes_the_place_of_a_run_whose_hosts_are_in_maintenance() {
+    let world = World::with(&[("a.yaml", &one("a", "overlap: replace"))]).await;
+    let host = world.host("web1").await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Ran 1"]).await;
+    on(&world, Some("web1"), None).await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Pending Overlap 1", "Ran 1"]).await;
+    // A start that takes up the fire that waits asks again.
+    let world = world.stop().await.start().await;
+    world.link(host).await;
+    let run = world.end_next(host, 0).await;
+    world.ledger_is("a", &["Skipped Maintenance 1", "Ran 1"]).await;
+    let run = world.store.run(run).await.unwrap().unwrap();
+    assert_eq!(run.summary.state, RunState::Succeeded);
+}
+
+#[tokio::test]
+async fn what_failed_is_tried_again_on_free_hosts_only() {
+    let world = World::with(&[("a.yaml", &one("a", "retries: 3, retry_backoff: 5s"))]).await;
+    let host = world.host("web1").await;
+    let dead = world.host("web2").await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Ran 1"]).await;
+    let first = world.fires("a").await[0].run_id.unwrap();
+    world.fail(first, &[host, dead]).await;
+    on(&world, Some("web2"), None).await;
+    world.clock.shift(5000);
+    let second = fw_core::fires::retry_id(first);
+    eventually("it is tried again", async || world.store.run(second).await.unwrap()).await;
+    assert_eq!(hosts_of(&world, second).await, [host]);
+    world.fail(second, &[host]).await;
+    on(&world, None, None).await;
+    world.clock.shift(10_000);
+    eventually("it is given up", async || {
+        (!world.store.is_tried_again(&name("a"), second).await.unwrap()).then_some(())
+    })
+    .await;
+    eventually("nothing waits", async || {
+        world.jobs.show(&name("a")).await?.waiting.is_empty().then_some(())
+    })
+    .await;
+    let run = world.store.run(second).await.unwrap().unwrap();
+    assert_eq!(run.tasks[0].state, TaskState::Failed);
+    assert!(world.store.run(fw_core::fires::retry_id(second)).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn what_fell_into_downtime_is_told_apart() {
+    let world = World::with(&[("a.yaml", &one("a", ""))]).await;
+    on(&world, None, Some(world.clock.now() + Span::from_secs(20 * 60))).await;
+    let stopped = world.stop().await;
+    stopped.clock.shift(60 * MINUTE);
+    let world = stopped.start().await;
+    world.ledger_is("a", &["Missed Downtime 40", "Skipped Maintenance 20"]).await;
+}
+
+#[tokio::test]
+async fn each_is_known_by_who_began_it_and_ends_once() {
+    let world = World::with(&[("a.yaml", "jobs: {}")]).await;
+    let first = on(&world, None, None).await;
+    let wanted = Wanted {
+        hosts: Some("web1,web2".to_owned()),
+        reason: "saltpeter_maintenance".to_owned(),
+        message: Some("back at noon".to_owned()),
+        until: None,
+    };
+    let by = By::Dialect("saltpeter");
+    let second = world.jobs.begin_maintenance(wanted.clone(), by.clone()).await.unwrap();
+    assert_eq!(second.said.by, "dialect:saltpeter");
+    let own = async || {
+        let all = world.jobs.maintenances().await.unwrap().into_iter();
+        let own: Vec<_> = all.filter(|one| one.said.by == by.to_string()).collect();
+        own
+    };
+    assert_eq!(own().await, [second.clone()]);
+    let ended = world.jobs.end_maintenance(second.id, by.clone()).await.unwrap();
+    assert_eq!(ended.ended_by.as_deref(), Some("dialect:saltpeter"));
+    assert_eq!(own().await, []);
+    let again = world.jobs.end_maintenance(second.id, admin()).await.unwrap_err();
+    assert_eq!(again.code, Code::Conflict);
+    assert!(again.title.contains("by dialect:saltpeter"), "{}", again.title);
+    let unknown = world.jobs.end_maintenance(MaintenanceId(9), admin()).await.unwrap_err();
+    assert_eq!(unknown.code, Code::NotFound);
+    let bad = Wanted { hosts: Some("web1 and (".to_owned()), ..wanted };
+    let refused = world.jobs.begin_maintenance(bad, admin()).await.unwrap_err();
+    assert_eq!(refused.code, Code::InvalidSelector);
+    let left = world.jobs.maintenances().await.unwrap();
+    assert_eq!(left.iter().map(|one| one.id).collect::<Vec<_>>(), [first]);
+}
+
+#[tokio::test]
+async fn there_is_a_most_of_them() {
+    let stopped = World::with(&[("a.yaml", "jobs: {}")]).await.stop().await;
+    let store = stopped.store().await;
+    let new = || NewMaintenance {
+        selector: Some("web1".to_owned()),
+        reason: "x".to_owned(),
+        message: None,
+        by: "admin".to_owned(),
+        since: stopped.clock.now(),
+        until: None,
+    };
+    let begun = join_all((0..MOST).map(|_| store.begin_maintenance(new()))).await;
+    let last = begun.into_iter().last().unwrap().unwrap();
+    store.close().await;
+    let world = stopped.start().await;
+    let wanted = Wanted { hosts: None, reason: "x".to_owned(), message: None, until: None };
+    let refused = world.jobs.begin_maintenance(wanted, admin()).await.unwrap_err();
+    assert_eq!(refused.code, Code::Conflict);
+    off(&world, last).await;
+    on(&world, None, None).await;
+}
