@@ -90,7 +90,7 @@ enum Command {
     /// Look after scheduled jobs.
     #[command(subcommand)]
     Jobs(job::Verb),
-    /// Keep jobs from firing for a while, everywhere or on some hosts.
+    /// Switch maintenance on and off: while it is in force, no run begins by itself.
     #[command(subcommand)]
     Maintenance(maintenance::Verb),
     /// See when a schedule is due.

@@ -402,7 +402,7 @@ impl Client {
 
     // Maintenances.
 
-    /// Maintenances in force, or those that are over as well.
+    /// The maintenances in force, or all that are known.
     pub(crate) async fn maintenances(&self, all: bool) -> Result<Vec<Maintenance>> {
         let query = [("all", all.to_string())];
         self.json(self.request_with(Method::GET, &["maintenances"], &query)).await
@@ -415,8 +415,8 @@ impl Client {
 
     /// Switches a maintenance off.
     pub(crate) async fn end_maintenance(&self, id: MaintenanceId) -> Result<Maintenance> {
-        let path = ["maintenances", &id.to_string(), "end"];
-        self.json(self.request(Method::POST, &path)).await
+        let id = id.to_string();
+        self.json(self.request(Method::POST, &["maintenances", &id, "end"])).await
     }
 
     // Tokens, secrets, the server.

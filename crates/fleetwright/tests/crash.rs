@@ -2,6 +2,8 @@
 
 #![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
 
+use std::time::Duration;
+
 use fw_testkit::fleet::{Agent, Fleet};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -150,6 +152,44 @@ async fn a_killed_agent_loses_nothing() {
     assert_eq!(state, "running", "the server cannot know yet");
     web1.start();
     assert_whole(&fleet, &id).await;
+}
+
+/// What forks its supervisors ends with it, and the next agent has one of its own; the command
+/// and its supervisor live on.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_killed_agent_takes_its_fork_server_along() {
+    let (fleet, mut web1) = fleet().await;
+    let id = begun(&fleet).await;
+    let first = fork_servers(&fleet);
+    assert_eq!(first.len(), 1);
+    web1.kill9().await;
+    let gone = async {
+        while !fork_servers(&fleet).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), gone).await.unwrap();
+    web1.start();
+    let other = fleet.begin_shell("web1", &[], "true").await;
+    assert_eq!(fleet.ended(&other).await["state"], "succeeded");
+    let second = fork_servers(&fleet);
+    assert!(second.len() == 1 && second != first, "{first:?} {second:?}");
+    fleet.touch("go");
+    assert_whole(&fleet, &id).await;
+}
+
+/// The processes that fork the supervisors of the fleet's agents.
+#[cfg(target_os = "linux")]
+fn fork_servers(fleet: &Fleet) -> Vec<String> {
+    let dir = fleet.dir().display().to_string();
+    let entries = std::fs::read_dir("/proc").expect("this is Linux").flatten();
+    let is_it = |entry: &std::fs::DirEntry| {
+        let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let arguments = String::from_utf8_lossy(&arguments).into_owned();
+        arguments.contains("--fork-server\0") && arguments.contains(&dir)
+    };
+    entries.filter(is_it).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// Nor does one that is killed while its command prints, and comes back while it still does.

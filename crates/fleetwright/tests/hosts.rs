@@ -202,6 +202,29 @@ async fn names_and_labels_select() {
     }
     drop(fleet.cli(&["hosts", "label", "db1", "stage-"]).await.ok());
     assert_eq!(select("label:stage=prod").await, json!([]));
+    for (kind, target, expected) in [
+        ("glob", "web?", json!(["web1"])),
+        ("pcre", "web[12]", json!(["web1"])),
+        ("list", "db1,nobody", json!(["db1"])),
+        ("compound", "G@kernel:linux and not E@web\\d", json!(["db1"])),
+        ("ipcidr", "203.0.113.0/24", json!([])),
+    ] {
+        let asked = ["hosts", "select", "--target-type", kind, target, "-o", "json"];
+        let selected = fleet.cli(&asked).await;
+        assert_eq!(selected.json(), expected, "{kind} {target}: {}", selected.stderr);
+    }
+}
+
+/// A host on which a regular expression takes too many steps is named, and not picked.
+#[tokio::test]
+async fn the_undecided_are_named() {
+    let fleet = Fleet::start(BINARY).await;
+    let long = format!("{}1", "a".repeat(40));
+    let _agents = (fleet.agent(&long).await, fleet.agent("web1").await);
+    let selected = fleet.cli(&["hosts", "select", r"not ~^(a|aa)+\1c", "-o", "json"]).await.ok();
+    assert_eq!(selected.json(), json!(["web1"]));
+    assert!(selected.stderr.contains("too many steps"), "{}", selected.stderr);
+    assert!(selected.stderr.contains(&long), "{}", selected.stderr);
 }
 
 /// A wrong expression is refused with a caret under the character; one that matches nothing has

@@ -76,6 +76,25 @@ async fn one_host_at_a_time() {
     assert_eq!(fleet.lines("log"), ["begin", "end"].repeat(4));
 }
 
+/// Over three hours, so that the first of three hosts runs at once and the others do not.
+#[tokio::test]
+async fn hosts_begin_one_after_the_other() {
+    let (fleet, _agents) = fleet::<3>().await;
+    let begun = ["run", "*", "--detach", "-o", "json", "--spread", "3h", "--", "true"];
+    let id = fleet.cli(&begun).await.ok().json()["id"].as_str().expect("an id").to_owned();
+    let show = async || fleet.cli(&["runs", "show", &id, "-o", "json"]).await.ok().json();
+    wait_for("the first host to end", PATIENCE, async || {
+        states(&show().await).contains(&"succeeded").then_some(())
+    })
+    .await;
+    let run = show().await;
+    assert_eq!(states(&run), ["queued", "queued", "succeeded"]);
+    let waiting = &run["report"]["waiting_on"][0];
+    assert_eq!((&waiting["on"], &waiting["hosts"]), (&"spread".into(), &2.into()), "{run}");
+    drop(fleet.cli(&["runs", "cancel", &id]).await.ok());
+    assert_eq!(states(&fleet.ended(&id).await), ["cancelled", "cancelled", "succeeded"]);
+}
+
 /// After so many failures no further host begins, and the rest say why.
 #[tokio::test]
 async fn failures_have_a_budget() {

@@ -117,4 +117,24 @@ fn a_directory_of_saltpeter_is_checked() {
     assert_eq!(code, Some(1), "{answer}");
     assert_eq!(answer["errors"][0]["file"], "b.yaml");
     assert_eq!(answer["jobs"][0]["name"], "sweep");
+    assert_eq!(answer["jobs"][0]["hosts"], Value::Null);
+}
+
+#[test]
+fn a_directory_of_saltpeter_is_checked_against_facts() {
+    let directory = tempfile::tempdir().expect("directory");
+    let job =
+        "{min: 0, hour: 2, dom: '*', mon: '*', dow: '*', command: x, target_type: grain, targets: ";
+    let text = format!("debian: {job} 'os:debian'}}\nplan9: {job} 'os:Plan9'}}\n");
+    std::fs::write(directory.path().join("a.yaml"), text).expect("written");
+    let facts = directory.path().join("facts.json");
+    std::fs::write(&facts, r#"{"db1": {"os": "Debian"}, "web1": {}}"#).expect("written");
+    let mut check = Command::new(BINARY);
+    check.args(["jobs", "check", "--dialect", "saltpeter", "-o", "json", "--facts-file"]);
+    let output = check.arg(&facts).arg(directory.path()).output().expect("runs");
+    let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(answer["jobs"][0]["hosts"], json!(["db1"]), "{answer}");
+    let warnings = answer["warnings"].as_array().expect("an array");
+    let said: Vec<_> = warnings.iter().filter_map(|note| note["message"].as_str()).collect();
+    assert!(said.contains(&"job plan9 matches no host"), "{said:?}");
 }

@@ -1,7 +1,7 @@
 //! The agent's side of its tasks' spools: starts supervisors, and reads what they wrote.
 //!
 //! `STATE/spool/KEY/` belongs to one task (its files are described in `supervise/files.rs`).
-//! Nothing here is kept in memory but the handles of supervisors to be collected: an agent that
+//! Nothing here is kept in memory but what starts supervisors: an agent that
 //! was killed finds everything again. All functions are synchronous, short and fit for
 //! `spawn_blocking`; only [`Wake`] is awaited.
 
@@ -10,8 +10,6 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 
 use fw_proto::frame::{Ended, Refusal, RefusalReason, Spec};
 use fw_proto::record::{self, Body, Offsets, Record, Stream};
@@ -19,7 +17,8 @@ use fw_proto::{TaskKey, Timestamp};
 use tracing::warn;
 
 use crate::supervise::files::{self, Kept, Segment, Started, Status};
-use crate::supervise::{self, contain, os};
+use crate::supervise::starter::Starter;
+use crate::supervise::{contain, os};
 
 /// How output is compressed: zstd's fastest level, for log text still shrinks to about a tenth.
 pub const LEVEL: i32 = 1;
@@ -28,8 +27,7 @@ pub const LEVEL: i32 = 1;
 #[derive(Debug)]
 pub struct Spool {
     dir: PathBuf,
-    supervisor: PathBuf,
-    supervisors: Mutex<Vec<Child>>,
+    starter: Starter,
 }
 
 /// What the spool says about a task.
@@ -135,13 +133,14 @@ impl Spool {
         } else {
             std::env::current_exe()?
         };
-        Ok(Self { dir, supervisor, supervisors: Mutex::new(Vec::new()) })
+        let starter = Starter::new(supervisor, dir.clone());
+        Ok(Self { dir, starter })
     }
 
-    /// Uses another binary as supervisor; it must call [`supervise::entry`].
+    /// Uses another binary for supervisors; it must call [`crate::supervise::entry`].
     #[must_use]
     pub fn with_supervisor(mut self, binary: PathBuf) -> Self {
-        self.supervisor = binary;
+        self.starter.execute(binary);
         self
     }
 
@@ -157,7 +156,6 @@ impl Spool {
     /// # Errors
     /// See [`SpawnError`]; after each the task has not run and will not.
     pub fn spawn(&self, key: TaskKey, spec: &Spec) -> Result<(), SpawnError> {
-        self.reap();
         let dir = self.task_dir(key);
         if dir.exists() {
             return Err(SpawnError::Exists(key));
@@ -165,19 +163,12 @@ impl Spool {
         let (control, log) =
             self.make_dir(key).map_err(|source| SpawnError::Disk { key, source })?;
         let spec = minicbor::to_vec(spec).expect("writing to memory cannot go wrong");
-        let mut command = Command::new(&self.supervisor);
-        command.arg(supervise::SUBCOMMAND).arg(&dir).env_clear().current_dir("/");
-        command.envs(std::env::var_os("LANG").map(|lang| ("LANG", lang)));
-        // The supervisor holds `control` from its first moment on, hence it is seen to live.
-        command.stdin(Stdio::piped()).stdout(control).stderr(log);
-        let mut start = || {
-            let mut child = command.spawn()?;
-            let sent = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(&spec));
-            self.keep(child);
-            sent
-        };
-        // A supervisor that has only part of its spec ends without starting anything.
-        start().map_err(|source| SpawnError::Supervisor { key, source })
+        // The supervisor holds `control` from its first moment on, hence it is seen to live. One
+        // that has only part of its spec ends without starting anything.
+        self.starter
+            .start(&dir, &control, &log)
+            .and_then(|mut to| to.write_all(&spec))
+            .map_err(|source| SpawnError::Supervisor { key, source })
     }
 
     /// Makes a task's directory, complete before it has its name: also with room for the status.
@@ -209,16 +200,10 @@ impl Spool {
         Ok((control, log))
     }
 
-    fn keep(&self, child: Child) {
-        self.supervisors.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(child);
-    }
-
-    /// Collects supervisors that have ended. Called by [`Spool::spawn`] and [`Spool::remove`];
-    /// the agent's regular look at its tasks calls it too, so that none stays a zombie.
+    /// Collects processes that have ended. Called by [`Spool::remove`]; the agent's regular look at
+    /// its tasks calls it too, so that none stays a zombie.
     pub fn reap(&self) {
-        let mut supervisors =
-            self.supervisors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        supervisors.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        self.starter.reap();
     }
 
     /// What is known of a task. Files that are damaged tell that it was begun, and no more.

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use fw_proto::api::{Command, EnvValue, NewRun, Offline};
-use fw_proto::{Incarnation, RunId, Span};
+use fw_proto::{Incarnation, JobName, RunId, Span};
+use uuid::Uuid;
 
 use crate::plan::{Chosen, Exec, KILL_AFTER, Limits, Origin, Plan, Retries, START_WITHIN};
 
@@ -129,6 +130,12 @@ pub fn compile(
     Ok(Plan { exec, selector: new.hosts, hosts, limits, origin, retries, incarnation })
 }
 
+/// Puts hosts into the order in which a job that is spread serves them: the same at each fire, and
+/// another one for each job, so that no host is always first.
+pub fn stagger(hosts: &mut [Chosen], job: &JobName) {
+    hosts.sort_by_cached_key(|host| Uuid::new_v5(&host.id.0, job.as_str().as_bytes()));
+}
+
 /// Makes the plan of a repetition: the same command and limits on these hosts, in this life of the store.
 #[must_use]
 pub fn again(of: RunId, plan: Plan, hosts: Vec<Chosen>, incarnation: Incarnation) -> Plan {
@@ -166,8 +173,10 @@ fn limits(new: &NewRun, lost_after: Span) -> Result<Limits, Invalid> {
         }
         Offline::Fail | Offline::Skip => start_within,
     };
+    let spread = new.spread.filter(|spread| *spread > Span::ZERO);
+    spread.map_or(Ok(()), |spread| within_a_year("spread", spread))?;
     let (parallel, max_failures) = (new.parallel, new.max_failures);
-    Ok(Limits { start_within, offline, parallel, max_failures, lost_after })
+    Ok(Limits { start_within, offline, parallel, max_failures, spread, lost_after })
 }
 
 /// Checks a command and how it is started; jobs use it too.
@@ -295,6 +304,7 @@ mod tests {
             offline: None,
             parallel: None,
             max_failures: None,
+            spread: None,
             on_full: OnFull::Block,
             nice: None,
             umask: None,
@@ -442,5 +452,23 @@ mod tests {
         assert_eq!(second.origin, Origin { job: None, retry_of: Some(of) });
         assert_eq!((second.exec, second.limits), (first.exec, first.limits));
         assert_eq!(second.incarnation, Incarnation(Uuid::from_u128(2)));
+    }
+
+    #[test]
+    fn each_job_has_an_order_of_its_own_that_stays() {
+        let chosen = |n: u128| Chosen {
+            id: fw_proto::HostId(Uuid::from_u128(n)),
+            name: format!("h{n}").parse().unwrap(),
+        };
+        let order = |job: &str, hosts: std::ops::Range<u128>| {
+            let mut hosts: Vec<_> = hosts.map(chosen).collect();
+            stagger(&mut hosts, &job.parse().unwrap());
+            hosts
+        };
+        assert_eq!(order("backup", 0..50), order("backup", 0..50));
+        assert_ne!(order("backup", 0..50), order("trim", 0..50));
+        let mut fewer = order("backup", 0..50);
+        fewer.retain(|host| host.id.0.as_u128() < 40);
+        assert_eq!(fewer, order("backup", 0..40), "who comes or goes moves no other");
     }
 }

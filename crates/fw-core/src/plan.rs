@@ -111,6 +111,8 @@ pub struct Limits {
     pub parallel: Option<u32>,
     /// At most so many failures; at least 1.
     pub max_failures: Option<u32>,
+    /// Hosts begin one after the other over this time. See [`crate::run::Run::turn_at`].
+    pub spread: Option<Span>,
     /// Silence of a host beyond its task's timeout after which the task is lost.
     pub lost_after: Span,
 }

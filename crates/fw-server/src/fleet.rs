@@ -9,8 +9,9 @@ use fw_core::plan::{Chosen, Plan};
 use fw_core::select::{self, Selector};
 use fw_proto::api::{self, Code, HostState, Problem, TaskState};
 use fw_proto::frame::PolicyMode;
-use fw_proto::{HostId, HostName, Timestamp};
+use fw_proto::{HostId, HostName, RunId, Timestamp};
 use fw_store::{HostRow, Standing};
+use sha2::{Digest as _, Sha256};
 
 use crate::problem::{Failure, Result};
 use crate::state::App;
@@ -42,8 +43,33 @@ pub fn choose(rows: &[Arc<HostRow>], selector: &Selector) -> Vec<Chosen> {
     }
 }
 
+/// Those of these hosts on which the selector's regular expressions take too many steps to say.
+#[must_use]
+pub fn undecided(rows: &[Arc<HostRow>], selector: &Selector) -> Vec<HostName> {
+    let active = rows.iter().filter(|row| row.standing == Standing::Active);
+    let undecided = active.filter(|row| selector.decide(seen(row)).is_none());
+    undecided.map(|row| row.name.clone()).collect()
+}
+
 fn named<'r>(rows: &'r [Arc<HostRow>], name: &str) -> Option<&'r Arc<HostRow>> {
     rows.binary_search_by(|row| row.name.as_str().cmp(name)).ok().and_then(|at| rows.get(at))
+}
+
+/// So many of these hosts, in their order: first those that are online, each with the same chance. A run
+/// draws the same again, so that a try that seemed to fail is the same run.
+#[must_use]
+pub fn draw(hosts: &[Chosen], most: u32, online: &BTreeSet<HostId>, run: RunId) -> Vec<Chosen> {
+    let lot = |host: &Chosen| {
+        let mut digest = Sha256::new();
+        digest.update(run.0.as_bytes());
+        digest.update(host.id.0.as_bytes());
+        (!online.contains(&host.id), <[u8; 32]>::from(digest.finalize()))
+    };
+    let mut lots: Vec<_> = hosts.iter().map(|host| (lot(host), host.id)).collect();
+    lots.sort_unstable();
+    lots.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+    let drawn: BTreeSet<_> = lots.into_iter().map(|(_, id)| id).collect();
+    hosts.iter().filter(|host| drawn.contains(&host.id)).cloned().collect()
 }
 
 /// The hosts of a repetition, by their present names, in the order of the first run: all of them
@@ -80,16 +106,15 @@ pub(crate) fn warning(app: &App, hosts: &[Chosen]) -> Option<String> {
     let (held, now) = (app.jobs.held(), app.clock.now());
     held.in_force(now).next()?;
     let rows = app.store.hosts();
-    let is_held = |row: &Arc<HostRow>| held.of(seen(row), now).is_some();
-    let held = |host: &&Chosen| named(&rows, host.name.as_str()).is_some_and(is_held);
-    let held: Vec<_> = hosts.iter().filter(held).collect();
-    let first = held.first()?;
+    let id = |host: &Chosen| held.of(seen(named(&rows, host.name.as_str())?), now);
+    let held: Vec<_> = hosts.iter().filter_map(|host| Some((host, id(host)?))).collect();
+    let (first, id) = held.first()?;
     let more = match held.len() - 1 {
         0 => "is".to_owned(),
         more => format!("and {more} more are"),
     };
     Some(format!(
-        "{} {more} in maintenance (`fleetwright maintenance list`); what is begun by hand runs there all the same",
+        "{} {more} in maintenance ({id}); what is begun by hand runs there all the same",
         first.name
     ))
 }
@@ -164,4 +189,46 @@ pub(crate) fn find(app: &App, name_or_id: &str) -> Result<Arc<HostRow>> {
             "`fleetwright hosts list` shows those that there are",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn hosts(count: u128) -> Vec<Chosen> {
+        let host =
+            |n| Chosen { id: HostId(Uuid::from_u128(n)), name: format!("h{n}").parse().unwrap() };
+        (0..count).map(host).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn those_that_are_online_are_drawn_first(
+            count in 0_u128..40, most in 0_u32..50, online in prop::collection::btree_set(0_u128..40, 0..40), run: u128,
+        ) {
+            let hosts = hosts(count);
+            let online: BTreeSet<_> = online.into_iter().map(|n| HostId(Uuid::from_u128(n))).collect();
+            let run = RunId(Uuid::from_u128(run));
+            let drawn = draw(&hosts, most, &online, run);
+            prop_assert_eq!(drawn.len(), hosts.len().min(most as usize));
+            let up = |of: &[Chosen]| of.iter().filter(|host| online.contains(&host.id)).count();
+            prop_assert_eq!(up(&drawn), up(&hosts).min(most as usize));
+            prop_assert!(drawn.windows(2).all(|pair| pair[0].id < pair[1].id));
+            prop_assert_eq!(draw(&hosts, most, &online, run), drawn);
+        }
+    }
+
+    #[test]
+    fn every_host_has_its_chance() {
+        let hosts = hosts(10);
+        let mut seen = BTreeSet::new();
+        for run in 0..200 {
+            let drawn = draw(&hosts, 1, &BTreeSet::new(), RunId(Uuid::from_u128(run)));
+            seen.extend(drawn.into_iter().map(|host| host.id));
+        }
+        assert_eq!(seen.len(), hosts.len());
+    }
 }

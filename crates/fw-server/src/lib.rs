@@ -43,6 +43,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// A directory of job files.
     pub jobs: Option<PathBuf>,
+    /// A directory of Saltpeter.
+    pub saltpeter: Option<dialects::saltpeter::Options>,
     /// Certificate and key; plain HTTP without.
     pub tls: Option<TlsFiles>,
     /// Proxies whose `X-Forwarded-For` is believed, and that may bring tokens over plain HTTP.
@@ -109,6 +111,7 @@ impl Config {
             listen,
             public_url: None,
             jobs: None,
+            saltpeter: None,
             tls: None,
             trusted_proxy: Vec::new(),
             insecure_http: false,

@@ -9,6 +9,7 @@ use fw_rt::{Clock, Tasks};
 use fw_store::Store;
 
 use crate::api::invite;
+use crate::dialects::saltpeter;
 use crate::gateway::admit::Admission;
 use crate::live::Live;
 use crate::state::{App, Health};
@@ -58,6 +59,9 @@ pub enum Error {
     /// The notices.
     #[error("take up notices")]
     Notices(#[from] drive::notices::Error),
+    /// The directory of Saltpeter.
+    #[error(transparent)]
+    Saltpeter(#[from] saltpeter::Error),
     /// The first token.
     #[error("make first token")]
     FirstToken(#[from] auth::FirstTokenError),
@@ -80,6 +84,8 @@ pub struct Running {
     pub first_token: Option<String>,
     /// What its parts share.
     pub app: App,
+    /// The directory of Saltpeter that it serves.
+    pub saltpeter: Option<saltpeter::Running>,
     serving: Tasks,
     driving: Tasks,
 }
@@ -110,7 +116,12 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
     };
     let hub = hub::start(parts, &driving).await?;
     let health = Health::default();
+    let prepared = match config.saltpeter.clone() {
+        Some(options) => Some(saltpeter::prepare(options, clock.now())?),
+        None => None,
+    };
     let parts = drive::jobs::Parts {
+        dialect: prepared.as_ref().map(saltpeter::Prepared::dialect),
         store: store.clone(),
         hub: hub.clone(),
         live: live.clone(),
@@ -145,9 +156,13 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         jobs: app.jobs.clone(),
     };
     drive::notices::start(parts, &driving).await?;
+    let saltpeter = match prepared {
+        Some(prepared) => Some(saltpeter::start(prepared, app.clone(), &driving).await?),
+        None => None,
+    };
     bound.serve(api::router(app.clone()), &serving);
     drive::upkeep::start(drive::upkeep::Parts::of(&app), &driving);
-    Ok(Running { addr, url, first_token, app, serving, driving })
+    Ok(Running { addr, url, first_token, app, saltpeter, serving, driving })
 }
 
 /// Keeps what grows with use from growing on.

@@ -68,7 +68,7 @@ impl Store {
                     let file: Option<String> = row.get("file")?;
                     Ok(StoredJob {
                         name: row::name(row, "name")?,
-                        source: file.map_or(JobSource::Api, JobSource::File),
+                        source: file.map_or(JobSource::Api, source),
                         text: row.get("text")?,
                         paused: row.get("paused")?,
                     })
@@ -94,10 +94,20 @@ impl Store {
     }
 }
 
+/// Where a job comes from, by its file. Those of our own are in no directory below theirs, so a slash
+/// has the name of another program before it.
+fn source(file: String) -> JobSource {
+    match file.split_once('/') {
+        Some((name, file)) => JobSource::Dialect { name: name.to_owned(), file: file.to_owned() },
+        None => JobSource::File(file),
+    }
+}
+
 fn put(db: &Connection, job: &StoredJob) -> Result<(), Error> {
     let file = match &job.source {
-        JobSource::File(file) => Some(file),
+        JobSource::File(file) => Some(file.clone()),
         JobSource::Api => None,
+        JobSource::Dialect { name, file } => Some(format!("{name}/{file}")),
     };
     db.prepare_cached(
         "INSERT INTO jobs (name, file, text, paused) VALUES (?1, ?2, ?3, ?4)

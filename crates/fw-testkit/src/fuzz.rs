@@ -87,7 +87,7 @@ pub fn selectors(bytes: &[u8]) {
         let meant = read.matches(host.seen());
         assert!(again.as_ref().map_or(true, |again| again.matches(host.seen()) == meant));
         // One that takes too many steps is in neither.
-        let undecided = read.undecided(host.seen());
+        let undecided = read.decide(host.seen()).is_none();
         assert!(undecided || others.as_ref().map_or(true, |o| o.matches(host.seen()) != meant));
     }
 }

@@ -106,9 +106,13 @@ impl Bench {
         figures.agent_rest_cpu_percent =
             spent.map(|spent| 100.0 * spent.as_secs_f64() / REST.as_secs_f64());
         figures.agent_rss_bytes = machine::rss(pid);
+        // Nothing runs any more, so its only child is that.
+        figures.fork_server_bytes =
+            machine::children(pid).first().copied().and_then(machine::private);
         for (figure, missing) in [
             ("supervisor_bytes", figures.supervisor_bytes.is_none()),
             ("agent_rss_bytes", figures.agent_rss_bytes.is_none()),
+            ("fork_server_bytes", figures.fork_server_bytes.is_none()),
             ("agent_rest_cpu_percent", figures.agent_rest_cpu_percent.is_none()),
         ] {
             if missing {
@@ -158,7 +162,7 @@ impl Bench {
 
     /// Memory of the supervisor of a command that runs.
     async fn supervisor(&self, agent: u32) -> anyhow::Result<Option<u64>> {
-        let before = machine::children(agent);
+        let before = supervisors(agent);
         let id = self.client.begin(&request(&["sleep", "60"])).await?.id;
         let begun = Instant::now();
         while self.client.run(id).await?.tasks.first().map(|task| task.state)
@@ -167,7 +171,7 @@ impl Bench {
             ensure!(begun.elapsed() < PATIENCE, "a command does not start");
             tokio::time::sleep(process::LOOK).await;
         }
-        let supervisor = machine::children(agent).into_iter().find(|pid| !before.contains(pid));
+        let supervisor = supervisors(agent).into_iter().find(|pid| !before.contains(pid));
         let bytes = supervisor.and_then(machine::private);
         self.client.cancel(id).await?;
         while !self.client.run(id).await?.summary.state.is_final() {
@@ -233,6 +237,13 @@ fn agent(server: &Server, join: &str) -> anyhow::Result<Child> {
     command.spawn().context("start the agent")
 }
 
+/// The supervisors of an agent: forked by a child of its own, or children themselves.
+fn supervisors(agent: u32) -> Vec<u32> {
+    let children = machine::children(agent);
+    let below = children.iter().flat_map(|child| machine::children(*child));
+    below.collect::<Vec<_>>().into_iter().chain(children).collect()
+}
+
 fn milliseconds(from: Timestamp, to: Timestamp) -> f64 {
     to.since(from).as_millis() as f64
 }
@@ -250,6 +261,7 @@ fn request(words: &[&str]) -> NewRun {
         offline: None,
         parallel: None,
         max_failures: None,
+        spread: None,
         on_full: OnFull::Block,
         nice: None,
         umask: None,

@@ -168,6 +168,8 @@ pub(crate) struct Agent {
     /// Memory that one more running command takes beside its own.
     pub(crate) supervisor_bytes: Option<u64>,
     pub(crate) agent_rss_bytes: Option<u64>,
+    /// Memory that the process which forks supervisors has for itself.
+    pub(crate) fork_server_bytes: Option<u64>,
     /// Of one processor, in percent, while nothing runs.
     pub(crate) agent_rest_cpu_percent: Option<f64>,
     pub(crate) disk_sync_us: Option<u64>,
@@ -181,6 +183,7 @@ impl Agent {
     pub(crate) fn judge(&mut self) {
         let most = |value: Option<f64>, most: f64| value.map(|value| value <= most);
         let bar = |figure, bar, met| Bar { figure, bar, met };
+        let memory = self.agent_rss_bytes.map(|own| own + self.fork_server_bytes.unwrap_or(0));
         self.bars = vec![
             bar(
                 "request_to_exec_ms.p50",
@@ -195,8 +198,8 @@ impl Agent {
             bar("starts_per_s", "at least 500", self.starts_per_s.map(|rate| rate >= 500.0)),
             bar(
                 "agent_rss_bytes",
-                "at most 15 MB",
-                most(self.agent_rss_bytes.map(|bytes| bytes as f64), 15e6),
+                "at most 15 MB with its fork server",
+                most(memory.map(|bytes| bytes as f64), 15e6),
             ),
             bar("agent_rest_cpu_percent", "at most 0.1", most(self.agent_rest_cpu_percent, 0.1)),
         ];
@@ -217,6 +220,7 @@ impl Agent {
             ("starts", "starts_per_s", self.starts_per_s.map(|rate| format!("{} /s", short(rate)))),
             ("supervisor's memory", "supervisor_bytes", self.supervisor_bytes.map(bytes)),
             ("agent's memory", "agent_rss_bytes", self.agent_rss_bytes.map(bytes)),
+            ("its fork server's memory", "fork_server_bytes", self.fork_server_bytes.map(bytes)),
             (
                 "agent at rest",
                 "agent_rest_cpu_percent",

@@ -71,9 +71,9 @@ impl Waiting {
     ///
     /// # Errors
     /// The server refuses, or the output cannot be written.
-    pub(crate) async fn go_on(&self, session: &Session, begun: &Created) -> anyhow::Result<Code> {
-        let id = begun.id;
-        begun.warning.iter().for_each(|warning| output::say(&format!("warning: {warning}")));
+    pub(crate) async fn go_on(&self, session: &Session, created: Created) -> anyhow::Result<Code> {
+        let Created { id, warning } = created;
+        warning.iter().for_each(|warning| output::say(&format!("warning: {warning}")));
         let people = matches!(self.output, Format::Table | Format::Wide);
         let show = match self.mode() {
             Mode::Detach => return self.leave(id),

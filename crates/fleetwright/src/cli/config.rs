@@ -37,13 +37,16 @@ struct Layers {
     #[command(flatten)]
     server: settings::Server,
     #[command(flatten)]
+    saltpeter: settings::Saltpeter,
+    #[command(flatten)]
     agent: settings::Agent,
 }
 
 impl Layers {
     fn load(&self) -> anyhow::Result<Loaded> {
         let env = environment();
-        let flags = [self.general.flags(), self.server.flags(), self.agent.flags()];
+        let flags =
+            [self.general.flags(), self.server.flags(), self.saltpeter.flags(), self.agent.flags()];
         let flags = flags.into_iter().flatten().collect();
         let file = find(self.general.config.as_deref(), &env);
         let loaded = Config::load(file.as_deref(), &env, &flags)?;

@@ -1,6 +1,7 @@
 //! `fleetwright jobs`: commands on a schedule.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use fw_core::job::{merge, parse_jobs};
 use fw_proto::JobName;
@@ -70,6 +71,10 @@ pub(crate) struct CheckArgs {
     /// Read the directory of another program and say what in it runs, is ignored, is dangerous.
     #[arg(long, value_enum)]
     dialect: Option<super::parse::Dialect>,
+    /// With --dialect: say on which of these hosts each job runs. A JSON file: an object of hosts, each
+    /// an object of its facts.
+    #[arg(long, value_name = "FILE", requires = "dialect")]
+    facts_file: Option<PathBuf>,
     /// Form of the answer.
     #[arg(long, short = 'o', value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
@@ -137,10 +142,6 @@ async fn list(session: &Session, args: &ListArgs) -> anyhow::Result<Code> {
         for error in session.client.job_errors().await? {
             output::say(&format!("warning: {}", output::error_text(&error)));
         }
-        let on = session.client.maintenances(false).await?;
-        for one in on.iter().filter(|one| one.hosts.is_none()) {
-            output::say(&format!("warning: {}", output::maintenance_warning(one)));
-        }
     }
     Ok(Code::Success)
 }
@@ -155,7 +156,8 @@ async fn show(session: &Session, args: &ShowArgs) -> anyhow::Result<Code> {
 /// Checks job files as the server would read them, all names together.
 pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<Code> {
     if let Some(super::parse::Dialect::Saltpeter) = args.dialect {
-        return super::lint::check(&args.files, args.output);
+        let machines = args.facts_file.as_deref().map(super::select::facts).transpose()?;
+        return super::lint::check(&args.files, machines.as_ref(), args.output);
     }
     let now = Clock::system().now();
     let mut files = Vec::new();
@@ -196,7 +198,7 @@ fn tell(checked: &CheckedJobs, format: Format, now: fw_proto::Timestamp) -> anyh
 async fn run_now(session: &Session, args: RunArgs) -> anyhow::Result<Code> {
     args.waiting.check()?;
     let created = session.client.run_job(&args.name).await?;
-    args.waiting.go_on(session, &created).await
+    args.waiting.go_on(session, created).await
 }
 
 async fn pause(session: &Session, name: &JobName, pause: bool) -> anyhow::Result<Code> {

@@ -4,13 +4,15 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use fw_proto::Timestamp;
 use fw_proto::api::SourceError;
+use fw_proto::{HostName, Timestamp};
 use fw_rt::Clock;
 use fw_server::dialects::saltpeter::files::{self, Directory, Job, Level, Timeout};
+use fw_server::dialects::saltpeter::target::{Groups, translate};
 use serde::Serialize;
 
 use super::Refusal;
+use super::select::{Machines, selected};
 use crate::exit::Code;
 use crate::output::{self, Format, line};
 
@@ -18,8 +20,8 @@ use crate::output::{self, Format, line};
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
     jobs: Vec<Line<'a>>,
-    errors: Vec<&'a SourceError>,
-    warnings: Vec<&'a SourceError>,
+    errors: Vec<SourceError>,
+    warnings: Vec<SourceError>,
 }
 
 /// A job of the answer.
@@ -33,19 +35,25 @@ struct Line<'a> {
     next_fires: Vec<Timestamp>,
     target_type: &'a str,
     targets: &'a str,
+    /// Those of the facts file; `null` without one, or when the target is wrong.
+    hosts: Option<Vec<HostName>>,
     /// In seconds; `null` is no limit.
     timeout: Option<u64>,
     command: &'a str,
 }
 
-/// Checks one directory.
-pub(super) fn check(paths: &[String], format: Format) -> anyhow::Result<Code> {
+/// Checks one directory, and its targets on these machines.
+pub(super) fn check(
+    paths: &[String],
+    machines: Option<&Machines>,
+    format: Format,
+) -> anyhow::Result<Code> {
     let [path] = paths else {
         return Err(Refusal::usage("give one directory with --dialect saltpeter"));
     };
     let directory = files::read(Path::new(path)).with_context(|| format!("read {path}"))?;
     let now = Clock::system().now();
-    let answer = answer(&directory, now);
+    let answer = answer(&directory, machines, now);
     match format {
         Format::Table | Format::Wide => {
             output::print(&page(&answer))?;
@@ -71,17 +79,38 @@ fn tell(answer: &Answer<'_>) {
     }
 }
 
-fn answer(directory: &Directory, now: Timestamp) -> Answer<'_> {
+fn answer<'a>(directory: &'a Directory, machines: Option<&Machines>, now: Timestamp) -> Answer<'a> {
     let of = |level: Level| {
         let notes = directory.notes.iter().filter(move |note| note.level == level);
-        notes.map(|note| &note.what).collect()
+        notes.map(|note| note.what.clone()).collect()
     };
-    let mut jobs: Vec<_> = directory.jobs.values().map(|job| job_line(job, now)).collect();
+    let (errors, mut warnings): (Vec<_>, Vec<_>) = (of(Level::Error), of(Level::Warning));
+    let mut jobs = Vec::new();
+    for job in directory.jobs.values() {
+        let line = job_line(job, machines, now);
+        if line.hosts.as_ref().is_some_and(Vec::is_empty) {
+            warnings.push(about(job, format!("job {} matches no host", job.name)));
+        }
+        jobs.push(line);
+    }
     jobs.sort_by_key(|job| (job.group, job.name));
-    Answer { jobs, errors: of(Level::Error), warnings: of(Level::Warning) }
+    warnings.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+    Answer { jobs, errors, warnings }
 }
 
-fn job_line(job: &Job, now: Timestamp) -> Line<'_> {
+/// Something to tell about a job, at its name.
+fn about(job: &Job, message: String) -> SourceError {
+    SourceError {
+        file: job.file.clone(),
+        line: job.place.line,
+        column: job.place.column,
+        job: Some(job.name.clone()),
+        message,
+        snippet: None,
+    }
+}
+
+fn job_line<'a>(job: &'a Job, machines: Option<&Machines>, now: Timestamp) -> Line<'a> {
     let fires = std::iter::successors(job.times.next_after(now), |at| job.times.next_after(*at));
     Line {
         name: &job.name,
@@ -91,12 +120,18 @@ fn job_line(job: &Job, now: Timestamp) -> Line<'_> {
         next_fires: fires.take(3).collect(),
         target_type: &job.target_type,
         targets: &job.targets,
+        hosts: machines.and_then(|machines| hosts(job, machines)),
         timeout: match job.timeout {
             Timeout::Seconds(seconds) => Some(seconds),
             Timeout::Unlimited => None,
         },
         command: &job.command,
     }
+}
+
+fn hosts(job: &Job, machines: &Machines) -> Option<Vec<HostName>> {
+    let selector = translate(job.target_type.parse().ok()?, &job.targets, &Groups::new()).ok()?;
+    Some(selected(&selector, machines).hosts)
 }
 
 /// The jobs, group by group.
@@ -111,9 +146,10 @@ fn page(answer: &Answer<'_>) -> String {
         let fires = if fires.is_empty() { "never".to_owned() } else { fires.join(", ") };
         let timeout =
             job.timeout.map_or_else(|| "none".to_owned(), |seconds| format!("{seconds}s"));
+        let hosts = job.hosts.as_ref().map_or_else(String::new, |hosts| few(hosts));
         writeln!(
             page,
-            "  {}\n    next     {fires}\n    targets  {} {}\n    timeout  {timeout}\n    command  {}",
+            "  {}\n    next     {fires}\n    targets  {} {}\n{hosts}    timeout  {timeout}\n    command  {}",
             line(job.name),
             line(job.target_type),
             line(job.targets),
@@ -122,6 +158,18 @@ fn page(answer: &Answer<'_>) -> String {
         .expect("writing to memory");
     }
     page
+}
+
+/// The line of hosts that match, by name as far as a line has room.
+fn few(hosts: &[HostName]) -> String {
+    const SHOWN: usize = 8;
+    let names: Vec<_> = hosts.iter().take(SHOWN).map(HostName::as_str).collect();
+    let more = match hosts.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    format!("    hosts    {names}{more}\n")
 }
 
 #[cfg(test)]
@@ -135,6 +183,26 @@ mod tests {
         let text = "sweep: {min: 30, hour: 3, dom: '*', mon: '*', dow: '*', command: sweep --all, targets: 'G@role:db and web*', target_type: compound, timeout: 1800}\nlate: {min: 0, hour: 0, dom: 30, mon: 2, dow: '*', command: 'true', targets: '*', target_type: glob, timeout: 0}\n";
         let files = BTreeMap::from([("night.yaml".to_owned(), Ok(text.to_owned()))]);
         let directory = files::of_texts(&files);
-        insta::assert_snapshot!(page(&answer(&directory, Timestamp::EPOCH)));
+        insta::assert_snapshot!(page(&answer(&directory, None, Timestamp::EPOCH)));
+    }
+
+    #[test]
+    fn hosts_are_named_when_they_are_known() {
+        let job = |name: &str, kind: &str, targets: &str| {
+            format!(
+                "{name}: {{min: 0, hour: 3, dom: '*', mon: '*', dow: '*', command: x, targets: '{targets}', target_type: {kind}, timeout: 9}}\n"
+            )
+        };
+        let text = [
+            job("some", "glob", "web*"),
+            job("none", "grain", "os:Plan9"),
+            job("wrong", "compound", "web* and"),
+        ];
+        let files = BTreeMap::from([("night.yaml".to_owned(), Ok(text.concat()))]);
+        let machines = (0..10).map(|n| (format!("web{n}").parse().unwrap(), Default::default()));
+        let (directory, machines) = (files::of_texts(&files), machines.collect());
+        let answer = answer(&directory, Some(&machines), Timestamp::EPOCH);
+        let warnings: Vec<_> = answer.warnings.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(format!("{}\n{}", page(&answer), warnings.join("\n")));
     }
 }

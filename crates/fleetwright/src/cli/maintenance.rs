@@ -10,11 +10,11 @@ use crate::output::{self, Format};
 /// What to do with maintenances.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
-    /// Switch one on: jobs leave its hosts out, what runs goes on, and what you begin by hand runs.
+    /// Switch a maintenance on; what runs goes on, and you can still run things by hand.
     On(OnArgs),
-    /// Switch some off.
+    /// Switch maintenances off.
     Off(OffArgs),
-    /// List those that are on.
+    /// List maintenances.
     List(ListArgs),
 }
 
@@ -26,11 +26,11 @@ pub(crate) struct OnArgs {
     /// Cover everything: no job fires.
     #[arg(long, conflicts_with = "selector")]
     everything: bool,
-    /// Why, in a few words.
-    #[arg(long, value_name = "TEXT")]
+    /// Why.
+    #[arg(long)]
     reason: String,
     /// What people are to know.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long)]
     message: Option<String>,
     /// How long; until you switch it off when absent.
     #[arg(long = "for", value_name = "DUR", conflicts_with = "until")]
@@ -51,9 +51,6 @@ pub(crate) struct OffArgs {
     /// Those of everything; those of some hosts stay on.
     #[arg(long, conflicts_with = "ids")]
     everything: bool,
-    /// Form of the answer.
-    #[arg(long, short = 'o', value_enum, default_value_t, value_name = "FORMAT")]
-    output: Format,
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,7 +68,11 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> anyhow::Result<Code> {
     match verb {
         Verb::On(args) => on(session, args).await,
         Verb::Off(args) => off(session, args).await,
-        Verb::List(args) => list(session, &args).await,
+        Verb::List(args) => {
+            let maintenances = session.client.maintenances(args.all).await?;
+            output::print(&output::list(&maintenances, args.output, session.now())?)?;
+            Ok(Code::Success)
+        }
     }
 }
 
@@ -93,19 +94,12 @@ async fn off(session: &Session, args: OffArgs) -> anyhow::Result<Code> {
     }
     if ids.is_empty() {
         return Err(Refusal::not_found(
-            "no maintenance of everything is on; `fleetwright maintenance list` shows what is",
+            "there is no maintenance of everything; `fleetwright maintenance list` shows what is on",
         ));
     }
     for id in ids {
-        let ended = session.client.end_maintenance(id).await?;
-        let page = || format!("maintenance {id} is off\n");
-        output::print(&output::item(&ended, &id.to_string(), args.output, page)?)?;
+        session.client.end_maintenance(id).await?;
+        output::say(&format!("maintenance {id} is off"));
     }
-    Ok(Code::Success)
-}
-
-async fn list(session: &Session, args: &ListArgs) -> anyhow::Result<Code> {
-    let maintenances = session.client.maintenances(args.all).await?;
-    output::print(&output::list(&maintenances, args.output, session.now())?)?;
     Ok(Code::Success)
 }

@@ -58,6 +58,9 @@ pub(crate) struct Args {
     /// Begin no further hosts once so many have failed.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_failures: Option<u32>,
+    /// Let hosts begin one after the other over this time, evenly, instead of all at once.
+    #[arg(long, value_name = "DUR")]
+    spread: Option<Span>,
     /// When output comes faster than it can be shipped: let the command wait, or drop output.
     #[arg(long, value_name = "WHAT", value_enum, default_value = "block")]
     on_full: WhenFull,
@@ -82,7 +85,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Code> {
     args.waiting.check()?;
     let waiting = args.waiting.clone();
     let created = session.client.begin(&request(args)?).await?;
-    waiting.go_on(session, &created).await
+    waiting.go_on(session, created).await
 }
 
 fn request(args: Args) -> anyhow::Result<NewRun> {
@@ -102,6 +105,7 @@ fn request(args: Args) -> anyhow::Result<NewRun> {
         offline: args.offline,
         parallel: args.parallel,
         max_failures: args.max_failures,
+        spread: args.spread,
         on_full: match args.on_full {
             WhenFull::Block => OnFull::Block,
             WhenFull::Drop => OnFull::Drop,

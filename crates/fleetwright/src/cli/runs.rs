@@ -187,7 +187,7 @@ async fn retry(session: &Session, args: RetryArgs) -> anyhow::Result<Code> {
     args.waiting.check()?;
     let id = resolve(session, args.run).await?;
     let created = session.client.retry(id, &Retry { failed: args.failed }).await?;
-    args.waiting.go_on(session, &created).await
+    args.waiting.go_on(session, created).await
 }
 
 /// Shows the output of a run.

@@ -1,11 +1,14 @@
 //! `fleetwright hosts select`: which hosts an expression means, on a server or by a file of facts.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use fw_core::host::Seen;
 use fw_core::select::Selector;
-use fw_proto::HostName;
+use fw_proto::api::Selected;
+use fw_proto::{HostName, Timestamp};
 use fw_rt::Clock;
 use fw_server::dialects::saltpeter::target::{Groups, Kind, translate};
 use serde_json::{Map, Value};
@@ -13,6 +16,12 @@ use serde_json::{Map, Value};
 use super::{Refusal, Session};
 use crate::exit::Code;
 use crate::output::{self, Format};
+
+/// The largest file of facts, in bytes: some kilobytes for each of 20,000 hosts.
+const LARGEST_FACTS: u64 = 512 << 20;
+
+/// Hosts with their facts.
+pub(super) type Machines = BTreeMap<HostName, Map<String, Value>>;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -62,37 +71,41 @@ impl Target {
 pub(crate) async fn live(session: &Session, args: Args) -> anyhow::Result<Code> {
     let foreign = args.target.foreign()?.map(|selector| selector.to_string());
     let expression = foreign.as_deref().unwrap_or(&args.target.expression);
-    let hosts = session.client.select(expression).await?.hosts;
-    tell(&hosts, args.target.output, session.now())
+    let selected = session.client.select(expression).await?;
+    tell(&selected, args.target.output, session.now())
 }
 
 /// Asks a file.
 pub(crate) fn offline(file: &Path, target: &Target) -> anyhow::Result<Code> {
-    let selector = target.selector()?;
-    let machines = facts(file)?;
-    let labels = BTreeMap::new();
-    let seen = |(name, facts)| Seen { name, labels: &labels, facts };
-    let undecided: Vec<_> = machines
-        .iter()
-        .filter(|host| selector.undecided(seen(*host)))
-        .map(|(name, _)| name.as_str())
-        .collect();
-    if !undecided.is_empty() {
-        output::say(&format!(
-            "warning: a regular expression takes too many steps on {}; they are not picked; say it with less repetition",
-            undecided.join(", ")
-        ));
-    }
-    let chosen = machines.iter().filter(|host| selector.matches(seen(*host)));
-    let hosts: Vec<_> = chosen.map(|(name, _)| name.clone()).collect();
-    tell(&hosts, target.output, Clock::system().now())
+    let selected = selected(&target.selector()?, &facts(file)?);
+    tell(&selected, target.output, Clock::system().now())
 }
 
-fn facts(file: &Path) -> anyhow::Result<BTreeMap<HostName, Map<String, Value>>> {
+/// Those of the machines that a selector picks. They have no labels.
+pub(super) fn selected(selector: &Selector, machines: &Machines) -> Selected {
+    let labels = BTreeMap::new();
+    let mut selected = Selected::default();
+    for (name, facts) in machines {
+        match selector.decide(Seen { name, labels: &labels, facts }) {
+            Some(true) => selected.hosts.push(name.clone()),
+            Some(false) => {}
+            None => selected.undecided.push(name.clone()),
+        }
+    }
+    selected
+}
+
+/// Reads a file of facts.
+pub(super) fn facts(file: &Path) -> anyhow::Result<Machines> {
     let refused = |error: &dyn std::fmt::Display| {
         Refusal::usage(format!("facts file {}: {error}", file.display()))
     };
-    let text = std::fs::read(file).map_err(|error| refused(&error))?;
+    let mut text = Vec::new();
+    let opened = File::open(file).map_err(|error| refused(&error))?;
+    opened.take(LARGEST_FACTS + 1).read_to_end(&mut text).map_err(|error| refused(&error))?;
+    if text.len() as u64 > LARGEST_FACTS {
+        return Err(refused(&format!("it is larger than {} MiB", LARGEST_FACTS >> 20)));
+    }
     let read: BTreeMap<String, Map<String, Value>> =
         serde_json::from_slice(&text).map_err(|error| {
             refused(&format!("{error}; it should be an object of hosts with their facts"))
@@ -104,13 +117,20 @@ fn facts(file: &Path) -> anyhow::Result<BTreeMap<HostName, Map<String, Value>>> 
     read.into_iter().map(host).collect()
 }
 
-fn tell(hosts: &[HostName], format: Format, now: fw_proto::Timestamp) -> anyhow::Result<Code> {
+fn tell(selected: &Selected, format: Format, now: Timestamp) -> anyhow::Result<Code> {
     let format = match format {
         Format::Table | Format::Wide => Format::Name,
         Format::Json | Format::Jsonl | Format::Yaml | Format::Name => format,
     };
-    output::print(&output::list(hosts, format, now)?)?;
-    if hosts.is_empty() {
+    if !selected.undecided.is_empty() {
+        let names: Vec<_> = selected.undecided.iter().map(HostName::as_str).collect();
+        output::say(&format!(
+            "warning: a regular expression takes too many steps on {}; they are not picked; say it with less repetition",
+            names.join(", ")
+        ));
+    }
+    output::print(&output::list(&selected.hosts, format, now)?)?;
+    if selected.hosts.is_empty() {
         output::say("no host matches");
         return Ok(Code::NothingMatched);
     }

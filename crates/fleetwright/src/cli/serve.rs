@@ -19,6 +19,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) server: settings::Server,
     #[command(flatten)]
+    pub(crate) saltpeter: settings::Saltpeter,
+    #[command(flatten)]
     pub(crate) general: settings::General,
 }
 
@@ -29,15 +31,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Code> {
     }
     let loaded = local::configure(
         args.general.config.as_deref(),
-        vec![args.general.flags(), args.server.flags()],
+        vec![args.general.flags(), args.server.flags(), args.saltpeter.flags()],
     )?;
-    local::server::serve(&loaded.config.server)?;
+    local::server::serve(&loaded.config)?;
     Ok(Code::Success)
 }
 
 fn install(args: &Args) -> anyhow::Result<Code> {
     let mut flags = args.general.flags();
     flags.extend(args.server.flags());
+    flags.extend(args.saltpeter.flags());
     // What would not start is not installed.
     let file = args.general.config.as_deref();
     local::read(file, vec![flags.clone()])?.config.server.check()?;

@@ -82,6 +82,33 @@ pub(crate) struct Server {
     handshake_rate: Option<String>,
 }
 
+/// Flags of the dialect of Saltpeter, for a server.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Saltpeter")]
+pub(crate) struct Saltpeter {
+    /// Directory of Saltpeter to serve: its jobs, settings and maintenance.
+    #[arg(long, value_name = "DIR")]
+    saltpeter: Option<String>,
+    /// How its commands reach hosts: agent, or salt for hosts without our agent.
+    #[arg(long, value_name = "HOW")]
+    saltpeter_dispatch: Option<String>,
+    /// The program salt.
+    #[arg(long, value_name = "FILE")]
+    saltpeter_salt: Option<String>,
+    /// Address of Saltpeter's API; where `saltpeter_config` says when absent.
+    #[arg(long, value_name = "ADDR:PORT")]
+    saltpeter_api: Option<String>,
+    /// Address that wrappers connect to; where `saltpeter_config` says when absent.
+    #[arg(long, value_name = "ADDR:PORT")]
+    saltpeter_machines: Option<String>,
+    /// File with the token that Saltpeter's API asks for; none when absent.
+    #[arg(long, value_name = "FILE")]
+    saltpeter_token_file: Option<String>,
+    /// File with the key that wrappers must show; none when absent.
+    #[arg(long, value_name = "FILE")]
+    saltpeter_key_file: Option<String>,
+}
+
 /// Flags of an agent.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Agent")]
@@ -145,6 +172,21 @@ impl Server {
     }
 }
 
+impl Saltpeter {
+    /// As configuration.
+    pub(crate) fn flags(&self) -> Flags {
+        given([
+            ("dialects.saltpeter.dir", &self.saltpeter),
+            ("dialects.saltpeter.dispatch", &self.saltpeter_dispatch),
+            ("dialects.saltpeter.salt", &self.saltpeter_salt),
+            ("dialects.saltpeter.api", &self.saltpeter_api),
+            ("dialects.saltpeter.machines", &self.saltpeter_machines),
+            ("dialects.saltpeter.token_file", &self.saltpeter_token_file),
+            ("dialects.saltpeter.key_file", &self.saltpeter_key_file),
+        ])
+    }
+}
+
 impl Agent {
     /// As configuration.
     pub(crate) fn flags(&self) -> Flags {
@@ -177,6 +219,8 @@ mod tests {
         #[command(flatten)]
         server: Server,
         #[command(flatten)]
+        saltpeter: Saltpeter,
+        #[command(flatten)]
         agent: Agent,
     }
 
@@ -192,14 +236,22 @@ mod tests {
             let takes_value = arg.get_action().takes_values();
             let words = ["x", &flag, "1"].into_iter().take(if takes_value { 3 } else { 2 });
             let line = Line::parse_from(words);
-            let laid = [line.general.flags(), line.server.flags(), line.agent.flags()];
+            let laid = [
+                line.general.flags(),
+                line.server.flags(),
+                line.saltpeter.flags(),
+                line.agent.flags(),
+            ];
             let flags: Vec<_> = laid.into_iter().flatten().map(|(key, _)| key).collect();
             let plain = flag.trim_start_matches("--").replace('-', "_");
             let key = flags.first().unwrap_or_else(|| panic!("{flag} lays over no key"));
-            let shown =
-                if plain == "log" { "filter".to_owned() } else { plain.replace("log_", "") };
+            let shown = match plain.as_str() {
+                "log" => "filter".to_owned(),
+                "saltpeter" => "dir".to_owned(),
+                plain => plain.replace("log_", "").replace("saltpeter_", ""),
+            };
             assert_eq!(
-                (key.split_once('.').unwrap().1, flags.len()),
+                (key.rsplit_once('.').unwrap().1, flags.len()),
                 (shown.as_str(), 1),
                 "{flag}"
             );

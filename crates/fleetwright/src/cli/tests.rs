@@ -46,14 +46,6 @@ fn mistakes_are_refused() {
     check("fleetwright runs logs latest --raw --host web1");
     check("fleetwright hosts label web1");
     check("fleetwright jobs show ../x");
-    check("fleetwright maintenance on web1");
-    check("fleetwright maintenance on --reason x");
-    check("fleetwright maintenance on web1 --everything --reason x");
-    check("fleetwright maintenance on web1 --reason x --for 1h --until 2026-11-26T18:00:00Z");
-    check("fleetwright maintenance on web1 --reason x --until noon");
-    check("fleetwright maintenance off");
-    check("fleetwright maintenance off 1 --everything");
-    check("fleetwright maintenance off one");
 }
 
 #[test]
@@ -70,8 +62,6 @@ fn good_lines_are_taken() {
     );
     check("fleetwright runs logs latest --raw --host web1 --stream stderr");
     check("fleetwright logs latest -f");
-    check("fleetwright maintenance on web1 --reason x --for 1h");
-    check("fleetwright maintenance off 1 2");
     check("fleetwright hosts label web1 role=web stage-");
     check("fleetwright --server http://x hosts list -o json");
     check("fleetwright hosts list -o json --server http://x");

@@ -18,6 +18,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) server: settings::Server,
     #[command(flatten)]
+    pub(crate) saltpeter: settings::Saltpeter,
+    #[command(flatten)]
     pub(crate) agent: settings::Agent,
     #[command(flatten)]
     pub(crate) general: settings::General,
@@ -25,7 +27,8 @@ pub(crate) struct Args {
 
 /// Runs both until Ctrl+C.
 pub(crate) fn run(args: Args) -> anyhow::Result<Code> {
-    let flags = vec![args.general.flags(), args.server.flags(), args.agent.flags()];
+    let flags =
+        vec![args.general.flags(), args.server.flags(), args.saltpeter.flags(), args.agent.flags()];
     let loaded = local::configure(args.general.config.as_deref(), flags)?;
     local::up::up(loaded, args.name)?;
     Ok(Code::Success)

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use reqwest::Url;
 
 use super::setting::{
-    Bytes, LogFilter, LogFormat, PingEvery, Proxy, Secret, Setting, Shape, SpoolBytes,
+    Bytes, Dispatch, LogFilter, LogFormat, PingEvery, Proxy, Secret, Setting, Shape, SpoolBytes,
 };
 use super::types::Config;
 
@@ -34,8 +34,17 @@ pub(crate) struct Key {
 
 macro_rules! key {
     ($table:ident . $field:ident : $type:ty, $doc:literal) => {
+        key!(concat!(stringify!($table), ".", stringify!($field)); $table.$field: $type, $doc)
+    };
+    (dialects.$table:ident . $field:ident : $type:ty, $doc:literal) => {
+        key!(
+            concat!("dialects.", stringify!($table), ".", stringify!($field));
+            $table.$field: $type, $doc
+        )
+    };
+    ($name:expr; $table:ident . $field:ident : $type:ty, $doc:literal) => {
         Key {
-            name: concat!(stringify!($table), ".", stringify!($field)),
+            name: $name,
             shape: <$type as Setting>::SHAPE,
             secret: <$type as Setting>::SECRET,
             path: <$type as Setting>::PATH,
@@ -79,6 +88,13 @@ pub(crate) const KEYS: &[Key] = &[
     key!(agent.max_tasks: NonZeroU32, "Tasks that run at once; the rest wait."),
     key!(agent.spool_bytes: SpoolBytes, "The most output that one task may leave unsent on the disk."),
     key!(agent.proxy: Proxy, "HTTP proxy to go through: `http://HOST:PORT`, or `none`. That of `ALL_PROXY` when unset."),
+    key!(dialects.saltpeter.dir: Option<PathBuf>, "Directory of Saltpeter to serve."),
+    key!(dialects.saltpeter.dispatch: Dispatch, "How its commands reach hosts: `agent`, or `salt` for hosts without our agent."),
+    key!(dialects.saltpeter.salt: PathBuf, "The program `salt`, for `dispatch = \"salt\"`."),
+    key!(dialects.saltpeter.api: Option<SocketAddr>, "Address of Saltpeter's API. When unset, `saltpeter_config` says whether and where."),
+    key!(dialects.saltpeter.machines: Option<SocketAddr>, "Address that wrappers connect to. As `saltpeter_config` says when unset."),
+    key!(dialects.saltpeter.token: Option<Secret>, "Token that Saltpeter's API asks for; none when unset."),
+    key!(dialects.saltpeter.key: Option<Secret>, "Key that wrappers must show; none when unset."),
 ];
 
 impl Key {
@@ -91,7 +107,11 @@ impl Key {
     pub(crate) fn variable(&self) -> String {
         let plain = match self.name {
             "log.filter" => "log",
-            name => name.strip_prefix("server.").unwrap_or(name),
+            "dialects.saltpeter.dir" => "saltpeter",
+            name => ["server.", "dialects."]
+                .iter()
+                .find_map(|table| name.strip_prefix(table))
+                .unwrap_or(name),
         };
         format!("FLEETWRIGHT_{}", plain.replace('.', "_").to_uppercase())
     }
@@ -102,10 +122,11 @@ impl Key {
         let plain = match self.name {
             "log.filter" => "log",
             "log.format" => "log_format",
+            "dialects.saltpeter.dir" => "saltpeter",
             name => name.split_once('.').map_or(name, |(_, key)| key),
         };
         let file = if self.secret { "-file" } else { "" };
-        format!("--{}{file}", plain.replace('_', "-"))
+        format!("--{}{file}", plain.replace(['_', '.'], "-"))
     }
 
     /// The key in a configuration file that names the file of the secret.

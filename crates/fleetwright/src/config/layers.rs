@@ -182,13 +182,20 @@ impl Layers {
                 self.problems.push(source.unknown(table.get_ref(), table.span().start));
                 continue;
             }
-            let Some(entries) = content.get_ref().as_table() else {
-                self.problems.push(source.wrong_type(table.get_ref(), "a table", content));
-                continue;
-            };
-            for (name, value) in in_order(entries) {
-                let full = format!("{}.{}", table.get_ref(), name.get_ref());
-                self.lay_entry(&source, &full, name, value);
+            self.lay_table(&source, table.get_ref(), content);
+        }
+    }
+
+    fn lay_table(&mut self, source: &Source<'_>, table: &str, content: &Spanned<DeValue<'_>>) {
+        let Some(entries) = content.get_ref().as_table() else {
+            return self.problems.push(source.wrong_type(table, "a table", content));
+        };
+        for (name, value) in in_order(entries) {
+            let full = format!("{table}.{}", name.get_ref());
+            if is_table(&full) {
+                self.lay_table(source, &full, value);
+            } else {
+                self.lay_entry(source, &full, name, value);
             }
         }
     }
@@ -307,7 +314,7 @@ impl Source<'_> {
 
     fn unknown(&self, key: &str, byte: usize) -> Problem {
         let names: Vec<String> = KEYS.iter().flat_map(file_names).collect();
-        let tables = ["log", "server", "agent"];
+        let tables = ["log", "server", "agent", "dialects", "dialects.saltpeter"];
         let candidates = names.iter().map(String::as_str);
         let hint = nearest(key, candidates.chain(tables)).or_else(|| in_some_table(key));
         Problem::UnknownKey { at: self.place(byte), key: key.to_owned(), nearest: hint }
@@ -318,7 +325,7 @@ impl Source<'_> {
 fn in_some_table(key: &str) -> Option<String> {
     let bare = key.rsplit('.').next()?;
     let found =
-        KEYS.iter().find(|key| key.name.split_once('.').is_some_and(|(_, name)| name == bare));
+        KEYS.iter().find(|key| key.name.rsplit_once('.').is_some_and(|(_, name)| name == bare));
     found.map(|key| key.name.to_owned())
 }
 
@@ -331,7 +338,7 @@ fn file_names(key: &Key) -> Vec<String> {
 
 /// Whether a table of this name exists.
 fn is_table(name: &str) -> bool {
-    KEYS.iter().any(|key| key.name.split_once('.').is_some_and(|(table, _)| table == name))
+    KEYS.iter().any(|key| key.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
 }
 
 /// The entries of a table as the file has them, so that errors come from top to bottom.

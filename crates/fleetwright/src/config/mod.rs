@@ -23,7 +23,7 @@ pub(crate) use layers::{Inputs, Loaded, Origin, resolve};
 pub(crate) use service::service_arguments;
 pub(crate) use setting::{LogFormat, Proxy, Secret, http_proxy};
 pub(crate) use show::{rows, show};
-pub(crate) use types::{AgentConfig, Config, LogConfig, ServerConfig};
+pub(crate) use types::{AgentConfig, Config, LogConfig, SaltpeterConfig};
 
 /// The environment, or a part of it.
 pub(crate) type Environment = BTreeMap<String, String>;
@@ -55,7 +55,7 @@ impl Config {
     /// # Errors
     /// Every problem of every layer at once: files that cannot be read, unknown keys, wrong
     /// types, values that no key takes. Whether the whole makes sense for a server is asked
-    /// by [`ServerConfig::check`].
+    /// by `ServerConfig::check`.
     pub(crate) fn load(
         file: Option<&Path>,
         env: &Environment,

@@ -97,6 +97,10 @@ pub(crate) enum Proxy {
     Through(String),
 }
 
+/// How commands of Saltpeter reach hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dispatch(pub(crate) fw_server::dialects::saltpeter::Dispatch);
+
 /// Which log lines are written: directives of `tracing_subscriber::EnvFilter`, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogFilter(String);
@@ -318,6 +322,15 @@ impl Setting for LogFormat {
             Self::Json => "json",
         };
         Some(word.to_owned())
+    }
+}
+
+impl Setting for Dispatch {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map(Self)
+    }
+    fn show(&self) -> Option<String> {
+        Some(self.0.to_string())
     }
 }
 

@@ -152,6 +152,19 @@ spool_bytes = 1.5
       spool_bytes = 1.5
                     ^
     "#);
+    let dialect = "[dialects]\nsaltpeter = 1\n[dialects.saltpetre]\n";
+    insta::assert_snapshot!(check(dialect, &[], &[]), @r#"
+    fw.toml:2:13: `dialects.saltpeter` takes a table, not a number
+      saltpeter = 1
+                  ^
+    fw.toml:3:11: unknown key `dialects.saltpetre`; did you mean `dialects.saltpeter`?
+      [dialects.saltpetre]
+                ^
+    "#);
+    let dialect = "[dialects.saltpeter]\ndir = '/etc/saltpeter'\ndispatch = 'ssh'\n";
+    insta::assert_snapshot!(check(dialect, &[], &[]), @r#"
+    fw.toml:3: `dialects.saltpeter.dispatch`: "ssh" is neither "agent" nor "salt"
+    "#);
     insta::assert_snapshot!(check("listen = 1\n", &[], &[]), @r"
     fw.toml:1:1: unknown key `listen`; did you mean `server.listen`?
       listen = 1
@@ -234,7 +247,7 @@ fn credentials_of_the_service_manager_lie_between_file_and_environment() {
 fn tokens_do_not_cross_a_network_in_the_clear_unless_someone_says_so() {
     let start = |text: &str| match resolved(&format!("[server]\n{text}"), &[], &[]) {
         Ok(loaded) => {
-            ServerConfig::check(&loaded.config.server).err().map(|error| error.to_string())
+            types::ServerConfig::check(&loaded.config.server).err().map(|error| error.to_string())
         }
         Err(error) => Some(error.to_string()),
     };
@@ -279,34 +292,41 @@ fn the_agents_state_is_where_its_user_can_write() {
 #[test]
 fn show_prints_every_key() {
     insta::assert_snapshot!(show(&resolved("", &[], &[("server.admin_token", "x")]).unwrap()), @r"
-    log.filter              info                          default
-    log.format              text                          default
-    server.data_dir         ./fleetwright-data            default
-    server.listen           127.0.0.1:7400                default
-    server.public_url       -                             default
-    server.jobs             -                             default
-    server.tls_cert         -                             default
-    server.tls_key          -                             default
-    server.trusted_proxy    -                             default
-    server.insecure_http    false                         default
-    server.admin_token      ***                           flag --admin-token-file
-    server.retention_age    30d                           default
-    server.retention_size   20 GB                         default
-    server.backup_dir       -                             default
-    server.backup_every     1d                            default
-    server.backup_keep      7                             default
-    server.lost_after       10m                           default
-    server.reconnect_grace  30s                           default
-    server.ping_every       15s                           default
-    server.max_agents       25000                         default
-    server.handshake_rate   500                           default
-    agent.state_dir         /var/lib/fleetwright-agent    default
-    agent.facts_dir         /etc/fleetwright/facts.d      default
-    agent.policy            /etc/fleetwright/policy.toml  default
-    agent.join              -                             default
-    agent.max_tasks         64                            default
-    agent.spool_bytes       64 MiB                        default
-    agent.proxy             -                             default
+    log.filter                   info                          default
+    log.format                   text                          default
+    server.data_dir              ./fleetwright-data            default
+    server.listen                127.0.0.1:7400                default
+    server.public_url            -                             default
+    server.jobs                  -                             default
+    server.tls_cert              -                             default
+    server.tls_key               -                             default
+    server.trusted_proxy         -                             default
+    server.insecure_http         false                         default
+    server.admin_token           ***                           flag --admin-token-file
+    server.retention_age         30d                           default
+    server.retention_size        20 GB                         default
+    server.backup_dir            -                             default
+    server.backup_every          1d                            default
+    server.backup_keep           7                             default
+    server.lost_after            10m                           default
+    server.reconnect_grace       30s                           default
+    server.ping_every            15s                           default
+    server.max_agents            25000                         default
+    server.handshake_rate        500                           default
+    agent.state_dir              /var/lib/fleetwright-agent    default
+    agent.facts_dir              /etc/fleetwright/facts.d      default
+    agent.policy                 /etc/fleetwright/policy.toml  default
+    agent.join                   -                             default
+    agent.max_tasks              64                            default
+    agent.spool_bytes            64 MiB                        default
+    agent.proxy                  -                             default
+    dialects.saltpeter.dir       -                             default
+    dialects.saltpeter.dispatch  agent                         default
+    dialects.saltpeter.salt      salt                          default
+    dialects.saltpeter.api       -                             default
+    dialects.saltpeter.machines  -                             default
+    dialects.saltpeter.token     -                             default
+    dialects.saltpeter.key       -                             default
     ");
 }
 

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use reqwest::Url;
 
 use super::error::{Error, Problem};
-use super::setting::{Bytes, LogFilter, LogFormat, PingEvery, Proxy, Secret, SpoolBytes};
+use super::setting::{Bytes, Dispatch, LogFilter, LogFormat, PingEvery, Proxy, Secret, SpoolBytes};
 
 /// All configuration of one process.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +20,8 @@ pub(crate) struct Config {
     pub(crate) server: ServerConfig,
     /// `[agent]`.
     pub(crate) agent: AgentConfig,
+    /// `[dialects.saltpeter]`.
+    pub(crate) saltpeter: SaltpeterConfig,
 }
 
 /// What is logged and how.
@@ -93,6 +95,25 @@ pub(crate) struct AgentConfig {
     pub(crate) proxy: Proxy,
 }
 
+/// What the dialect of Saltpeter needs to know.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SaltpeterConfig {
+    /// The directory; the dialect is off when absent.
+    pub(crate) dir: Option<PathBuf>,
+    /// How commands reach hosts.
+    pub(crate) dispatch: Dispatch,
+    /// The program `salt`.
+    pub(crate) salt: PathBuf,
+    /// Address of its API.
+    pub(crate) api: Option<SocketAddr>,
+    /// Address for wrappers.
+    pub(crate) machines: Option<SocketAddr>,
+    /// Token of its API.
+    pub(crate) token: Option<Secret>,
+    /// Key of wrappers.
+    pub(crate) key: Option<Secret>,
+}
+
 impl Config {
     /// The defaults on a host where `home` is the user's home, if any.
     pub(crate) fn defaults(root: bool, home: Option<&str>) -> Self {
@@ -100,6 +121,21 @@ impl Config {
             log: LogConfig { filter: LogFilter::default(), format: LogFormat::Text },
             server: ServerConfig::default(),
             agent: AgentConfig::defaults(root, home),
+            saltpeter: SaltpeterConfig::default(),
+        }
+    }
+}
+
+impl Default for SaltpeterConfig {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            dispatch: Dispatch(fw_server::dialects::saltpeter::Dispatch::Agent),
+            salt: PathBuf::from("salt"),
+            api: None,
+            machines: None,
+            token: None,
+            key: None,
         }
     }
 }

@@ -1,21 +1,25 @@
 //! A server on this machine.
 
 use fw_rt::Clock;
+use fw_server::dialects::saltpeter;
 use fw_server::{BackupConfig, Running, TlsFiles};
 use fw_store::Retention;
 use tracing::info;
 
 use super::told_to_stop;
-use crate::config::ServerConfig;
+use crate::config::{Config, SaltpeterConfig, Secret};
 
 /// Runs a server until it is told to stop.
-pub(crate) fn serve(config: &ServerConfig) -> anyhow::Result<()> {
-    config.check()?;
+pub(crate) fn serve(config: &Config) -> anyhow::Result<()> {
+    config.server.check()?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let running = start(config).await?;
         info!(server.addr = %running.addr, "server listens on {}", running.url);
         if running.first_token.is_some() {
-            info!("first admin token written to {}", config.data_dir.join("admin.token").display());
+            info!(
+                "first admin token written to {}",
+                config.server.data_dir.join("admin.token").display()
+            );
         }
         info!("{}: stopping", told_to_stop().await?);
         running.stop().await;
@@ -24,13 +28,15 @@ pub(crate) fn serve(config: &ServerConfig) -> anyhow::Result<()> {
 }
 
 /// Starts a server.
-pub(super) async fn start(config: &ServerConfig) -> Result<Running, fw_server::Error> {
+pub(super) async fn start(config: &Config) -> Result<Running, fw_server::Error> {
     fw_server::start(settings(config), Clock::system()).await
 }
 
 /// The server's part of the configuration, as the server takes it.
-fn settings(config: &ServerConfig) -> fw_server::Config {
+fn settings(config: &Config) -> fw_server::Config {
+    let Config { server: config, saltpeter, .. } = config;
     let mut settings = fw_server::Config::new(config.data_dir.clone(), config.listen);
+    settings.saltpeter = dialect(saltpeter);
     settings.public_url = config.public_url.as_ref().map(ToString::to_string);
     settings.jobs.clone_from(&config.jobs);
     settings.tls = config
@@ -55,4 +61,18 @@ fn settings(config: &ServerConfig) -> fw_server::Config {
     settings.max_connections =
         usize::try_from(config.max_agents.get()).unwrap_or(usize::MAX).saturating_add(1024);
     settings
+}
+
+/// The dialect as the server takes it; `None` when it is off.
+fn dialect(config: &SaltpeterConfig) -> Option<saltpeter::Options> {
+    let text = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.0.clone());
+    Some(saltpeter::Options {
+        dir: config.dir.clone()?,
+        dispatch: config.dispatch.0,
+        salt: config.salt.clone(),
+        api: config.api,
+        machines: config.machines,
+        token: text(&config.token),
+        key: text(&config.key),
+    })
 }

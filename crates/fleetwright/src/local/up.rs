@@ -38,7 +38,7 @@ pub(crate) fn up(mut loaded: Loaded, name: Option<HostName>) -> anyhow::Result<(
 
 async fn run(loaded: &Loaded, name: Option<HostName>) -> anyhow::Result<()> {
     let config = &loaded.config;
-    let running = server::start(&config.server).await?;
+    let running = server::start(config).await?;
     let options = agent::options(&config.agent, &running.local_url())?;
     match agent::identity(&config.agent)? {
         None => enrol(&running, name, &options).await?,

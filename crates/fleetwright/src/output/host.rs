@@ -26,7 +26,7 @@ impl Row for Host {
         let at = |at: Timestamp| ago(at, now);
         vec![
             self.name.to_string(),
-            with_maintenance(self, state(self, now)),
+            state(self, now),
             format!("{} {}", fact(self, "os"), fact(self, "osrelease")).trim().to_owned(),
             labels(self),
             self.agent_version.clone().unwrap_or_default(),
@@ -65,10 +65,10 @@ pub(crate) fn page(host: &Host, now: Timestamp) -> String {
     put("name", host.name.as_str());
     put("id", &host.id.to_string());
     put("state", &state(host, now));
-    put("maintenance", &host.maintenance.map(|id| id.to_string()).unwrap_or_default());
     put("labels", &labels(host));
     put("agent", host.agent_version.as_deref().unwrap_or_default());
     put("policy", host.policy.as_deref().unwrap_or_default());
+    put("maintenance", &host.maintenance.map(|id| id.to_string()).unwrap_or_default());
     put(
         "last seen",
         &host.last_seen.map(|at| format!("{at} ({})", ago(at, now))).unwrap_or_default(),
@@ -82,7 +82,8 @@ pub(crate) fn page(host: &Host, now: Timestamp) -> String {
 }
 
 fn state(host: &Host, now: Timestamp) -> String {
-    match (host.state, host.offline_since) {
+    let held = if host.maintenance.is_some() { ", in maintenance" } else { "" };
+    let state = match (host.state, host.offline_since) {
         (HostState::Online, _) => "online".to_owned(),
         (HostState::Offline, Some(since)) => {
             format!("offline {}", ago(since, now).trim_end_matches(" ago"))
@@ -90,11 +91,8 @@ fn state(host: &Host, now: Timestamp) -> String {
         (HostState::Offline, None) => "offline".to_owned(),
         (HostState::Revoked, _) => "revoked".to_owned(),
         (HostState::Duplicate, _) => "duplicate".to_owned(),
-    }
-}
-
-fn with_maintenance(host: &Host, state: String) -> String {
-    if host.maintenance.is_some() { format!("{state} (maintenance)") } else { state }
+    };
+    format!("{state}{held}")
 }
 
 fn labels(host: &Host) -> String {
@@ -115,7 +113,7 @@ fn plain(value: &serde_json::Value) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use fw_proto::{HostId, MaintenanceId};
+    use fw_proto::HostId;
 
     use super::super::{Format, list};
     use super::*;
@@ -133,7 +131,7 @@ mod tests {
             last_seen: Some(Timestamp::from_millis(60_000)),
             joined_at: Timestamp::EPOCH,
             policy: None,
-            maintenance: (name == "db-2").then_some(MaintenanceId(3)),
+            maintenance: None,
         }
     }
 
@@ -145,31 +143,31 @@ mod tests {
     #[test]
     fn tables_are_for_people() {
         insta::assert_snapshot!(shown(Format::Table), @r"
-            NAME  STATE                      OS         LABELS            AGENT  LAST SEEN
-            web1  online                     Debian 13  role=web,x=\u{7}  0.1.0  59m ago
-            db-2  offline 59m (maintenance)  Debian 13  role=web,x=\u{7}  0.1.0  59m ago
+            NAME  STATE        OS         LABELS            AGENT  LAST SEEN
+            web1  online       Debian 13  role=web,x=\u{7}  0.1.0  59m ago
+            db-2  offline 59m  Debian 13  role=web,x=\u{7}  0.1.0  59m ago
             ");
         insta::assert_snapshot!(shown(Format::Wide), @r"
-            NAME  STATE                      OS         LABELS            AGENT  LAST SEEN  ARCH    POLICY  JOINED  ID
-            web1  online                     Debian 13  role=web,x=\u{7}  0.1.0  59m ago    x86_64  -       1h ago  00000000-0000-0000-0000-000000000007
-            db-2  offline 59m (maintenance)  Debian 13  role=web,x=\u{7}  0.1.0  59m ago    x86_64  -       1h ago  00000000-0000-0000-0000-000000000007
+            NAME  STATE        OS         LABELS            AGENT  LAST SEEN  ARCH    POLICY  JOINED  ID
+            web1  online       Debian 13  role=web,x=\u{7}  0.1.0  59m ago    x86_64  -       1h ago  00000000-0000-0000-0000-000000000007
+            db-2  offline 59m  Debian 13  role=web,x=\u{7}  0.1.0  59m ago    x86_64  -       1h ago  00000000-0000-0000-0000-000000000007
             ");
         insta::assert_snapshot!(page(&host("web1", HostState::Online), Timestamp::EPOCH), @r"
-            name         web1
-            id           00000000-0000-0000-0000-000000000007
-            state        online
-            maintenance  -
-            labels       role=web,x=\u{7}
-            agent        0.1.0
-            policy       -
-            last seen    1970-01-01T00:01:00.000Z (in 1m)
-            joined       1970-01-01T00:00:00.000Z
-            facts        as follows
-              arch       x86_64
-              evil       \u{1b}[2J
-              os         Debian
-              osrelease  13
-            ");
+        name         web1
+        id           00000000-0000-0000-0000-000000000007
+        state        online
+        labels       role=web,x=\u{7}
+        agent        0.1.0
+        policy       -
+        maintenance  -
+        last seen    1970-01-01T00:01:00.000Z (in 1m)
+        joined       1970-01-01T00:00:00.000Z
+        facts        as follows
+          arch       x86_64
+          evil       \u{1b}[2J
+          os         Debian
+          osrelease  13
+        ");
     }
 
     #[test]
@@ -179,98 +177,98 @@ mod tests {
             db-2
             ");
         insta::assert_snapshot!(shown(Format::Jsonl), @r#"
-            {"name":"web1","id":"00000000-0000-0000-0000-000000000007","state":"online","offline_since":null,"facts":{"arch":"x86_64","evil":"\u001b[2J","os":"Debian","osrelease":"13"},"labels":{"role":"web","x":"\u0007"},"agent_version":"0.1.0","last_seen":"1970-01-01T00:01:00.000Z","joined_at":"1970-01-01T00:00:00.000Z","policy":null,"maintenance":null}
-            {"name":"db-2","id":"00000000-0000-0000-0000-000000000007","state":"offline","offline_since":"1970-01-01T00:01:00.000Z","facts":{"arch":"x86_64","evil":"\u001b[2J","os":"Debian","osrelease":"13"},"labels":{"role":"web","x":"\u0007"},"agent_version":"0.1.0","last_seen":"1970-01-01T00:01:00.000Z","joined_at":"1970-01-01T00:00:00.000Z","policy":null,"maintenance":3}
-            "#);
+        {"name":"web1","id":"00000000-0000-0000-0000-000000000007","state":"online","offline_since":null,"facts":{"arch":"x86_64","evil":"\u001b[2J","os":"Debian","osrelease":"13"},"labels":{"role":"web","x":"\u0007"},"agent_version":"0.1.0","last_seen":"1970-01-01T00:01:00.000Z","joined_at":"1970-01-01T00:00:00.000Z","policy":null,"maintenance":null}
+        {"name":"db-2","id":"00000000-0000-0000-0000-000000000007","state":"offline","offline_since":"1970-01-01T00:01:00.000Z","facts":{"arch":"x86_64","evil":"\u001b[2J","os":"Debian","osrelease":"13"},"labels":{"role":"web","x":"\u0007"},"agent_version":"0.1.0","last_seen":"1970-01-01T00:01:00.000Z","joined_at":"1970-01-01T00:00:00.000Z","policy":null,"maintenance":null}
+        "#);
     }
 
     #[test]
     fn json_is_what_the_api_gives() {
         insta::assert_snapshot!(shown(Format::Json), @r#"
-            [
-              {
-                "name": "web1",
-                "id": "00000000-0000-0000-0000-000000000007",
-                "state": "online",
-                "offline_since": null,
-                "facts": {
-                  "arch": "x86_64",
-                  "evil": "\u001b[2J",
-                  "os": "Debian",
-                  "osrelease": "13"
-                },
-                "labels": {
-                  "role": "web",
-                  "x": "\u0007"
-                },
-                "agent_version": "0.1.0",
-                "last_seen": "1970-01-01T00:01:00.000Z",
-                "joined_at": "1970-01-01T00:00:00.000Z",
-                "policy": null,
-                "maintenance": null
-              },
-              {
-                "name": "db-2",
-                "id": "00000000-0000-0000-0000-000000000007",
-                "state": "offline",
-                "offline_since": "1970-01-01T00:01:00.000Z",
-                "facts": {
-                  "arch": "x86_64",
-                  "evil": "\u001b[2J",
-                  "os": "Debian",
-                  "osrelease": "13"
-                },
-                "labels": {
-                  "role": "web",
-                  "x": "\u0007"
-                },
-                "agent_version": "0.1.0",
-                "last_seen": "1970-01-01T00:01:00.000Z",
-                "joined_at": "1970-01-01T00:00:00.000Z",
-                "policy": null,
-                "maintenance": 3
-              }
-            ]
-            "#);
+        [
+          {
+            "name": "web1",
+            "id": "00000000-0000-0000-0000-000000000007",
+            "state": "online",
+            "offline_since": null,
+            "facts": {
+              "arch": "x86_64",
+              "evil": "\u001b[2J",
+              "os": "Debian",
+              "osrelease": "13"
+            },
+            "labels": {
+              "role": "web",
+              "x": "\u0007"
+            },
+            "agent_version": "0.1.0",
+            "last_seen": "1970-01-01T00:01:00.000Z",
+            "joined_at": "1970-01-01T00:00:00.000Z",
+            "policy": null,
+            "maintenance": null
+          },
+          {
+            "name": "db-2",
+            "id": "00000000-0000-0000-0000-000000000007",
+            "state": "offline",
+            "offline_since": "1970-01-01T00:01:00.000Z",
+            "facts": {
+              "arch": "x86_64",
+              "evil": "\u001b[2J",
+              "os": "Debian",
+              "osrelease": "13"
+            },
+            "labels": {
+              "role": "web",
+              "x": "\u0007"
+            },
+            "agent_version": "0.1.0",
+            "last_seen": "1970-01-01T00:01:00.000Z",
+            "joined_at": "1970-01-01T00:00:00.000Z",
+            "policy": null,
+            "maintenance": null
+          }
+        ]
+        "#);
     }
 
     #[test]
     fn yaml_has_the_keys_of_the_json() {
         insta::assert_snapshot!(shown(Format::Yaml), @r#"
-            - agent_version: "0.1.0"
-              facts:
-                arch: x86_64
-                evil: "\e[2J"
-                os: Debian
-                osrelease: "13"
-              id: 00000000-0000-0000-0000-000000000007
-              joined_at: "1970-01-01T00:00:00.000Z"
-              labels:
-                role: web
-                x: "\a"
-              last_seen: "1970-01-01T00:01:00.000Z"
-              maintenance: null
-              name: web1
-              offline_since: null
-              policy: null
-              state: online
-            - agent_version: "0.1.0"
-              facts:
-                arch: x86_64
-                evil: "\e[2J"
-                os: Debian
-                osrelease: "13"
-              id: 00000000-0000-0000-0000-000000000007
-              joined_at: "1970-01-01T00:00:00.000Z"
-              labels:
-                role: web
-                x: "\a"
-              last_seen: "1970-01-01T00:01:00.000Z"
-              maintenance: 3
-              name: db-2
-              offline_since: "1970-01-01T00:01:00.000Z"
-              policy: null
-              state: offline
-            "#);
+        - agent_version: "0.1.0"
+          facts:
+            arch: x86_64
+            evil: "\e[2J"
+            os: Debian
+            osrelease: "13"
+          id: 00000000-0000-0000-0000-000000000007
+          joined_at: "1970-01-01T00:00:00.000Z"
+          labels:
+            role: web
+            x: "\a"
+          last_seen: "1970-01-01T00:01:00.000Z"
+          maintenance: null
+          name: web1
+          offline_since: null
+          policy: null
+          state: online
+        - agent_version: "0.1.0"
+          facts:
+            arch: x86_64
+            evil: "\e[2J"
+            os: Debian
+            osrelease: "13"
+          id: 00000000-0000-0000-0000-000000000007
+          joined_at: "1970-01-01T00:00:00.000Z"
+          labels:
+            role: web
+            x: "\a"
+          last_seen: "1970-01-01T00:01:00.000Z"
+          maintenance: null
+          name: db-2
+          offline_since: "1970-01-01T00:01:00.000Z"
+          policy: null
+          state: offline
+        "#);
     }
 }

@@ -34,7 +34,7 @@ impl Row for Job {
             self.next_fire.map(|at| ago(at, now)).unwrap_or_default(),
             command(&self.spec.command),
             self.spec.timezone.clone(),
-            source(&self.source).to_owned(),
+            source(&self.source),
             self.last_run.map(|id| id.to_string()).unwrap_or_default(),
         ]
     }
@@ -98,7 +98,7 @@ pub(crate) fn page(job: &Job, now: Timestamp) -> String {
     let next = job.next_fire.map(|at| format!("{at} ({})", ago(at, now)));
     put("name", job.name.to_string());
     put("state", state(job).to_owned());
-    put("from", source(&job.source).to_owned());
+    put("from", source(&job.source));
     put("schedule", format!("{} ({})", spec.schedule, spec.timezone));
     put("next", next.unwrap_or_else(|| "never".to_owned()));
     job.waiting.iter().for_each(|what| put("waits", waiting(what, now)));
@@ -116,6 +116,8 @@ pub(crate) fn page(job: &Job, now: Timestamp) -> String {
     put("overlap", overlap(spec.overlap).to_owned());
     put("catch up", catch_up(spec));
     put("retries", retries(spec));
+    put("spread", spec.spread.map(|span| span.to_string()).unwrap_or_default());
+    put("pick", spec.pick.map(|hosts| hosts.to_string()).unwrap_or_default());
     put("max parallel", spec.max_parallel.map(|hosts| hosts.to_string()).unwrap_or_default());
     put("max failures", spec.max_failures.map(|hosts| hosts.to_string()).unwrap_or_default());
     put("on full", on_full(spec.on_full).to_owned());
@@ -217,10 +219,11 @@ fn state(job: &Job) -> &'static str {
     }
 }
 
-const fn source(source: &JobSource) -> &str {
+fn source(source: &JobSource) -> String {
     match source {
-        JobSource::File(path) => path.as_str(),
-        JobSource::Api => "jobs apply",
+        JobSource::File(path) => path.clone(),
+        JobSource::Api => "jobs apply".to_owned(),
+        JobSource::Dialect { name, file } => format!("{name}:{file}"),
     }
 }
 
@@ -323,6 +326,8 @@ jobs:
         overlap      queue
         catch up     all within 1day, at most 100
         retries      2, the first after 10s
+        spread       -
+        pick         -
         max parallel 2
         max failures -
         on full      block

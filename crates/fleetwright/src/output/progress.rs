@@ -73,6 +73,7 @@ fn reason_text(reason: &WaitingOn) -> String {
         WaitingOn::Running { hosts } => format!("{hosts} running"),
         WaitingOn::Starting { hosts } => format!("{hosts} starting"),
         WaitingOn::Offline { hosts, until } => format!("{hosts} offline until {until}"),
+        WaitingOn::Spread { hosts, until } => format!("{hosts} to begin one by one until {until}"),
         WaitingOn::Parallel { hosts } => format!("{hosts} held back by --parallel"),
         WaitingOn::Budget { hosts } => format!("{hosts} held back by --max-failures"),
         WaitingOn::Restored { hosts } => {

@@ -1,7 +1,8 @@
 //! The supervisor: a small process beside each command, which outlives the agent.
 //!
 //! The same binary, branching off before it reads arguments or starts a runtime: one thread and
-//! one poll loop. It starts the command, keeps its timeout, takes its output into the spool and
+//! one poll loop. On Linux it is forked by a process that has done the loading already (see
+//! `fork_server.rs`). It starts the command, keeps its timeout, takes its output into the spool and
 //! writes down how it ended. The agent hands it the spec through a pipe, so that secrets are
 //! never on the disk, and from then on both talk by files only (see `files.rs`): the agent may be
 //! killed, upgraded and started again without the command noticing.
@@ -9,9 +10,12 @@
 pub(crate) mod child;
 pub(crate) mod contain;
 pub(crate) mod files;
+#[cfg(target_os = "linux")]
+mod fork_server;
 pub(crate) mod os;
 mod output;
 mod run;
+pub(crate) mod starter;
 mod wake;
 
 use std::ffi::OsString;
@@ -45,8 +49,10 @@ const LONGEST_SPEC: u64 = 4 * 1024 * 1024;
 /// Between two tries to write the status to a disk that does not take it.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// Becomes the supervisor of a task when these are the arguments for that. To be called first
-/// thing in `main`, with all arguments (program name included); `None` means: go on as usual.
+/// Becomes a supervisor, or the server that forks them, when these are the arguments for that.
+///
+/// To be called first thing in `main`, before there is another thread, with all arguments (program
+/// name included); `None` means: go on as usual.
 pub fn entry(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let mut args = args.into_iter().skip(1);
     args.next().filter(|first| first == SUBCOMMAND)?;
@@ -54,6 +60,10 @@ pub fn entry(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
         note(&format!("{SUBCOMMAND} is started by the agent and takes a directory"));
         return Some(ExitCode::from(2));
     };
+    #[cfg(target_os = "linux")]
+    if dir == fork_server::OPTION {
+        return Some(fork_server::main());
+    }
     Some(main(Path::new(&dir)))
 }
 

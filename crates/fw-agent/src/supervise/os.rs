@@ -48,6 +48,75 @@ pub(crate) fn seal_descriptors() {
     }
 }
 
+/// Closes every descriptor but the first three.
+#[cfg(target_os = "linux")]
+pub(crate) fn close_descriptors() {
+    // SAFETY: takes no pointers. Callers own no descriptor but the first three. Kernels before 5.9
+    // refuse it, and then the agent's own care (all CLOEXEC) must do.
+    unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0) };
+}
+
+/// Makes these the standard streams and closes all else.
+#[cfg(target_os = "linux")]
+pub(crate) fn take_streams(streams: [OwnedFd; 3]) -> io::Result<()> {
+    for (stream, target) in streams.iter().zip(0..) {
+        // SAFETY: both are descriptors of this process; the target's old one is not used again.
+        if unsafe { libc::dup2(stream.as_raw_fd(), target) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    drop(streams);
+    close_descriptors();
+    Ok(())
+}
+
+/// Leaves children that end to the system, which then keeps no zombie (`SIGCHLD` in `signal(7)`).
+#[cfg(target_os = "linux")]
+pub(crate) fn forget_children() {
+    // SAFETY: SIG_IGN installs no code.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
+/// Takes [`forget_children`] back.
+#[cfg(target_os = "linux")]
+pub(crate) fn remember_children() {
+    // SAFETY: SIG_DFL installs no code.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+/// Where the system reads the arguments of this process, to show them to people (`ps(1)`).
+#[cfg(target_os = "linux")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Title {
+    start: usize,
+    room: usize,
+}
+
+#[cfg(target_os = "linux")]
+impl Title {
+    /// From `arg_start` and `arg_end` of `/proc/self/stat`. The name before them may hold anything.
+    pub(crate) fn find() -> Option<Self> {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        let mut fields = stat.rsplit_once(") ")?.1.split_ascii_whitespace().skip(45);
+        let start: usize = fields.next()?.parse().ok()?;
+        let end: usize = fields.next()?.parse().ok()?;
+        let room = end.checked_sub(start).filter(|room| start > 0 && *room > 0)?;
+        Some(Self { start, room })
+    }
+
+    /// Shows other arguments from now on, as far as there is room. The own ones must not be asked
+    /// for any more.
+    pub(crate) fn set(self, args: &[&[u8]]) {
+        let mut text = args.join(&0);
+        text.resize(self.room - 1, 0);
+        text.push(0);
+        let at = std::ptr::with_exposed_provenance_mut::<u8>(self.start);
+        // SAFETY: the kernel put the arguments there, on the stack, where a process may write; the
+        // text is as long as they were, and nobody reads them any more.
+        unsafe { std::ptr::copy_nonoverlapping(text.as_ptr(), at, self.room) };
+    }
+}
+
 /// Makes the C library give back what was freed (`mallopt(3)`).
 ///
 /// For a process that lives for months and is to stay small. By itself the library keeps a heap for each of up to eight threads a processor, and once a
@@ -302,8 +371,8 @@ fn read_report(report: &OwnedFd) -> Option<(Step, io::Error)> {
 }
 
 /// `fork(2)`: 0 in the child.
-fn fork() -> io::Result<libc::pid_t> {
-    // SAFETY: this process has one thread, so the child's memory is in order.
+pub(crate) fn fork() -> io::Result<libc::pid_t> {
+    // SAFETY: a supervisor and a fork server have one thread, so the child's memory is in order.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         pid => Ok(pid),

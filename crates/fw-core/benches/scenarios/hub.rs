@@ -187,6 +187,7 @@ fn plan(parallel: Option<u32>) -> Plan {
             offline: Offline::Wait(Span::from_secs(600)),
             parallel,
             max_failures: None,
+            spread: None,
             lost_after: Span::from_secs(600),
         },
         origin: Origin::default(),

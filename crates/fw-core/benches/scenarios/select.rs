@@ -26,6 +26,7 @@ pub(super) fn all() -> Vec<Scenario> {
         over("select-fact", "os:Debian".to_owned()),
         over("select-fact-list", "fact:ip:v4=10.1.*".to_owned()),
         over("select-mixed", MIXED.to_owned()),
+        over("select-look-behind", r"~^(?:.*(?<!com)$)".to_owned()),
     ]
 }
 

@@ -185,37 +185,55 @@ impl Active {
     /// Hosts whose turn has come and that are away, for as long as they are waited for.
     pub(super) fn away(&self, now: Timestamp, rules_from: Timestamp) -> Option<Kind> {
         let room = self.run.room() as usize;
-        let due = now >= self.run.offline_until().max(rules_from);
-        if !due || room == 0 || self.run.undispatched.len() == self.ready.len() {
+        let due = |place: u32| now >= self.run.offline_until(place).max(rules_from);
+        if !due(0) || room == 0 || self.run.undispatched.len() == self.ready.len() {
             return None;
         }
         let ruling = match self.run.plan.limits.offline {
             Offline::Wait(_) | Offline::Fail => Ruling::OfflineFailed,
             Offline::Skip => Ruling::OfflineSkipped,
         };
-        let hosts = self
-            .run
-            .undispatched
-            .difference(&self.ready)
+        let away = self.run.undispatched.difference(&self.ready);
+        let away = away.take_while(|(place, _)| due(*place)).take(room);
+        let hosts: Vec<_> = away.map(|(_, host)| *host).collect();
+        (!hosts.is_empty()).then_some(Kind::Ruled { hosts, ruling })
+    }
+
+    /// Hosts that begin now: those whose turn has come, never more in flight than `parallel`, nor than
+    /// failures left.
+    pub(super) fn dispatch(&self, now: Timestamp, incarnation: Incarnation) -> Option<Kind> {
+        let room = self.run.room() as usize;
+        let spread = self.is_spread();
+        let turn = |place: u32| !spread || self.run.turn_at(place) <= now;
+        let hosts: Vec<_> = self
+            .ready
+            .iter()
+            .take_while(|(place, _)| turn(*place))
             .take(room)
             .map(|(_, host)| *host)
             .collect();
-        Some(Kind::Ruled { hosts, ruling })
-    }
-
-    /// Hosts that begin now: never more in flight than `parallel`, nor than failures left.
-    pub(super) fn dispatch(&self, now: Timestamp, incarnation: Incarnation) -> Option<Kind> {
-        let room = self.run.room() as usize;
-        let hosts: Vec<_> = self.ready.iter().take(room).map(|(_, host)| *host).collect();
         (!hosts.is_empty())
             .then(|| Kind::Dispatched { hosts, not_after: self.run.not_after(now, incarnation) })
     }
 
     pub(super) fn wakes_at(&self, rules_from: Timestamp) -> Option<Timestamp> {
-        let away = self.run.undispatched.len() > self.ready.len() && self.run.room() > 0;
-        let offline = away.then(|| self.run.offline_until().max(rules_from));
+        let room = self.run.room() > 0;
+        let away = room && self.run.undispatched.len() > self.ready.len();
+        let offline = away.then(|| self.run.offline_until(self.first_away()).max(rules_from));
         let lost = self.silent.by_time.first().map(|(at, _)| *at);
-        offline.into_iter().chain(lost).min()
+        let turn = self.ready.first().filter(|_| room && self.is_spread());
+        let turn = turn.map(|(place, _)| self.run.turn_at(*place));
+        offline.into_iter().chain(lost).chain(turn).min()
+    }
+
+    fn is_spread(&self) -> bool {
+        self.run.plan.limits.spread.is_some()
+    }
+
+    /// The first place whose host is away. It matters only in a run that is spread.
+    fn first_away(&self) -> u32 {
+        let mut away = self.run.undispatched.difference(&self.ready);
+        if self.is_spread() { away.next().map_or(0, |(place, _)| *place) } else { 0 }
     }
 
     pub(super) fn effect(&self, effect: run::Effect) -> Option<Effect> {

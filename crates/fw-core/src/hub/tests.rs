@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fw_proto::api::{Command, Offline, OnFull, TaskState};
+use fw_proto::api::{Command, Offline, OnFull, TaskState, WaitingOn};
 use fw_proto::frame::{Report, Reported};
 use fw_proto::{HostId, Incarnation, RunId, Span, TaskKey, Timestamp};
 use proptest::prelude::*;
@@ -59,6 +59,7 @@ fn plan(parallel: Option<u32>) -> Plan {
             offline: Offline::Wait(Span::from_secs(600)),
             parallel,
             max_failures: None,
+            spread: None,
             lost_after: Span::from_secs(600),
         },
         origin: Origin::default(),
@@ -120,6 +121,82 @@ proptest! {
             prop_assert_eq!(hub.summary(run).report.waiting_on, counted);
         }
     }
+}
+
+fn spread_plan(parallel: Option<u32>, secs: u64) -> Plan {
+    let mut plan = plan(parallel);
+    plan.limits.spread = Some(Span::from_secs(secs));
+    plan
+}
+
+proptest! {
+    /// Nobody begins before its turn; and when it has come, whoever is here begins at once.
+    #[test]
+    fn a_run_that_is_spread_keeps_turns(
+        parallel in prop::option::of(1..4_u32),
+        spread in 1..200_u64,
+        steps in prop::collection::vec(step(), 0..40),
+    ) {
+        let mut hub = Hub::new(Incarnation(Uuid::from_u128(1)), at(0), Span::from_secs(30));
+        hub.begin(RUN, spread_plan(parallel, spread), Actor::Server, at(0));
+        hub.decide(at(0));
+        let mut now = at(0);
+        for step in steps {
+            match step {
+                Step::Linked(n, _) => hub.linked(host(n), Vec::new(), now),
+                Step::Unlinked(n) => hub.unlinked(host(n), now),
+                Step::Said(n, said) => hub.reported(host(n), report(said)),
+                Step::Gone(n) => hub.gone(host(n), now),
+                Step::Cancel => drop(hub.cancel(RUN, Actor::Server, now)),
+                // To the next instant at which something is due, not past it.
+                Step::Wait(more) => {
+                    let wake = hub.next_wake().unwrap_or(now).max(now);
+                    now = wake.min(now + Span::from_secs(more));
+                }
+            }
+            hub.decide(now);
+            let Some(run) = hub.run(RUN) else { return Ok(()) };
+            for task in run.tasks.values() {
+                prop_assert!(task.dispatched_at.is_none_or(|at| at >= run.turn_at(task.place)));
+            }
+            let mut here = run.undispatched.iter().filter(|(_, id)| hub.online().contains(id));
+            if let Some((place, _)) = here.next().filter(|_| run.room() > 0) {
+                let turn = run.turn_at(*place);
+                prop_assert!(turn > now, "place {} waits", place);
+                prop_assert!(hub.next_wake().is_some_and(|wake| wake <= turn));
+            }
+        }
+    }
+}
+
+#[test]
+fn turns_divide_the_spread_and_the_absent_are_waited_for_from_theirs() {
+    let mut hub = Hub::new(Incarnation(Uuid::from_u128(1)), at(0), Span::ZERO);
+    let mut plan = spread_plan(None, 60);
+    plan.limits.offline = Offline::Wait(Span::from_secs(10));
+    hub.begin(RUN, plan, Actor::Server, at(0));
+    hub.linked(host(1), Vec::new(), at(0));
+    hub.linked(host(3), Vec::new(), at(0));
+    hub.decide(at(0));
+    let state = |hub: &Hub, n| hub.run(RUN).map(|run| run.tasks[&host(n)].state);
+    let begun = |secs: u64, hub: &mut Hub| {
+        hub.decide(at(secs));
+        (0..HOSTS).map(|n| state(hub, n)).collect::<Vec<_>>()
+    };
+    let [queued, starting, failed] =
+        [TaskState::Queued, TaskState::Starting, TaskState::Failed].map(Some);
+    assert_eq!(begun(9, &mut hub), [queued; 4]);
+    assert_eq!(hub.next_wake(), Some(at(10)));
+    assert_eq!(begun(10, &mut hub), [failed, queued, queued, queued]);
+    assert_eq!(begun(15, &mut hub), [failed, starting, queued, queued]);
+    assert_eq!(hub.next_wake(), Some(at(30 + 10)));
+    assert_eq!(begun(39, &mut hub), [failed, starting, queued, queued]);
+    assert_eq!(begun(40, &mut hub), [failed, starting, failed, queued]);
+    let waiting = hub.run(RUN).map(|run| hub.summary(run).report.waiting_on);
+    let until = at(45);
+    let starts = WaitingOn::Starting { hosts: 1 };
+    assert_eq!(waiting, Some(vec![starts, WaitingOn::Spread { hosts: 1, until }]));
+    assert_eq!(begun(45, &mut hub), [failed, starting, failed, starting]);
 }
 
 /// A try that seemed to fail may have succeeded, and its repetition come with other news of the run.

@@ -22,7 +22,7 @@ const KILL_AFTER: Span = Span::from_secs(10);
 /// How late a fire may start, when a job does not say: a minute is what cron's own grid forgives.
 const START_WITHIN: Span = Span::from_secs(60);
 
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 28] = [
     "schedule",
     "timezone",
     "hosts",
@@ -43,6 +43,8 @@ const KEYS: [&str; 26] = [
     "catch_up_max",
     "retries",
     "retry_backoff",
+    "spread",
+    "pick",
     "max_parallel",
     "max_failures",
     "enabled",
@@ -279,6 +281,8 @@ impl Read<'_> {
         let catch_up_max = self.optional(fields, "catch_up_max", Self::at_most_a_thousand);
         let retries = self.optional(fields, "retries", Self::few);
         let retry_backoff = self.optional(fields, "retry_backoff", Self::at_most_a_day);
+        let spread = self.optional(fields, "spread", Self::at_most_a_day);
+        let pick = self.optional(fields, "pick", Self::count);
         let max_parallel = self.optional(fields, "max_parallel", Self::count);
         let max_failures = self.optional(fields, "max_failures", Self::count);
         let enabled = self.optional(fields, "enabled", Self::yes_or_no);
@@ -307,6 +311,8 @@ impl Read<'_> {
             catch_up_max: catch_up_max.unwrap_or(CatchUp::MAX),
             retries: retries.unwrap_or_default(),
             retry_backoff: retry_backoff.unwrap_or(RETRY_BACKOFF),
+            spread,
+            pick,
             max_parallel,
             max_failures,
             enabled: enabled.unwrap_or(true),

@@ -50,6 +50,7 @@ jobs:
     catch_up_max: 7
     retries: 3
     retry_backoff: 30s
+    pick: 9
     max_parallel: 5
     max_failures: 2
     enabled: no
@@ -81,7 +82,7 @@ jobs:
     assert_eq!(spec.window, ["22:00-06:00", "Sat 00:00-24:00"]);
     assert!(full.calendar.is_some() && least.calendar.is_none());
     assert_eq!((spec.retries, spec.retry_backoff), (3, Span::from_secs(30)));
-    assert_eq!((spec.max_parallel, spec.max_failures), (Some(5), Some(2)));
+    assert_eq!((spec.pick, spec.max_parallel, spec.max_failures), (Some(9), Some(5), Some(2)));
     assert_eq!(spec.on_failure.len(), 2);
     assert_eq!(spec.on_recovery, [Hook::Command(vec!["notify".to_owned()])]);
     assert_eq!(least.spec.kill_after, Span::from_secs(10));

@@ -61,10 +61,12 @@ impl Run {
         self.plan.limits.max_failures.is_some_and(|most| self.failures >= most)
     }
 
-    /// Until when hosts that are offline are waited for.
+    /// Until when a host that is offline is waited for, by its place in the plan; never earlier for a
+    /// later place.
     #[must_use]
-    pub fn offline_until(&self) -> Timestamp {
+    pub fn offline_until(&self, place: u32) -> Timestamp {
         let from = if self.plan.limits.takes_turns() { self.moved_at } else { self.created_at };
+        let from = from.max(self.turn_at(place));
         match self.plan.limits.offline {
             Offline::Wait(wait) => from + wait,
             Offline::Fail | Offline::Skip => from,
@@ -99,16 +101,25 @@ impl Run {
         let away = as_u32(self.undispatched.len().saturating_sub(here));
         if here > 0 {
             let hosts = as_u32(here);
-            waiting.push(match (asking, self.budget_room()) {
-                (true, _) => WaitingOn::Restored { hosts },
-                (false, 0) => WaitingOn::Budget { hosts },
-                (false, _) => WaitingOn::Parallel { hosts },
+            waiting.push(match (asking, self.budget_room(), self.room()) {
+                (true, _, _) => WaitingOn::Restored { hosts },
+                (false, 0, _) => WaitingOn::Budget { hosts },
+                (false, _, 0) => WaitingOn::Parallel { hosts },
+                (false, _, _) => {
+                    WaitingOn::Spread { hosts, until: self.turn_at(self.last_place()) }
+                }
             });
         }
         if away > 0 {
-            waiting.push(WaitingOn::Offline { hosts: away, until: self.offline_until() });
+            let until = self.offline_until(self.last_place());
+            waiting.push(WaitingOn::Offline { hosts: away, until });
         }
         waiting
+    }
+
+    /// The place of the last host that is not dispatched.
+    fn last_place(&self) -> u32 {
+        self.undispatched.last().map_or(0, |(place, _)| *place)
     }
 
     /// The run as a list shows it.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fw_proto::api::{RunState, TaskReason, TaskState};
 use fw_proto::frame::{Cause, Ended, Refusal, RefusalReason, Reported};
 use fw_proto::record::Offsets;
-use fw_proto::{HostId, Incarnation, RunId, Timestamp};
+use fw_proto::{HostId, Incarnation, RunId, Span, Timestamp};
 
 use super::event::{Actor, Event, Kind, Ruling};
 use super::state::{Run, Task};
@@ -121,14 +121,27 @@ impl Run {
         effects
     }
 
+    /// When the turn of a host comes, by its place in the plan: at once, or so that all places divide
+    /// the spread evenly.
+    #[must_use]
+    pub fn turn_at(&self, place: u32) -> Timestamp {
+        let Some(spread) = self.plan.limits.spread else { return self.created_at };
+        let places = u64::try_from(self.tasks.len()).unwrap_or(u64::MAX).max(1);
+        let (each, rest) = (spread.as_millis() / places, spread.as_millis() % places);
+        let place = u64::from(place);
+        self.created_at + Span::from_millis(each * place + rest * place / places)
+    }
+
     /// Until when a host whose turn comes `now` may start. In a run whose hosts take turns that is
     /// counted from the turn. A run of an older life of the store gets no new time: what a backup
     /// calls undone may have been done since.
     #[must_use]
     pub fn not_after(&self, now: Timestamp, incarnation: Incarnation) -> Timestamp {
-        let turns = self.plan.limits.takes_turns() && self.plan.incarnation == incarnation;
+        let limits = &self.plan.limits;
+        let turns = (limits.takes_turns() || limits.spread.is_some())
+            && self.plan.incarnation == incarnation;
         let from = if turns { now.max(self.created_at) } else { self.created_at };
-        from + self.plan.limits.start_within
+        from + limits.start_within
     }
 
     /// What a host's report would change.

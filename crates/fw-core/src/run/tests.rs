@@ -44,6 +44,7 @@ fn plan() -> Plan {
             offline: Offline::Wait(Span::from_secs(60)),
             parallel: Some(2),
             max_failures: Some(2),
+            spread: None,
             lost_after: Span::from_secs(600),
         },
         origin: Origin::default(),

@@ -96,17 +96,17 @@ impl Selector {
         Some(Self { root: join(parts.into_iter().map(|part| part.root).collect()) })
     }
 
-    /// Whether the host is meant. One that is [undecided](Self::undecided) is not.
+    /// Whether the host is meant. One for which it is [undecided](Self::decide) is not.
     #[must_use]
     pub fn matches(&self, host: Seen<'_>) -> bool {
-        self.root.matches(host) == Some(true)
+        self.decide(host) == Some(true)
     }
 
-    /// Whether a regular expression took too many steps to say. Such a host is never picked, not
-    /// even by `not`.
+    /// Whether the host is meant; `None` when a regular expression took too many steps to say. Such a
+    /// host is never picked, not even by `not`.
     #[must_use]
-    pub fn undecided(&self, host: Seen<'_>) -> bool {
-        self.root.matches(host).is_none()
+    pub fn decide(&self, host: Seen<'_>) -> Option<bool> {
+        self.root.matches(host)
     }
 
     /// The only names that hosts who are meant can have; `None` when it takes a look at each host.

@@ -74,9 +74,12 @@ pub struct LabelChange {
 }
 
 /// The hosts that a selector picks.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Selected {
     /// Their names, sorted.
     pub hosts: Vec<HostName>,
+    /// Those on which a regular expression takes too many steps to say. They are not picked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undecided: Vec<HostName>,
 }

@@ -69,6 +69,13 @@ pub enum JobSource {
     File(String),
     /// `jobs apply`.
     Api,
+    /// A file of another program, in a directory that this server serves.
+    Dialect {
+        /// Which program: `saltpeter`.
+        name: String,
+        /// The file, relative to the directory.
+        file: String,
+    },
 }
 
 /// What a job says; unset keys have their defaults.
@@ -119,6 +126,12 @@ pub struct JobSpec {
     /// The pause before the first of these tries; it doubles with each.
     #[serde(default = "retry_backoff")]
     pub retry_backoff: Span,
+    /// Hosts begin one after the other over this time, each job in an order of its own that stays.
+    #[serde(default)]
+    pub spread: Option<Span>,
+    /// Of the hosts only so many, drawn anew for each run; those that are online come first.
+    #[serde(default)]
+    pub pick: Option<u32>,
     /// At most so many hosts at once.
     pub max_parallel: Option<u32>,
     /// Begin no further hosts once so many have failed.

@@ -43,6 +43,9 @@ pub struct NewRun {
     /// Begin no further hosts once so many have failed (at least 1); no limit when absent.
     #[serde(default)]
     pub max_failures: Option<u32>,
+    /// Hosts begin one after the other over this time, evenly, instead of all at once.
+    #[serde(default)]
+    pub spread: Option<Span>,
     /// What happens on a host when output comes faster than it can be shipped.
     #[serde(default)]
     pub on_full: OnFull,
@@ -242,6 +245,13 @@ pub enum WaitingOn {
     Budget {
         /// How many.
         hosts: u32,
+    },
+    /// So many hosts wait until the time over which the run is spread comes to them.
+    Spread {
+        /// How many.
+        hosts: u32,
+        /// When it comes to the last host.
+        until: Timestamp,
     },
     /// So many hosts must say what they remember, since the store was restored from a backup.
     Restored {

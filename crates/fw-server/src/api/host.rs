@@ -85,8 +85,9 @@ pub(super) async fn select(
     Query(query): Query<SelectQuery>,
 ) -> Result<Json<Selected>> {
     let selector = fleet::selector(&query.expr)?;
-    let chosen = fleet::choose(&app.store.hosts(), &selector);
-    Ok(Json(Selected { hosts: chosen.into_iter().map(|host| host.name).collect() }))
+    let rows = app.store.hosts();
+    let hosts = fleet::choose(&rows, &selector).into_iter().map(|host| host.name).collect();
+    Ok(Json(Selected { hosts, undecided: fleet::undecided(&rows, &selector) }))
 }
 
 /// Shows a host.

@@ -66,6 +66,11 @@ impl World {
         };
         let hub = hub::start(parts, &tasks).await.unwrap();
         let parts = jobs::Parts {
+            dialect: Some(jobs::Dialect {
+                name: "other",
+                given: jobs::Given::default(),
+                complete: |_, _| {},
+            }),
             store: store.clone(),
             hub: hub.clone(),
             live: live.clone(),
@@ -96,15 +101,15 @@ impl World {
 
     /// Enrols a host and links it.
     pub(super) async fn host(&self, name: &str) -> HostId {
-        let id = HostId(Uuid::now_v7());
-        // Any will do, as long as each host has its own.
-        let own = [id.0.into_bytes(), [7; 16]].concat().try_into().unwrap();
-        let (secret_sha256, at) = (own, self.clock.now());
+        let (id, at) = (HostId(Uuid::now_v7()), self.clock.now());
+        // Each host its own.
+        let mut secret_sha256 = [7; 32];
+        secret_sha256[..16].copy_from_slice(id.0.as_bytes());
         let expires_at = at + Span::from_secs(60);
         let by = "test".to_owned();
         let labels = BTreeMap::new();
         self.store.invite(Invite { secret_sha256, uses: 1, expires_at, labels, by }).await.unwrap();
-        let key = PublicKey(own);
+        let key = PublicKey(secret_sha256);
         let enrolment = Enrolment { secret_sha256, name: name.parse().unwrap(), key, id, at };
         assert!(matches!(self.store.enrol(enrolment).await.unwrap(), Enrolled::Done(_)));
         self.link(id).await;

@@ -64,6 +64,7 @@ pub fn plan(hosts: u32, of: Option<&str>) -> Plan {
             offline: Offline::Fail,
             parallel: None,
             max_failures: None,
+            spread: None,
             lost_after: LOST_AFTER,
         },
         origin: Origin { job: of.map(job), retry_of: None },

@@ -18,10 +18,13 @@ pub(super) async fn a_pause_outlives_a_reload(store: Store) {
     store.put_job(first.clone()).await.expect("put");
     assert_eq!(store.set_paused(&first.name, true).await.expect("set"), Changed::Done);
     assert_eq!(store.set_paused(&job("other"), true).await.expect("set"), Changed::Unknown);
-    let second = StoredJob { source: JobSource::Api, text: "run: two".to_owned(), ..first.clone() };
-    store.put_job(second.clone()).await.expect("put");
-    let expected = StoredJob { paused: true, ..second };
-    assert_eq!(store.jobs().await.expect("read"), [expected]);
+    let other = JobSource::Dialect { name: "other".to_owned(), file: "b.yaml".to_owned() };
+    for source in [other, JobSource::Api] {
+        let second = StoredJob { source, text: "run: two".to_owned(), ..first.clone() };
+        store.put_job(second.clone()).await.expect("put");
+        let expected = StoredJob { paused: true, ..second };
+        assert_eq!(store.jobs().await.expect("read"), [expected]);
+    }
 
     store.record_fires(vec![fire("tick", 0, Verdict::Ran, None)]).await.expect("a fire");
     assert!(store.remove_job(&first.name).await.expect("remove"));

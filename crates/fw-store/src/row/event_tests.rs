@@ -67,12 +67,14 @@ fn exec() -> impl Strategy<Value = Exec> {
 fn limits() -> impl Strategy<Value = Limits> {
     let offline =
         prop_oneof![span().prop_map(Offline::Wait), Just(Offline::Fail), Just(Offline::Skip)];
-    (span(), offline, any::<(Option<u32>, Option<u32>)>(), span()).prop_map(
-        |(start_within, offline, (parallel, max_failures), lost_after)| Limits {
+    let spread = prop::option::of(span());
+    (span(), offline, any::<(Option<u32>, Option<u32>)>(), spread, span()).prop_map(
+        |(start_within, offline, (parallel, max_failures), spread, lost_after)| Limits {
             start_within,
             offline,
             parallel,
             max_failures,
+            spread,
             lost_after,
         },
     )

@@ -72,6 +72,8 @@ struct LimitsRow {
     parallel: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     max_failures: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    spread_ms: Option<u64>,
     lost_after_ms: u64,
 }
 
@@ -200,6 +202,7 @@ impl From<&Limits> for LimitsRow {
             },
             parallel: limits.parallel,
             max_failures: limits.max_failures,
+            spread_ms: limits.spread.map(Span::as_millis),
             lost_after_ms: limits.lost_after.as_millis(),
         }
     }
@@ -216,6 +219,7 @@ impl From<LimitsRow> for Limits {
             },
             parallel: row.parallel,
             max_failures: row.max_failures,
+            spread: row.spread_ms.map(Span::from_millis),
             lost_after: Span::from_millis(row.lost_after_ms),
         }
     }

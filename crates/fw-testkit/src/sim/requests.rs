@@ -42,6 +42,7 @@ pub(super) fn plan(ctx: &mut Ctx, store: &Store) -> Plan {
         offline: Some(offline),
         parallel: ctx.one_in(2).then(|| ctx.rng.random_range(1..4)),
         max_failures: ctx.one_in(2).then(|| ctx.rng.random_range(1..4)),
+        spread: ctx.one_in(4).then(|| Span::from_secs(ctx.rng.random_range(1..40))),
         on_full: if ctx.one_in(2) { OnFull::Block } else { OnFull::Drop },
         nice: None,
         umask: None,

@@ -187,6 +187,7 @@ impl Bench {
             offline: None,
             parallel: None,
             max_failures: None,
+            spread: None,
             on_full: fw_proto::api::OnFull::Block,
             nice: None,
             umask: None,

@@ -4,7 +4,7 @@
 //! file in the order of the disk win where a name stands twice; here the first by name does, so
 //! that the same files mean the same everywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
@@ -12,6 +12,7 @@ use fw_core::job::LARGEST_FILE;
 use fw_core::job::yaml::{self, Node, Place, Value};
 use fw_proto::api::SourceError;
 
+use super::json::Json;
 use super::schedule::{Fields, Times};
 
 mod job;
@@ -47,7 +48,7 @@ pub enum Timeout {
 }
 
 /// A job that can be used.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Job {
     /// Its name.
     pub name: String,
@@ -83,6 +84,10 @@ pub struct Job {
     pub env: BTreeMap<String, String>,
     /// `false`: through Salt alone.
     pub use_wrapper: bool,
+    /// The targets as a selector of ours.
+    pub selector: String,
+    /// All its keys as they are written.
+    pub raw: Vec<(String, Json)>,
 }
 
 /// What `saltpeter_maintenance` says.
@@ -101,10 +106,47 @@ pub struct Directory {
     pub jobs: BTreeMap<String, Job>,
     /// `saltpeter_config`: what is written, by key.
     pub config: BTreeMap<String, String>,
+    /// The same with its types.
+    pub raw_config: BTreeMap<String, Json>,
     /// `saltpeter_maintenance`.
     pub maintenance: Maintenance,
     /// What there is to tell, in the order of files and lines.
     pub notes: Vec<Note>,
+    /// Files that cannot be read, and names of jobs that are wrong: what was known of them may go on.
+    pub doubtful_files: BTreeSet<String>,
+    /// See `doubtful_files`.
+    pub doubtful_jobs: BTreeSet<String>,
+}
+
+/// What one file says.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Part {
+    jobs: BTreeMap<String, Job>,
+    config: Vec<(String, Scalar)>,
+    global: Option<bool>,
+    machines: Option<Vec<String>>,
+    notes: Vec<Note>,
+    /// Names of jobs that are not good.
+    wrong: BTreeSet<String>,
+    /// Whether the file is a map.
+    readable: bool,
+}
+
+impl Directory {
+    /// Whether jobs and maintenance are the same, whatever the lines that they stand on.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        let alike = |(one, other): (&Job, &Job)| one.says_the_same(other);
+        self.maintenance == other.maintenance
+            && self.jobs.len() == other.jobs.len()
+            && self.jobs.values().zip(other.jobs.values()).all(alike)
+    }
+}
+
+impl Job {
+    fn says_the_same(&self, other: &Self) -> bool {
+        let said = |job: &Self| Self { place: other.place, ..job.clone() };
+        said(self) == *other
+    }
 }
 
 /// Reads the `*.yaml` of a directory, not those of directories in it.
@@ -112,18 +154,27 @@ pub struct Directory {
 /// # Errors
 /// The directory cannot be listed. A file that cannot be read is a note.
 pub fn read(path: &Path) -> io::Result<Directory> {
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.strip_suffix(".yaml").is_some_and(|group| !group.is_empty()) {
-            files.insert(name, text_of(&entry.path()));
-        }
-    }
-    Ok(of_texts(&files))
+    let texts = names(path)?.into_iter().map(|name| {
+        let text = text_of(&path.join(&name));
+        (name, text)
+    });
+    Ok(of_texts(&texts.collect()))
 }
 
-fn text_of(path: &Path) -> Result<String, String> {
+/// The names of the files that count.
+pub(super) fn names(path: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.strip_suffix(".yaml").is_some_and(|group| !group.is_empty()) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// A file's text, or why there is none.
+pub(super) fn text_of(path: &Path) -> Result<String, String> {
     let about = std::fs::metadata(path).map_err(|error| error.to_string())?;
     if !about.is_file() {
         return Err("this is no file, so nothing is read from it".to_owned());
@@ -137,20 +188,88 @@ fn text_of(path: &Path) -> Result<String, String> {
 /// Reads files by name; an `Err` says why there is no text.
 #[must_use]
 pub fn of_texts(files: &BTreeMap<String, Result<String, String>>) -> Directory {
-    let mut directory = Directory::default();
-    for (name, text) in files {
-        let text = text.as_deref().unwrap_or_default();
-        let mut read = Read { file: name, lines: yaml::lines(text), job: None, notes: Vec::new() };
-        let unread = files.get(name).and_then(|text| text.as_ref().err());
-        match unread {
-            Some(why) => read.error(Place { line: 0, column: 0 }, why.clone()),
-            None => read.file(text, &mut directory),
+    let parts: Vec<_> =
+        files.iter().map(|(name, text)| (name.as_str(), part(name, text))).collect();
+    merge(parts.iter().map(|(name, part)| (*name, part)))
+}
+
+/// Reads a file.
+pub(super) fn part(name: &str, text: &Result<String, String>) -> Part {
+    let lines = yaml::lines(text.as_deref().unwrap_or_default());
+    let mut read = Read { file: name, lines, job: None, part: Part::default() };
+    match text {
+        Err(why) => read.error(Place { line: 0, column: 0 }, why.clone()),
+        Ok(text) => read.file(text),
+    }
+    read.part.notes.sort_by_key(|note| (note.what.line, note.what.column));
+    read.part
+}
+
+impl Part {
+    /// The same, with what was known before where it is wrong: a typo stops no job and ends no maintenance.
+    pub(super) fn over(mut self, before: &Self) -> Self {
+        if !self.readable {
+            return Self { notes: self.notes, readable: false, ..before.clone() };
         }
-        read.notes.sort_by_key(|note| (note.what.line, note.what.column));
-        directory.notes.append(&mut read.notes);
+        for name in &self.wrong {
+            if let (Some(job), false) = (before.jobs.get(name), self.jobs.contains_key(name)) {
+                self.jobs.insert(name.clone(), job.clone());
+            }
+        }
+        self
+    }
+}
+
+/// Puts files together, in the order of their names.
+pub(super) fn merge<'a>(parts: impl Iterator<Item = (&'a str, &'a Part)>) -> Directory {
+    let mut directory = Directory::default();
+    for (file, part) in parts {
+        directory.notes.extend(part.notes.iter().cloned());
+        for job in part.jobs.values() {
+            directory.take(job);
+        }
+        for (key, value) in &part.config {
+            directory.config.insert(key.clone(), value.to_string());
+            directory.raw_config.insert(key.clone(), value.json());
+        }
+        directory.maintenance.global = part.global.unwrap_or(directory.maintenance.global);
+        if let Some(machines) = &part.machines {
+            directory.maintenance.machines.clone_from(machines);
+        }
+        if !part.readable {
+            directory.doubtful_files.insert(file.to_owned());
+        }
+        directory.doubtful_jobs.extend(part.wrong.iter().cloned());
     }
     directory.notes.sort_by(|a, b| (&a.what.file, a.what.line).cmp(&(&b.what.file, b.what.line)));
     directory
+}
+
+impl Directory {
+    /// The first file by name keeps a name.
+    fn take(&mut self, job: &Job) {
+        let Some(first) = self.jobs.get(&job.name) else {
+            self.jobs.insert(job.name.clone(), job.clone());
+            return;
+        };
+        let place = |job: &Job| format!("{}:{}", job.file, job.place.line);
+        let stays = format!("also at {}; this one stays in force", place(job));
+        let loses = format!("also at {}, which stays in force; rename one", place(first));
+        let notes = [(Level::Warning, first, stays), (Level::Error, job, loses)].map(twice);
+        self.notes.extend(notes);
+    }
+}
+
+fn twice((level, job, message): (Level, &Job, String)) -> Note {
+    let what = SourceError {
+        file: job.file.clone(),
+        line: job.place.line,
+        column: job.place.column,
+        job: Some(job.name.clone()),
+        message,
+        snippet: None,
+    };
+    Note { level, what }
 }
 
 /// A file that is being read.
@@ -158,7 +277,7 @@ struct Read<'a> {
     file: &'a str,
     lines: Vec<&'a str>,
     job: Option<String>,
-    notes: Vec<Note>,
+    part: Part,
 }
 
 impl Read<'_> {
@@ -172,10 +291,10 @@ impl Read<'_> {
 
     fn note(&mut self, level: Level, place: Place, message: String) {
         let what = yaml::error(self.file, &self.lines, place, self.job.as_deref(), message);
-        self.notes.push(Note { level, what });
+        self.part.notes.push(Note { level, what });
     }
 
-    fn file(&mut self, text: &str, directory: &mut Directory) {
+    fn file(&mut self, text: &str) {
         let document = match yaml::document(text) {
             Ok(document) => document,
             Err(error) => {
@@ -194,15 +313,16 @@ impl Read<'_> {
                 "a file holds a name and a map for each job; all of this file is left out",
             );
         };
+        self.part.readable = true;
         for (key, value) in entries {
             match scalar::of(key) {
                 Some(Scalar::Text(name)) if name == "saltpeter_config" => {
-                    self.config(value, directory);
+                    self.config(value);
                 }
                 Some(Scalar::Text(name)) if name == "saltpeter_maintenance" => {
-                    self.maintenance(value, directory);
+                    self.maintenance(value);
                 }
-                Some(Scalar::Text(name)) => self.named(key, &name, value, directory),
+                Some(Scalar::Text(name)) => self.named(key, &name, value),
                 Some(
                     Scalar::Null | Scalar::Bool(_) | Scalar::Number(_) | Scalar::Date(_),
                 )
@@ -214,41 +334,23 @@ impl Read<'_> {
         }
     }
 
-    fn named(&mut self, key: &Node, name: &str, value: &Node, directory: &mut Directory) {
+    fn named(&mut self, key: &Node, name: &str, value: &Node) {
         self.job = Some(name.to_owned());
-        let job = job::read(self, key.place, name, value);
-        if let Some(first) = directory.jobs.get(name).filter(|first| first.file != self.file) {
-            let (file, line) = (first.file.clone(), first.place.line);
-            self.error(
-                key.place,
-                format!("also at {file}:{line}, which stays in force; rename one"),
-            );
-            let what = SourceError {
-                file,
-                line,
-                column: first.place.column,
-                job: self.job.clone(),
-                message: format!(
-                    "also at {}:{}; this one stays in force",
-                    self.file, key.place.line
-                ),
-                snippet: None,
-            };
-            directory.notes.push(Note { level: Level::Warning, what });
-        } else if let Some(job) = job {
-            directory.jobs.insert(name.to_owned(), job);
+        match job::read(self, key.place, name, value) {
+            Some(job) => drop(self.part.jobs.insert(name.to_owned(), job)),
+            None => drop(self.part.wrong.insert(name.to_owned())),
         }
         self.job = None;
     }
 
-    fn config(&mut self, value: &Node, directory: &mut Directory) {
+    fn config(&mut self, value: &Node) {
         let Value::Map(entries) = &value.value else {
             return self.error(value.place, "saltpeter_config should be a map");
         };
         for (key, value) in entries {
             match (scalar::of(key), scalar::of(value)) {
                 (Some(key), Some(value)) => {
-                    directory.config.insert(key.to_string(), value.to_string());
+                    self.part.config.push((key.to_string(), value));
                 }
                 (None, _) | (_, None) => self.error(key.place, "a single value should stand here"),
             }
@@ -258,17 +360,17 @@ impl Read<'_> {
         }
     }
 
-    fn maintenance(&mut self, value: &Node, directory: &mut Directory) {
+    fn maintenance(&mut self, value: &Node) {
         let Value::Map(entries) = &value.value else {
             return self.error(value.place, "saltpeter_maintenance should be a map");
         };
         for (key, value) in entries {
             let name = scalar::of(key).map(|key| key.to_string()).unwrap_or_default();
             match (name.as_str(), scalar::of(value), &value.value) {
-                ("global", Some(Scalar::Bool(on)), _) => directory.maintenance.global = on,
+                ("global", Some(Scalar::Bool(on)), _) => self.part.global = Some(on),
                 ("machines", _, Value::List(items)) => {
                     let names = items.iter().filter_map(scalar::of).map(|name| name.to_string());
-                    directory.maintenance.machines = names.collect();
+                    self.part.machines = Some(names.collect());
                 }
                 ("global", ..) => self.warn(value.place, "ignored: only true or false counts"),
                 ("machines", ..) => self.warn(value.place, "ignored: only a list counts"),

@@ -40,7 +40,7 @@ pub enum Field {
 pub type Fields = BTreeMap<Field, String>;
 
 /// A schedule of Saltpeter in our language.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Times {
     /// The text, for UTC. Where the fields can never match it names 30 February.
     pub text: String,

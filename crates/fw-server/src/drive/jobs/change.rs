@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use super::owner::{Entry, FileErrors, Owner, scheduled};
 use super::perform::{Due, Manual, new_run_id};
 use super::reconcile::{Outcome, reconcile};
-use super::{Change, text};
+use super::{Change, Given, text};
 use crate::problem::{Chain, Failure};
 
 /// A job to be set, and where it comes from.
@@ -38,6 +38,9 @@ impl Owner {
             }
             Change::EndMaintenance(id, by, reply) => {
                 drop(reply.send(self.end_maintenance(id, by).await));
+            }
+            Change::Serve(given, reply) => {
+                drop(reply.send(self.serve(given).await.map_err(unavailable)));
             }
             Change::Run(name, by, reply) => match self.jobs.get(&name) {
                 None => drop(reply.send(Err(missing(&name)))),
@@ -100,11 +103,41 @@ impl Owner {
         Ok(())
     }
 
+    /// Takes up these jobs of the dialect and forgets its others; gives those whose name is taken.
+    pub(super) async fn serve(&mut self, given: Given) -> Result<Vec<JobName>, fw_store::Error> {
+        let Given { jobs, doubtful_files, doubtful } = given;
+        let wanted: BTreeSet<JobName> = jobs.iter().map(|(_, def)| def.name.clone()).collect();
+        let is_gone = |name: &&JobName| match self.source_of(name) {
+            Some(JobSource::Dialect { file, .. }) => {
+                let doubt = doubtful.contains(*name) || doubtful_files.contains(file);
+                !wanted.contains(*name) && !doubt
+            }
+            Some(JobSource::File(_) | JobSource::Api) | None => false,
+        };
+        let names = self.jobs.keys().chain(self.unusable.keys());
+        let gone: Vec<_> = names.filter(is_gone).cloned().collect();
+        let (mut taken, mut rows) = (Vec::new(), Vec::new());
+        let dialect = self.parts.dialect.as_ref().map_or("", |dialect| dialect.name);
+        for (file, def) in jobs {
+            match self.source_of(&def.name) {
+                Some(JobSource::File(_) | JobSource::Api) => taken.push(def.name),
+                Some(JobSource::Dialect { .. }) | None => {
+                    rows.push((JobSource::Dialect { name: dialect.to_owned(), file }, def));
+                }
+            }
+        }
+        let set = self.take_up(rows, &gone).await?;
+        if set > 0 || !gone.is_empty() {
+            info!(jobs.set = set, jobs.gone = gone.len(), "jobs of {dialect} changed");
+        }
+        Ok(taken)
+    }
+
     /// The file that a job belongs to. Without a directory files own nothing.
     fn owner_of(&self, name: &JobName) -> Option<&str> {
-        let source = self.source_of(name).filter(|_| self.files.is_some())?;
-        match source {
-            JobSource::File(file) => Some(file),
+        match self.source_of(name)? {
+            JobSource::File(file) => Some(file.as_str()).filter(|_| self.files.is_some()),
+            JobSource::Dialect { file, .. } => Some(file),
             JobSource::Api => None,
         }
     }
@@ -174,7 +207,7 @@ impl Owner {
     async fn reconcile(&mut self) {
         let Some(files) = &self.files else { return };
         let Outcome { jobs, gone, errors } =
-            reconcile(&files.parsed, &self.owned(), &self.by_api());
+            reconcile(&files.parsed, &self.owned(), &self.others());
         self.note_errors(errors);
         let wanted =
             jobs.into_iter().map(|(_, (file, def))| (JobSource::File(file), def)).collect();
@@ -206,14 +239,19 @@ impl Owner {
         let names = self.jobs.keys().chain(self.unusable.keys());
         let owned = names.filter_map(|name| match self.source_of(name)? {
             JobSource::File(file) => Some((name.clone(), file.clone())),
-            JobSource::Api => None,
+            JobSource::Api | JobSource::Dialect { .. } => None,
         });
         owned.collect()
     }
 
-    fn by_api(&self) -> BTreeSet<JobName> {
+    /// Jobs that come from elsewhere.
+    fn others(&self) -> BTreeSet<JobName> {
         let names = self.jobs.keys().chain(self.unusable.keys());
-        names.filter(|name| self.source_of(name) == Some(&JobSource::Api)).cloned().collect()
+        let other = |name: &&JobName| match self.source_of(name) {
+            Some(JobSource::Api | JobSource::Dialect { .. }) => true,
+            Some(JobSource::File(_)) | None => false,
+        };
+        names.filter(other).cloned().collect()
     }
 
     /// Logs what is newly wrong, once.

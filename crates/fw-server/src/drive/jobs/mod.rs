@@ -14,19 +14,21 @@ mod perform;
 mod reconcile;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(crate) mod text;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fw_core::job::JobDef;
 use fw_core::maintenance::Maintenances;
+use fw_core::plan::Plan;
 use fw_core::run::Actor;
 use fw_proto::api::{
     self, CheckedJob, CheckedJobs, Code, JobsText, Problem, RunState, SourceError,
 };
-use fw_proto::{JobName, MaintenanceId, RunId, Span};
+use fw_proto::{JobName, MaintenanceId, RunId, Span, Timestamp};
 use fw_rt::{Clock, Tasks};
 use fw_store::{Store, StoredMaintenance};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -65,8 +67,33 @@ pub struct Parts {
     pub health: Health,
     /// The directory of job files; only jobs of the API without.
     pub dir: Option<PathBuf>,
+    /// The jobs of a dialect, when one is served.
+    pub dialect: Option<Dialect>,
     /// After this silence of its host a started task is lost.
     pub lost_after: Span,
+}
+
+/// The jobs of another program's files. Whoever reads these translates them, and gives all of them
+/// again when they changed ([`Handle::serve`]).
+#[derive(Debug, Clone)]
+pub struct Dialect {
+    /// Which program.
+    pub name: &'static str,
+    /// Its jobs now.
+    pub given: Given,
+    /// Completes the plan of one of these jobs for a run that begins now.
+    pub complete: fn(&mut Plan, Timestamp),
+}
+
+/// All jobs of another program's files.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// The good ones, each with its file.
+    pub jobs: Vec<(String, JobDef)>,
+    /// Files that cannot be read: their jobs go on as they were.
+    pub doubtful_files: BTreeSet<String>,
+    /// Jobs that are wrong: likewise.
+    pub doubtful: BTreeSet<JobName>,
 }
 
 /// Why the jobs cannot be taken up at a start.
@@ -108,6 +135,7 @@ enum Change {
     Apply { jobs: Vec<JobDef>, dry_run: bool, by: Actor, reply: Reply<Result<(), Problem>> },
     Delete(JobName, Reply<Result<(), Problem>>),
     Pause(JobName, bool, Reply<Result<(), Problem>>),
+    Serve(Given, Reply<Result<Vec<JobName>, Problem>>),
     Run(JobName, Actor, Reply<Result<RunId, Problem>>),
     BeginMaintenance(Wanted, By, Reply<Result<StoredMaintenance, Problem>>),
     EndMaintenance(MaintenanceId, By, Reply<Result<StoredMaintenance, Problem>>),
@@ -119,12 +147,15 @@ enum Change {
 /// # Errors
 /// The store cannot be read, or the hub has stopped. A directory that cannot be read is no error:
 /// the stored jobs go on, and it is reported.
-pub async fn start(parts: Parts, tasks: &Tasks) -> Result<Handle, Error> {
+pub async fn start(mut parts: Parts, tasks: &Tasks) -> Result<Handle, Error> {
     let (queries, asked) = mpsc::channel(INBOX);
     let (changes, wanted) = mpsc::channel(INBOX);
     let (store, clock) = (parts.store.clone(), parts.clock.clone());
     let inlets = owner::Inlets { queries: asked, changes: wanted, runs: parts.live.runs() };
+    let served = parts.dialect.as_mut().map(|dialect| std::mem::take(&mut dialect.given));
     let mut owner = owner::Owner::load(parts).await?;
+    // Nothing fires of what is in no file any more.
+    owner.serve(served.unwrap_or_default()).await?;
     owner.rescan().await;
     let maintenances = owner.maintenances.subscribe();
     tasks.spawn("jobs", owner.run(inlets));
@@ -186,6 +217,15 @@ impl Handle {
     /// [`Code::NotFound`], [`Code::OwnedByFile`], [`Code::Unavailable`].
     pub async fn delete(&self, name: &JobName) -> Result<(), Problem> {
         self.change(|reply| Change::Delete(name.clone(), reply)).await
+    }
+
+    /// Takes up all jobs of the dialect, and forgets those that are not among them. Gives the names that
+    /// jobs of others have already; those stay in force.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`].
+    pub(crate) async fn serve(&self, given: Given) -> Result<Vec<JobName>, Problem> {
+        self.change(|reply| Change::Serve(given, reply)).await
     }
 
     /// Pauses a job or lets it go on; outlives reload and restart.

@@ -213,7 +213,7 @@ impl Owner {
             Err(why) => {
                 error!(job = %name, "stored job cannot be used and does not fire: {why}; set it again");
                 let file = match &source {
-                    JobSource::File(file) => file.as_str(),
+                    JobSource::File(file) | JobSource::Dialect { file, .. } => file.as_str(),
                     JobSource::Api => "jobs",
                 };
                 let why = format!("job {name} as it is stored cannot be used: {why}; set it again");

@@ -18,7 +18,7 @@ use fw_core::plan::{Chosen, Plan};
 use fw_core::run::Actor;
 use fw_core::{command, fires};
 use fw_proto::api::{Code, EnvValue, FireReason, Problem, Verdict};
-use fw_proto::{JobName, MaintenanceId, RunId, Span, Timestamp};
+use fw_proto::{HostId, JobName, MaintenanceId, RunId, Span, Timestamp};
 use fw_rt::Clock;
 use fw_store::{HostRow, NewFire, Store};
 use tokio::sync::oneshot;
@@ -89,6 +89,7 @@ pub(super) struct Performer {
     health: Health,
     lost_after: Span,
     maintenances: Arc<Maintenances>,
+    complete: Option<fn(&mut Plan, Timestamp)>,
 }
 
 /// What there is to choose from.
@@ -98,6 +99,8 @@ struct Fleet {
     /// By name.
     hosts: Vec<Arc<HostRow>>,
     secrets: BTreeSet<String>,
+    /// Those that are linked, when someone draws among them.
+    online: BTreeSet<HostId>,
 }
 
 /// What is done in one go: first the rows, then all runs at once.
@@ -132,6 +135,7 @@ impl Performer {
             health: parts.health.clone(),
             lost_after: parts.lost_after,
             maintenances,
+            complete: parts.dialect.as_ref().map(|dialect| dialect.complete),
         }
     }
 
@@ -239,7 +243,12 @@ impl Performer {
 
     async fn decided(&self, work: Vec<Work>) -> Vec<RunId> {
         let runs = work.iter().any(|work| matches!(work, Work::Begin(_)));
-        let fleet = if runs { self.fleet().await } else { Fleet::default() };
+        let mut fleet = if runs { self.fleet().await } else { Fleet::default() };
+        if work.iter().any(draws) {
+            let hosts = fleet.hosts.iter().map(|row| row.id).collect();
+            // A server that stops begins nothing anyway.
+            fleet.online = self.hub.online(hosts).await.unwrap_or_default();
+        }
         // Thousands of jobs over thousands of hosts are too much for an async thread.
         let prepared = tokio::task::spawn_blocking(move || prepare(work, &fleet)).await;
         let (steps, mut over) = prepared.unwrap_or_else(|error| {
@@ -277,7 +286,8 @@ impl Performer {
     async fn read_fleet(&self) -> Result<Fleet, fw_store::Error> {
         let hosts = self.store.hosts();
         let secrets = self.store.secrets().await?.into_iter().map(|secret| secret.name).collect();
-        Ok(Fleet { maintenances: Arc::clone(&self.maintenances), hosts, secrets })
+        let maintenances = Arc::clone(&self.maintenances);
+        Ok(Fleet { maintenances, hosts, secrets, online: BTreeSet::new() })
     }
 
     /// Records verdicts, whatever it takes.
@@ -331,6 +341,13 @@ impl Performer {
         (run, begun)
     }
 
+    fn completed(&self, mut plan: Plan) -> Plan {
+        if let Some(complete) = self.complete {
+            complete(&mut plan, self.clock.now());
+        }
+        plan
+    }
+
     fn refusal(&self) -> Problem {
         Problem::new(Code::Unavailable, "the run could not be recorded and was not begun")
             .detail("see /readyz and the server's log, then try again")
@@ -350,7 +367,8 @@ impl Performer {
         let incarnation = self.store.incarnation();
         let plan = match text::plan(&due.job, hosts.to_vec(), incarnation, self.lost_after) {
             // Whoever began it by hand sees it fail, and decides.
-            Ok(plan) => Plan { retries: plan.retries.filter(|_| due.manual.is_none()), ..plan },
+            Ok(plan) => self
+                .completed(Plan { retries: plan.retries.filter(|_| due.manual.is_none()), ..plan }),
             Err(invalid) => {
                 error!(job = %name, "job cannot run: {invalid}; please report this");
                 return Ok(Begun::No(Some(row(due, Verdict::Skipped, Some(FireReason::Changed)))));
@@ -367,6 +385,14 @@ impl Performer {
             Err(hub::Error::Stopped) => Ok(Begun::Stopped),
             Err(hub::Error::Store(error)) => refused(due, &error),
         }
+    }
+}
+
+/// Whether it is a run on a part of its hosts.
+fn draws(work: &Work) -> bool {
+    match work {
+        Work::Begin(due) => due.job.spec.pick.is_some(),
+        Work::Verdict(_) | Work::GiveUp(_) | Work::Retry(_) | Work::Cancel(..) => false,
     }
 }
 
@@ -404,7 +430,13 @@ fn prepare(work: Vec<Work>, fleet: &Fleet) -> (Vec<Step>, Vec<RunId>) {
         let hosts = picks.hosts(&due.job);
         let free = if due.manual.is_some() { Arc::clone(&hosts) } else { picks.free(&due) };
         match obstacle(&due.job, &hosts, &free, fleet) {
-            None => steps.begin(Ready { due, hosts: free }),
+            None => {
+                let hosts = match due.job.spec.pick {
+                    None => free,
+                    Some(most) => fleet::draw(&free, most, &fleet.online, due.run).into(),
+                };
+                steps.begin(Ready { due, hosts });
+            }
             Some((reason, problem)) => {
                 over.push(due.run);
                 debug!(job = %due.job.name, ?reason, "nothing to run");

@@ -21,11 +21,11 @@ pub(super) struct Outcome {
 }
 
 /// Compares the files with the jobs that there are: `owned` are those from files, with their
-/// file, `by_api` the others. There is at least one file, or no job is owned.
+/// file, `others` those from elsewhere. There is at least one file, or no job is owned.
 pub(super) fn reconcile(
     files: &[(String, Parsed)],
     owned: &BTreeMap<JobName, String>,
-    by_api: &BTreeSet<JobName>,
+    others: &BTreeSet<JobName>,
 ) -> Outcome {
     let (mut jobs, mut errors) = merge(files, owned);
     errors.extend(files.iter().flat_map(|(_, parsed)| parsed.errors.iter().cloned()));
@@ -36,8 +36,8 @@ pub(super) fn reconcile(
         by_name.get(owner.as_str()).filter(|parsed| names(parsed, name)).map(|_| owner)
     };
     jobs.retain(|name, (file, job)| {
-        let why = if by_api.contains(name) {
-            "was made by `jobs apply`, which stays in force; rename this one, or delete that one first".to_owned()
+        let why = if others.contains(name) {
+            "was made by `jobs apply` or comes from another program's files, and that one stays in force; rename one, or delete that one first".to_owned()
         } else if let Some(owner) = in_doubt(name).filter(|owner| *owner != file) {
             format!("belongs to {owner}, which has an error; the last good version stays in force")
         } else {
@@ -77,11 +77,11 @@ mod tests {
         texts.iter().map(|(file, text)| ((*file).to_owned(), text::read(file, text))).collect()
     }
 
-    fn check(texts: &[(&str, &str)], owned: &[(&str, &str)], by_api: &[&str]) -> String {
+    fn check(texts: &[(&str, &str)], owned: &[(&str, &str)], others: &[&str]) -> String {
         let owned =
             owned.iter().map(|(name, file)| (name.parse().unwrap(), (*file).to_owned())).collect();
-        let by_api = by_api.iter().map(|name| name.parse().unwrap()).collect();
-        let outcome = reconcile(&files(texts), &owned, &by_api);
+        let others = others.iter().map(|name| name.parse().unwrap()).collect();
+        let outcome = reconcile(&files(texts), &owned, &others);
         let mut lines: Vec<_> =
             outcome.jobs.iter().map(|(name, (file, _))| format!("{name} from {file}")).collect();
         lines.extend(outcome.gone.iter().map(|name| format!("{name} is gone")));
@@ -125,7 +125,7 @@ mod tests {
         "#);
         insta::assert_snapshot!(check(&[("1.yaml", &one)], &owned, &[]), @"a from 1.yaml");
         insta::assert_snapshot!(check(&[("1.yaml", &one)], &[], &["a"]), @r#"
-        1.yaml:2:3: job a was made by `jobs apply`, which stays in force; rename this one, or delete that one first
+        1.yaml:2:3: job a was made by `jobs apply` or comes from another program's files, and that one stays in force; rename one, or delete that one first
         "#);
     }
 }

@@ -504,3 +504,51 @@ fn a_job_that_an_older_server_stored_is_read() {
         super::text::from_store(&name("a"), &super::text::to_store(&fresh, set_at)).unwrap();
     assert_eq!(again.0.spec, fresh.spec);
 }
+
+/// What another program's files say, in our words.
+fn given(file: &str, text: &str) -> super::Given {
+    let jobs = super::text::read(file, text).jobs.into_iter();
+    super::Given { jobs: jobs.map(|def| (file.to_owned(), def)).collect(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn jobs_of_another_program_are_its_files() {
+    let world = World::with(&[("a.yaml", &jobs(&["a"]))]).await;
+    let taken = world.jobs.serve(given("x.yaml", &jobs(&["a", "b", "c"]))).await.unwrap();
+    assert_eq!(taken, [name("a")], "a name that is there stays whose it was");
+    let listed = world.jobs_are(&["a", "b", "c"]).await;
+    let source = JobSource::Dialect { name: "other".to_owned(), file: "x.yaml".to_owned() };
+    assert_eq!(
+        (&listed[0].source, &listed[1].source),
+        (&JobSource::File("a.yaml".to_owned()), &source)
+    );
+
+    // Others change it nowhere but there.
+    let error = world.jobs.delete(&name("b")).await.unwrap_err();
+    assert_eq!(error.code, Code::OwnedByFile);
+    assert!(error.to_string().contains("x.yaml"), "{error}");
+    let text = JobsText { text: jobs(&["b"]), name: None, dry_run: false };
+    let error = world.jobs.apply(text, Actor::Token("t".to_owned())).await.unwrap_err();
+    assert_eq!(error.code, Code::OwnedByFile);
+    world.write("b.yaml", &jobs(&["b"]));
+    let errors = eventually("an error", async || {
+        Some(world.jobs.errors().await).filter(|errors| !errors.is_empty())
+    })
+    .await;
+    assert_eq!((errors[0].file.as_str(), errors[0].job.as_deref()), ("b.yaml", Some("b")));
+    std::fs::remove_file(world.path("b.yaml")).unwrap();
+
+    // What is in doubt goes on; what is gone is gone.
+    let mut doubt = given("x.yaml", &jobs(&[]));
+    doubt.doubtful.insert(name("b"));
+    world.jobs.serve(doubt).await.unwrap();
+    world.jobs_are(&["a", "b"]).await;
+    let mut doubt = given("y.yaml", &jobs(&["d"]));
+    doubt.doubtful_files.insert("x.yaml".to_owned());
+    world.jobs.serve(doubt).await.unwrap();
+    world.jobs_are(&["a", "b", "d"]).await;
+
+    // A server that starts takes only what is there then.
+    let world = world.stop().await.start().await;
+    world.jobs_are(&["a"]).await;
+}

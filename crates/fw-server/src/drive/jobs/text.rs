@@ -68,10 +68,13 @@ pub(super) fn invalid(errors: &[SourceError]) -> Problem {
 /// The job breaks a rule; never of a job that [`read`] or [`from_store`] gave.
 pub(super) fn plan(
     job: &JobDef,
-    hosts: Vec<Chosen>,
+    mut hosts: Vec<Chosen>,
     incarnation: Incarnation,
     lost_after: Span,
 ) -> Result<Plan, command::Invalid> {
+    if job.spec.spread.is_some() {
+        command::stagger(&mut hosts, &job.name);
+    }
     let origin = Origin { job: Some(job.name.clone()), retry_of: None };
     let plan = command::compile(request(&job.spec), hosts, incarnation, lost_after)?;
     let retries = Retries::new(job.spec.retries, job.spec.retry_backoff);
@@ -91,13 +94,18 @@ fn request(spec: &JobSpec) -> NewRun {
         offline: None,
         parallel: spec.max_parallel,
         max_failures: spec.max_failures,
+        spread: spec.spread,
         on_full: spec.on_full,
         nice: None,
         umask: None,
     }
 }
 
-fn runnable(job: &JobDef) -> Result<(), command::Invalid> {
+/// Whether some host could start its command.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn runnable(job: &JobDef) -> Result<(), command::Invalid> {
     plan(job, Vec::new(), Incarnation(Uuid::nil()), Span::ZERO).map(drop)
 }
 

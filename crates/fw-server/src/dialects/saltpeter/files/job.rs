@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use fw_core::caret::nearest;
+use fw_core::caret::{self, nearest};
 use fw_core::job::yaml::{Node, Place, Value};
 
 use super::scalar::{self, Scalar};
 use super::{Job, Read, Timeout};
+use crate::dialects::saltpeter::json::Json;
 use crate::dialects::saltpeter::schedule::{self, Error, Field, Fields, Times};
+use crate::dialects::saltpeter::target;
 
 /// What allows runs to overlap, and nothing else does.
 const OVERLAP: &str = "i know what i am doing!";
@@ -70,12 +72,16 @@ pub(super) fn read(read: &mut Read<'_>, place: Place, name: &str, value: &Node) 
             != Some(Scalar::Bool(false)),
         fields: Fields::new(),
         times: Times { text: String::new(), schedule: None },
+        selector: String::new(),
+        raw: raw(entries),
         command: String::new(),
         targets: String::new(),
         target_type: String::new(),
     };
+    let selector = selector(read, &keys, target_type.as_deref()?, targets.as_deref()?);
     let (fields, times) = times?;
     Some(Job {
+        selector: selector?,
         fields,
         times,
         command: command?,
@@ -109,6 +115,41 @@ fn keys<'a>(read: &mut Read<'_>, entries: &'a [(Node, Node)]) -> Keys<'a> {
         keys.insert(name, value);
     }
     keys
+}
+
+/// All keys as they are written; of one that stands twice, the last.
+fn raw(entries: &[(Node, Node)]) -> Vec<(String, Json)> {
+    let mut raw: Vec<(String, Json)> = Vec::new();
+    for (key, value) in entries {
+        let key = scalar::of(key).map(|key| key.to_string()).unwrap_or_default();
+        let value = scalar::json(value);
+        match raw.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, known)) => *known = value,
+            None => raw.push((key, value)),
+        }
+    }
+    raw
+}
+
+/// The targets in our words.
+fn selector(read: &mut Read<'_>, keys: &Keys<'_>, kind: &str, targets: &str) -> Option<String> {
+    let place = |key: &str| keys.get(key).map_or(Place { line: 0, column: 0 }, |node| node.place);
+    let told =
+        |error: &caret::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
+    let kind: target::Kind = match kind.parse() {
+        Ok(kind) => kind,
+        Err(error) => {
+            read.error(place("target_type"), told(&error));
+            return None;
+        }
+    };
+    match target::translate(kind, targets, &target::Groups::new()) {
+        Ok(selector) => Some(selector.to_string()),
+        Err(error) => {
+            read.error(place("targets"), format!("targets: {}", told(&error)));
+            None
+        }
+    }
 }
 
 fn times(read: &mut Read<'_>, place: Place, keys: &Keys<'_>) -> Option<(Fields, Times)> {

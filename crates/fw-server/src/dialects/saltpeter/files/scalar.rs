@@ -4,6 +4,8 @@ use std::fmt;
 
 use fw_core::job::yaml::{Node, Value};
 
+use crate::dialects::saltpeter::json::Json;
+
 /// A single value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scalar {
@@ -17,6 +19,19 @@ pub enum Scalar {
     Date(String),
     /// Anything else.
     Text(String),
+}
+
+impl Scalar {
+    /// As JSON; a date as text, on which Saltpeter's own API fails.
+    #[must_use]
+    pub fn json(&self) -> Json {
+        match self {
+            Self::Null => Json::Null,
+            Self::Bool(on) => Json::Bool(*on),
+            Self::Number(number) => Json::Int(*number),
+            Self::Date(text) | Self::Text(text) => Json::text(text),
+        }
+    }
 }
 
 /// Prints as Python's `str()` does.
@@ -41,6 +56,32 @@ pub fn of(node: &Node) -> Option<Scalar> {
         Value::Scalar { text, plain: true, .. } => Some(plain(text)),
         Value::List(_) | Value::Map(_) => None,
     }
+}
+
+/// Any value as JSON.
+#[must_use]
+pub fn json(node: &Node) -> Json {
+    match &node.value {
+        Value::Null => Json::Null,
+        Value::Scalar { text, plain, .. } => match fraction(text).filter(|_| *plain) {
+            Some(fraction) => Json::Float(fraction),
+            None => of(node).map_or(Json::Null, |scalar| scalar.json()),
+        },
+        Value::List(items) => Json::List(items.iter().map(json).collect()),
+        Value::Map(entries) => {
+            let entry = |(key, value): &(Node, Node)| {
+                (of(key).map(|key| key.to_string()).unwrap_or_default(), json(value))
+            };
+            Json::Map(entries.iter().map(entry).collect())
+        }
+    }
+}
+
+/// `1.5`: what has digits and one point.
+fn fraction(text: &str) -> Option<f64> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let plain = digits.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    (plain && digits.contains('.') && digits.len() > 1).then(|| text.parse().ok())?
 }
 
 fn plain(text: &str) -> Scalar {

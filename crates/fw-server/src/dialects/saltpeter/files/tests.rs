@@ -84,3 +84,36 @@ fn what_is_ignored_or_dangerous_is_said() {
     let bad = "a/b: {min: 0, hour: '', dom: 30, mon: 2, dow: '*', utc: true, hard_timeout: 0, comand: x, allow_overlap: yes, command: \"it's \\\"x\\\"\", targets: [a], target_type: glob}\n5: {}\n";
     insta::assert_snapshot!(notes(&check(&[("bad.yaml", bad)])));
 }
+
+#[test]
+fn what_was_known_goes_on_where_a_file_is_wrong() {
+    let read = |text: &str| super::part("a.yaml", &Ok(text.to_owned()));
+    let before =
+        read(&format!("{}{}saltpeter_maintenance: {{global: true}}\n", job("x", ""), job("y", "")));
+    let after = |text: &str| {
+        let part = read(text).over(&before);
+        super::merge([("a.yaml", &part)].into_iter())
+    };
+    let names = |read: &Directory| read.jobs.keys().cloned().collect::<Vec<_>>();
+    let unreadable = after("x: [\n");
+    assert_eq!(
+        (names(&unreadable), unreadable.maintenance.global),
+        (vec!["x".into(), "y".into()], true)
+    );
+    assert!(unreadable.doubtful_files.contains("a.yaml") && unreadable.notes.len() == 1);
+    let misspelt = after("x: {min: often}\n");
+    assert_eq!((names(&misspelt), misspelt.maintenance.global), (vec!["x".to_owned()], false));
+    assert!(misspelt.doubtful_jobs.contains("x"));
+    assert_eq!(names(&after("z: 5\n")), Vec::<String>::new());
+}
+
+#[test]
+fn targets_that_only_salt_knows_are_refused_at_their_place() {
+    let read = check(&[(
+        "a.yaml",
+        "x:\n  min: 0\n  hour: 2\n  dom: '*'\n  mon: '*'\n  dow: '*'\n  command: 'true'\n  targets: 'a:b'\n  target_type: pillar\n",
+    )]);
+    assert!(read.jobs.is_empty());
+    let note = &read.notes[0].what;
+    assert_eq!((note.line, note.job.as_deref()), (9, Some("x")), "{}", notes(&read));
+}

@@ -175,15 +175,16 @@ async fn each_is_known_by_who_began_it_and_ends_once() {
         message: Some("back at noon".to_owned()),
         until: None,
     };
-    let by = By::Dialect("saltpeter");
+    let (by, before) = (By::Dialect("saltpeter"), world.clock.now());
     let second = world.jobs.begin_maintenance(wanted.clone(), by.clone()).await.unwrap();
     assert_eq!(second.said.by, "dialect:saltpeter");
+    assert!((before..=world.clock.now()).contains(&second.said.since));
     let own = async || {
         let all = world.jobs.maintenances().await.unwrap().into_iter();
         let own: Vec<_> = all.filter(|one| one.said.by == by.to_string()).collect();
         own
     };
-    assert_eq!(own().await, std::slice::from_ref(&second));
+    assert_eq!(own().await, [second.clone()]);
     let ended = world.jobs.end_maintenance(second.id, by.clone()).await.unwrap();
     assert_eq!(ended.ended_by.as_deref(), Some("dialect:saltpeter"));
     assert_eq!(own().await, []);
