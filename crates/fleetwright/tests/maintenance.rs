@@ -49,7 +49,11 @@ async fn nothing_begins_by_itself_meanwhile() {
     assert_eq!(fleet.ended(&running).await["state"], "succeeded");
     let list = fleet.cli(&["maintenance", "list"]).await.ok().text();
     assert!(list.contains("new disks"), "{list}");
-    drop(fleet.cli(&["maintenance", "off", "--everything"]).await.ok());
+    let jobs = fleet.cli(&["jobs", "list"]).await.ok();
+    let warning = "no job fires: maintenance 1 of everything is on (new disks)";
+    assert!(jobs.stderr.contains(warning), "{}", jobs.stderr);
+    let off = ["maintenance", "off", "--everything", "-o", "json"];
+    assert_eq!(fleet.cli(&off).await.ok().json()["ended_by"], "admin");
     drop(fleet.cli(&["maintenance", "off", "--everything"]).await.exits(5));
     drop(fleet.cli(&["maintenance", "off", "1"]).await.exits(6));
     fire(&fleet, "ran", &Value::Null, &skipped).await;
