@@ -142,6 +142,10 @@ async fn list(session: &Session, args: &ListArgs) -> anyhow::Result<Code> {
         for error in session.client.job_errors().await? {
             output::say(&format!("warning: {}", output::error_text(&error)));
         }
+        let on = session.client.maintenances(false).await?;
+        for one in on.iter().filter(|one| one.hosts.is_none()) {
+            output::say(&format!("warning: {}", output::maintenance_warning(one)));
+        }
     }
     Ok(Code::Success)
 }

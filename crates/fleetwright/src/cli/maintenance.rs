@@ -51,6 +51,9 @@ pub(crate) struct OffArgs {
     /// Those of everything; those of some hosts stay on.
     #[arg(long, conflicts_with = "ids")]
     everything: bool,
+    /// Form of the answer.
+    #[arg(long, short = 'o', value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
 }
 
 #[derive(Debug, clap::Args)]
@@ -98,8 +101,9 @@ async fn off(session: &Session, args: OffArgs) -> anyhow::Result<Code> {
         ));
     }
     for id in ids {
-        session.client.end_maintenance(id).await?;
-        output::say(&format!("maintenance {id} is off"));
+        let ended = session.client.end_maintenance(id).await?;
+        let page = || format!("maintenance {id} is off\n");
+        output::print(&output::item(&ended, &id.to_string(), args.output, page)?)?;
     }
     Ok(Code::Success)
 }

@@ -59,6 +59,12 @@ pub(crate) fn begun(maintenance: &Maintenance, now: Timestamp) -> String {
     format!("maintenance {id} of {} is on: {hosts}\n{end}\n", line(covers(maintenance)))
 }
 
+/// That one of everything is on, for whoever looks at jobs.
+pub(crate) fn warning(maintenance: &Maintenance) -> String {
+    let (id, reason) = (maintenance.id, line(&maintenance.reason));
+    format!("no job fires: maintenance {id} of everything is on ({reason})")
+}
+
 #[cfg(test)]
 mod tests {
     use std::fmt::Write as _;

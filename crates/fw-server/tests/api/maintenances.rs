@@ -37,6 +37,36 @@ async fn one_is_switched_on_and_off() {
 }
 
 #[tokio::test]
+async fn it_ends_by_itself_and_runs_and_metrics_say_it() {
+    let server = TestServer::start().await;
+    for host in ["web1", "web2", "db1"] {
+        server.host(host, &[]).await;
+    }
+    let new = json!({ "hosts": "web*", "reason": "new disks", "for": "2h" });
+    assert_eq!(server.post("/maintenances", new).await.0, 201);
+    let begin = async |hosts: &str| {
+        let body = json!({ "hosts": hosts, "command": { "argv": ["true"] } });
+        server.post("/runs", body).await.1["warning"].clone()
+    };
+    let job = "jobs:\n  a: {schedule: '@daily', hosts: 'web1', run: 'true'}\n";
+    assert_eq!(server.post("/jobs/apply", json!({ "text": job })).await.0, 200);
+    let by_hand = server.post("/jobs/a/run", json!({})).await.1["warning"].clone();
+    insta::assert_snapshot!(json!([begin("db1").await, begin("*").await, by_hand]), @r#"[null,"web1 and 1 more are in maintenance (1); what is begun by hand runs there all the same","web1 is in maintenance (1); what is begun by hand runs there all the same"]"#);
+    let gauge = async || {
+        let page = server.client.get(format!("{}/metrics", server.url)).send().await.unwrap();
+        let page = page.text().await.unwrap();
+        page.lines().find(|line| line.starts_with("fleetwright_maintenances ")).map(str::to_owned)
+    };
+    assert_eq!(gauge().await.as_deref(), Some("fleetwright_maintenances 1"));
+    server.clock.shift(2 * 60 * 60 * 1000);
+    assert_eq!(gauge().await.as_deref(), Some("fleetwright_maintenances 0"));
+    assert_eq!(begin("*").await, Value::Null);
+    assert_eq!(server.get("/maintenances").await.1, json!([]));
+    let over = server.get("/maintenances?all=true").await.1[0].clone();
+    assert_eq!((&over["in_force"], &over["ended_by"]), (&json!(false), &Value::Null));
+}
+
+#[tokio::test]
 async fn what_makes_no_sense_is_refused() {
     let server = TestServer::start().await;
     let refused = async |new: Value| problem(&server.send("POST", "/maintenances", new).await);

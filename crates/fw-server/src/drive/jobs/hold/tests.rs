@@ -184,7 +184,7 @@ async fn each_is_known_by_who_began_it_and_ends_once() {
         let own: Vec<_> = all.filter(|one| one.said.by == by.to_string()).collect();
         own
     };
-    assert_eq!(own().await, [second.clone()]);
+    assert_eq!(own().await, std::slice::from_ref(&second));
     let ended = world.jobs.end_maintenance(second.id, by.clone()).await.unwrap();
     assert_eq!(ended.ended_by.as_deref(), Some("dialect:saltpeter"));
     assert_eq!(own().await, []);
