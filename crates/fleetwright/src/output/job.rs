@@ -325,6 +325,7 @@ jobs:
         overlap      queue
         catch up     all within 1day, at most 100
         retries      2, the first after 10s
+        pick         -
         max parallel 2
         max failures -
         on full      block

@@ -3,7 +3,7 @@
 //! A job becomes an ordinary job: due by the same fields in UTC, on the hosts of its target, without
 //! overlap unless the magic words allow it, and nothing is caught up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fw_core::job::JobDef;
 use fw_core::plan::{KILL_AFTER, Plan};
@@ -29,11 +29,15 @@ const JOB_INSTANCE: &str = "SP_JOB_INSTANCE";
 
 /// All jobs, each with its file; and those that cannot be said in our words, with the reason.
 pub(super) fn jobs(directory: &Directory) -> (Vec<(String, JobDef)>, Vec<String>) {
-    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    let (mut good, mut bad, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
     let held = Held::of(&directory.maintenance);
     for job in directory.jobs.values() {
         match translate(job, &held) {
-            Ok(def) => good.push((job.file.clone(), def)),
+            Ok(def) if names.insert(def.name.clone()) => good.push((job.file.clone(), def)),
+            Ok(def) => bad.push(format!(
+                "{}:{}: job {}: another one is called {} here; rename one",
+                job.file, job.place.line, job.name, def.name
+            )),
             Err(why) => {
                 bad.push(format!("{}:{}: job {}: {why}", job.file, job.place.line, job.name));
             }

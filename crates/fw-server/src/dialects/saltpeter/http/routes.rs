@@ -143,12 +143,13 @@ async fn jobs(state: &State) -> Result<(std::sync::Arc<Snapshot>, Json), Error> 
                     continue;
                 };
                 let mut cursor = output::Cursor::new(run.summary.id, host.id, task.attempt);
-                let mut text = String::new();
-                while text.len() < left.min(MOST_OF_ONE)
+                let (mut text, most) = (String::new(), left.min(MOST_OF_ONE));
+                while text.len() < most
                     && let Some(more) = cursor.next(&state.app.store).await?
                 {
                     text.push_str(&more);
                 }
+                text.truncate(text.floor_char_boundary(most));
                 if let Some(ending) = super::super::codes::ending(task, view::limits(plan)) {
                     text.push_str(&cursor.end(&ending.note));
                 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::WebSocketUpgrade;
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
 use axum::response::Response;
 use fw_core::plan::Plan;
 use fw_proto::RunId;
@@ -87,7 +87,7 @@ impl Follower {
     async fn run(mut self) -> Result<(), Gone> {
         let snapshot = self.state.now(true).await?;
         self.send_config(&snapshot).await?;
-        self.send(&view::status(&snapshot)).await?;
+        self.send_text(snapshot.status()).await?;
         let last = self.state.last_timeline();
         self.send(&timeline_message(last)).await?;
         let mut rounds = interval_at(tokio::time::Instant::now() + ROUND, ROUND);
@@ -108,7 +108,11 @@ impl Follower {
     }
 
     async fn send(&mut self, message: &Json) -> Result<(), Gone> {
-        let sent = self.socket.send(Message::Text(message.to_string().into()));
+        self.send_text(message.to_string().into()).await
+    }
+
+    async fn send_text(&mut self, text: Utf8Bytes) -> Result<(), Gone> {
+        let sent = self.socket.send(Message::Text(text));
         match timeout(TAKES_WITHIN, sent).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Gone::Closed),
@@ -131,7 +135,7 @@ impl Follower {
         if snapshot.served.serial.to_bits() != self.serial.to_bits() {
             self.send_config(&snapshot).await?;
         }
-        self.send(&view::status(&snapshot)).await?;
+        self.send_text(snapshot.status()).await?;
         let jobs: Vec<_> = self.jobs.keys().cloned().collect();
         for job in jobs {
             self.send_job(&snapshot, &job).await?;
@@ -151,7 +155,7 @@ impl Follower {
                 self.jobs.entry(job.clone()).or_default();
             }
             let snapshot = self.state.now(true).await?;
-            self.send(&view::status(&snapshot)).await?;
+            self.send_text(snapshot.status()).await?;
             for job in new {
                 self.send_job(&snapshot, &job).await?;
             }

@@ -4,9 +4,10 @@
 //! much as one. All of it comes from hub and store: a restart forgets nothing.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
+use axum::extract::ws::Utf8Bytes;
 use fw_proto::api::{Run, RunSummary};
 use fw_proto::{JobName, RunId};
 use sha2::{Digest as _, Sha256};
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::json::Json;
 use super::super::names;
 use super::super::served::{Served, Watch};
+use super::view;
 use crate::hub;
 use crate::live::RunChange;
 use crate::state::App;
@@ -60,6 +62,8 @@ pub(super) struct Snapshot {
     pub(super) last: BTreeMap<String, RunSummary>,
     /// The runs that go on, each with the name of its job; the oldest first.
     pub(super) running: Vec<(String, Run)>,
+    /// The message `status`, written once for all who follow.
+    pub(super) status: OnceLock<Utf8Bytes>,
 }
 
 impl State {
@@ -118,6 +122,8 @@ impl State {
             *at = Instant::now();
             return Ok(Arc::clone(last));
         }
+        // A change that was heard of is not forgotten when the look fails.
+        seen.last = None;
         let snapshot = Arc::new(self.look(served).await?);
         seen.last = Some((Instant::now(), Arc::clone(&snapshot)));
         Ok(snapshot)
@@ -137,7 +143,7 @@ impl State {
             running.extend(self.app.hub.run(id).await?.map(|run| (name, run)));
         }
         running.sort_by_key(|(_, run)| (run.summary.created_at, run.summary.id));
-        Ok(Snapshot { served, last, running })
+        Ok(Snapshot { served, last, running, status: OnceLock::new() })
     }
 
     /// A run with its tasks, whether it goes on or has ended.
@@ -153,6 +159,13 @@ impl State {
         let page = self.app.store.ledger(&names::job_name(job), None, 1).await?;
         let overlap = Some(fw_proto::api::FireReason::Overlap);
         Ok(page.items.first().is_some_and(|fire| fire.reason == overlap && fire.run_id.is_none()))
+    }
+}
+
+impl Snapshot {
+    /// The message `status`.
+    pub(super) fn status(&self) -> Utf8Bytes {
+        self.status.get_or_init(|| view::status(self).to_string().into()).clone()
     }
 }
 

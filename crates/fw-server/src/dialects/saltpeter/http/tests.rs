@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use fw_core::plan::Plan;
 use fw_proto::api::{Command, Run, RunReport, RunState, RunSummary, Task, TaskState};
@@ -175,7 +175,12 @@ fn plan() -> Plan {
 fn snapshot() -> Snapshot {
     let run = run(RunState::Running, task(TaskState::Running));
     let last = BTreeMap::from([("kill_me".to_owned(), run.summary.clone())]);
-    Snapshot { served: served(), last, running: vec![("kill_me".to_owned(), run)] }
+    Snapshot {
+        served: served(),
+        last,
+        running: vec![("kill_me".to_owned(), run)],
+        status: OnceLock::new(),
+    }
 }
 
 #[test]
