@@ -303,6 +303,8 @@ saltpeter_config: {logdir: /var/log/x}
             let parsed = parse_jobs("x.yaml", &text);
             // A value that no environment can hold is refused, not changed.
             prop_assume!(!command.contains('\0') && !value.contains('\0'));
+            // Nor is white space a command.
+            prop_assume!(!command.trim().is_empty());
             prop_assert_eq!(&parsed.errors, &[]);
             let spec = &parsed.jobs[0].spec;
             prop_assert_eq!(&spec.command, &fw_proto::api::Command::Shell(command));
