@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use fw_rt::Tasks;
 use fw_testkit::fleet::{Fleet, PATIENCE, wait_for};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -17,6 +18,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_fleetwright");
 struct Search {
     here: Arc<AtomicBool>,
     documents: Arc<Mutex<BTreeMap<String, Value>>>,
+    tasks: Tasks,
 }
 
 impl Search {
@@ -24,10 +26,10 @@ impl Search {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let search = self.clone();
-        tokio::spawn(async move {
+        self.tasks.spawn("search", async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let search = search.clone();
-                tokio::spawn(async move { search.serve(stream).await });
+                let one = search.clone();
+                search.tasks.spawn("search.one", async move { drop(one.serve(stream).await) });
             }
         });
         format!("http://{address}")

@@ -9,6 +9,7 @@ mod wrapper;
 use std::net::SocketAddr;
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use fw_rt::Tasks;
 use fw_testkit::fleet::{Fleet, PATIENCE, wait_for};
 use fw_testkit::proxy::Proxy;
 use master::{Master, SPOKEN_FOR};
@@ -46,7 +47,7 @@ impl World {
     async fn start(minions: &[&str], wrapper: &str, more: &[&str]) -> Self {
         let dir = TempDir::with_prefix("fleetwright-salt-").expect("it can be had");
         let master = Master::new(dir.path(), minions, wrapper);
-        tokio::spawn(master.clone().serve());
+        Tasks::new().spawn("salt", master.clone().serve());
         let mut arguments = master.arguments();
         arguments.extend(more.iter().map(|word| (*word).to_owned()));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

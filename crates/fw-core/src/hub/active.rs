@@ -17,6 +17,8 @@ pub(super) struct Active {
     ready: BTreeSet<(u32, HostId)>,
     /// Undispatched hosts that are linked and may not begin yet: what they remember is not known.
     held: BTreeSet<(u32, HostId)>,
+    /// Hosts that were sent a start with secrets on the link that they have now.
+    pub(super) sent: BTreeSet<HostId>,
     pub(super) silent: Silent,
     pub(super) wake: Option<Timestamp>,
 }
@@ -57,7 +59,7 @@ impl Silent {
 impl Active {
     pub(super) fn new(run: Run) -> Self {
         let (ready, held) = (BTreeSet::new(), BTreeSet::new());
-        Self { run, ready, held, silent: Silent::default(), wake: None }
+        Self { run, ready, held, sent: BTreeSet::new(), silent: Silent::default(), wake: None }
     }
 
     /// How many undispatched hosts are linked.
@@ -98,6 +100,7 @@ impl Active {
         let (confirmed, not_after) = (task.confirmed_at.is_some(), task.not_after);
         self.silent.remove(host);
         self.put(place, false);
+        self.sent.remove(&host);
         let cancelled = self.run.cancel_requested_at.is_some();
         if known.contains(&key) {
             return if cancelled {

@@ -269,9 +269,18 @@ impl Hub {
         self.wakes.retain(|(_, run)| *run != id);
     }
 
-    /// A secret that a dispatched task needs is gone: nothing was sent.
+    /// A start with secrets was sent on the link that the host has.
+    pub fn sent_secrets(&mut self, host: HostId, run: RunId) {
+        if let Some(active) = self.runs.get_mut(&run) {
+            active.sent.insert(host);
+        }
+    }
+
+    /// A secret that a dispatched task needs is gone: nothing was sent. Unless the same start went out
+    /// on this link while the secret was there, for it is due twice when a host links just as its
+    /// dispatch is committed; then the host will say what became of that.
     pub fn no_secret(&mut self, host: HostId, run: RunId, now: Timestamp) {
-        if self.runs.contains_key(&run) {
+        if self.runs.get(&run).is_some_and(|active| !active.sent.contains(&host)) {
             self.apply(
                 run,
                 Actor::Server,

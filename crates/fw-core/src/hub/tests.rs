@@ -199,6 +199,25 @@ fn turns_divide_the_spread_and_the_absent_are_waited_for_from_theirs() {
     assert_eq!(begun(45, &mut hub), [failed, starting, failed, starting]);
 }
 
+/// A start is due twice when its host links just as the dispatch is committed.
+#[test]
+fn a_secret_that_goes_after_the_start_was_sent_changes_nothing() {
+    let mut hub = Hub::new(Incarnation(Uuid::from_u128(1)), at(0), Span::ZERO);
+    hub.begin(RUN, plan(None), Actor::Server, at(0));
+    hub.linked(host(0), Vec::new(), at(0));
+    hub.linked(host(1), Vec::new(), at(0));
+    hub.decide(at(0));
+    hub.sent_secrets(host(0), RUN);
+    hub.sent_secrets(host(1), RUN);
+    hub.no_secret(host(0), RUN, at(1));
+    // On a new link it is sent anew, and then it is true.
+    hub.linked(host(1), Vec::new(), at(1));
+    hub.no_secret(host(1), RUN, at(1));
+    hub.decide(at(1));
+    let state = |n| hub.run(RUN).map(|run| run.tasks[&host(n)].state);
+    assert_eq!((state(0), state(1)), (Some(TaskState::Starting), Some(TaskState::Failed)));
+}
+
 /// A try that seemed to fail may have succeeded, and its repetition come with other news of the run.
 #[test]
 fn a_run_that_goes_on_is_not_begun_again() {

@@ -67,6 +67,9 @@ impl Shell {
             Prepared::Spec(spec) => {
                 let (incarnation, epoch) =
                     (self.parts.store.incarnation(), self.parts.store.epoch());
+                if !spec.secrets.is_empty() {
+                    self.hub.sent_secrets(host, key.run);
+                }
                 Some(Start { key, not_after, incarnation, epoch, spec: Spec::clone(spec) })
             }
             Prepared::NoSecret(name) => {

@@ -30,6 +30,7 @@ pub(super) fn plan(ctx: &mut Ctx, store: &Store) -> Plan {
     } else {
         BTreeMap::new()
     };
+    let start_within = Span::from_secs(ctx.rng.random_range(5..60));
     let new = NewRun {
         hosts: "*".into(),
         command: Command::Shell("true".into()),
@@ -38,17 +39,23 @@ pub(super) fn plan(ctx: &mut Ctx, store: &Store) -> Plan {
         env,
         timeout: ctx.one_in(3).then(|| Span::from_secs(ctx.rng.random_range(1..30))),
         kill_after: Some(Span::from_secs(1)),
-        start_within: Some(Span::from_secs(ctx.rng.random_range(5..60))),
+        start_within: Some(start_within),
         offline: Some(offline),
         parallel: ctx.one_in(2).then(|| ctx.rng.random_range(1..4)),
         max_failures: ctx.one_in(2).then(|| ctx.rng.random_range(1..4)),
-        spread: ctx.one_in(4).then(|| Span::from_secs(ctx.rng.random_range(1..40))),
+        spread: spread(start_within),
         on_full: if ctx.one_in(2) { OnFull::Block } else { OnFull::Drop },
         nice: None,
         umask: None,
     };
     let hosts = chosen(hosts);
     command::compile(new, hosts, store.incarnation, LOST_AFTER).expect("a request in order")
+}
+
+/// A quarter of runs is spread, over less time than each of their hosts has.
+fn spread(start_within: Span) -> Option<Span> {
+    let ms = start_within.as_millis();
+    (ms / 1000).is_multiple_of(4).then(|| Span::from_millis(ms / 2))
 }
 
 /// The run of a job: on all hosts that are not revoked, short.

@@ -431,6 +431,9 @@ impl Server {
             secrets.insert(name.clone(), "hidden".to_owned());
         }
         let spec = exec.spec(secrets, ctx.spool_bytes);
+        if !spec.secrets.is_empty() {
+            self.hub.sent_secrets(host, key.run);
+        }
         let (incarnation, epoch) = (store.incarnation, self.epoch);
         outgoing.start(host, Start { key, not_after, incarnation, epoch, spec });
         if self.hub.is_cancelled(key.run) {
