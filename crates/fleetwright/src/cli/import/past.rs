@@ -54,7 +54,7 @@ pub(super) fn page(past: &BTreeMap<String, Past>) -> String {
         .expect("writing to memory");
         compared.iter().for_each(|compared| against(&mut page, compared));
         for (machine, of) in &history.machines {
-            let code = of.last_code.map_or("?".to_owned(), |code| code.to_string());
+            let code = of.last_code.map_or_else(|| "?".to_owned(), |code| code.to_string());
             let at = of.last_at.map_or(String::new(), |at| format!(" at {at}"));
             writeln!(
                 page,

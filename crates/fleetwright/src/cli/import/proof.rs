@@ -48,7 +48,8 @@ pub(super) fn compare(
 ) -> Proof {
     let mut differences = Vec::new();
     if let Some((one, other)) = differing_fire(&there.times, here, now, FIRES) {
-        let shown = |at: Option<Timestamp>| at.map_or("never".to_owned(), |at| at.to_string());
+        let shown =
+            |at: Option<Timestamp>| at.map_or_else(|| "never".to_owned(), |at| at.to_string());
         differences.push(format!("fires at {} there and at {} here", shown(one), shown(other)));
     }
     let hosts = facts.map(|facts| {
@@ -78,7 +79,7 @@ fn chosen<'f>(selector: &Selector, facts: &'f Facts) -> Vec<&'f HostName> {
 pub(super) fn page(jobs: &[Job]) -> String {
     let mut page = String::new();
     for job in jobs {
-        let next = job.proof.next_fire.map_or("never".to_owned(), |at| at.to_string());
+        let next = job.proof.next_fire.map_or_else(|| "never".to_owned(), |at| at.to_string());
         let hosts = match job.proof.hosts {
             Some(1) => ", 1 host".to_owned(),
             Some(hosts) => format!(", {hosts} hosts"),
