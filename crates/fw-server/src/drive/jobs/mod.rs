@@ -74,7 +74,7 @@ pub struct Parts {
 }
 
 /// The jobs of another program's files. Whoever reads these translates them, and gives all of them
-/// again when they changed ([`Handle::serve`]).
+/// again when they changed (`Handle::serve`).
 #[derive(Debug, Clone)]
 pub struct Dialect {
     /// Which program.
