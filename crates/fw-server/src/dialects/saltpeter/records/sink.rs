@@ -3,6 +3,7 @@
 //! One server that is away keeps nothing else waiting: the journal holds what it has not got, up to its bound.
 
 use std::collections::VecDeque;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,13 +117,20 @@ impl Sender {
     }
 
     fn cursor(&self) -> Cursor {
-        let read = std::fs::read(&self.path).ok();
-        let kept = read.and_then(|text| serde_json::from_slice(&text).ok());
-        kept.unwrap_or_else(|| {
-            let end = self.journal.end();
-            self.keep(end);
-            end
-        })
+        match kept(&self.path) {
+            Ok(Some(cursor)) => cursor,
+            // It was never sent to: what was before it is not for it.
+            Ok(None) => {
+                let end = self.journal.end();
+                self.keep(end);
+                end
+            }
+            Err(error) => {
+                let file = self.path.display();
+                warn!(%error, %file, "how far documents were sent cannot be read; all that wait are sent again");
+                self.journal.start()
+            }
+        }
     }
 
     fn keep(&self, cursor: Cursor) {
@@ -318,6 +326,15 @@ impl Sender {
     }
 }
 
+/// How far a sink has come; `None` when it never began.
+fn kept(path: &Path) -> io::Result<Option<Cursor>> {
+    match std::fs::read(path) {
+        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -330,5 +347,17 @@ mod tests {
         assert_eq!(shown("https://u:p%40@es/logs/?x=1").unwrap(), "https://u:p%40@es/logs/_bulk");
         assert!(shown("ftp://es").unwrap_err().contains("http://"));
         assert!(shown("http://").is_err());
+    }
+
+    #[test]
+    fn a_damaged_note_of_how_far_it_came_is_not_taken_for_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sent");
+        assert_eq!(kept(&path).unwrap(), None);
+        let cursor = Cursor { record: 7, segment: 2, offset: 90 };
+        std::fs::write(&path, serde_json::to_vec(&cursor).unwrap()).unwrap();
+        assert_eq!(kept(&path).unwrap(), Some(cursor));
+        std::fs::write(&path, "{\"record\": 7").unwrap();
+        assert!(kept(&path).is_err());
     }
 }
