@@ -5,6 +5,7 @@
 //! `Offline`, …) are those of `fw-proto`; what core makes of them (plans, runs, tables) is its
 //! own and is never serialized.
 
+pub mod access;
 pub mod agent;
 pub mod calendar;
 pub mod caret;

@@ -67,6 +67,12 @@ pub struct Config {
     pub ping_every: Span,
     /// Handshakes a second from one address.
     pub handshake_rate: u32,
+    /// When people have to prove again who they are.
+    pub access: fw_core::access::Rules,
+    /// A session ends after so long without use.
+    pub session_idle: Span,
+    /// And after so long whatever happens.
+    pub session_life: Span,
     /// Connections at one time, links of agents included. Further ones wait.
     pub max_connections: usize,
 }
@@ -97,6 +103,12 @@ const SPOOL_BYTES: u64 = 64 * 1024 * 1024;
 /// Thousands of hosts may stand behind one address translator; one core does many more.
 const HANDSHAKE_RATE: u32 = 500;
 
+/// Over lunch, and through a meeting after it.
+const SESSION_IDLE: Span = Span::from_secs(8 * 60 * 60);
+
+/// A working week: on Monday one signs in.
+const SESSION_LIFE: Span = Span::from_secs(7 * 24 * 60 * 60);
+
 impl Config {
     /// A server with the usual settings.
     #[must_use]
@@ -123,6 +135,9 @@ impl Config {
             admin_token: None,
             ping_every: fw_core::link::PING_EVERY,
             handshake_rate: HANDSHAKE_RATE,
+            access: fw_core::access::Rules::default(),
+            session_idle: SESSION_IDLE,
+            session_life: SESSION_LIFE,
             max_connections: MAX_CONNECTIONS,
         }
     }

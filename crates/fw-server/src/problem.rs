@@ -139,6 +139,8 @@ fn respond(problem: &Problem) -> Response {
         | Code::InvalidSelector
         | Code::InvalidJob
         | Code::Forbidden
+        | Code::TotpRequired
+        | Code::StepUpRequired
         | Code::NotFound
         | Code::NoHosts
         | Code::NameTaken

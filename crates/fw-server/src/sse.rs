@@ -98,7 +98,7 @@ where
         tokio::select! {
             () = writing => {}
             () = shared.auth.ended(&shared, &caller) => {
-                tracing::info!(token = caller.name, "event stream ended with its token");
+                tracing::info!(caller = caller.name, "event stream ended with what let it in");
             }
         }
         drop(counted);

@@ -82,6 +82,8 @@ pub struct Running {
     pub url: String,
     /// The first token, when this start made it.
     pub first_token: Option<String>,
+    /// The link that makes the first user, while there is none.
+    pub set_up_link: Option<String>,
     /// What its parts share.
     pub app: App,
     /// The directory of Saltpeter that it serves.
@@ -104,6 +106,7 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
     let store = Store::open(&config.data_dir, clock.clone()).await?;
     let (keys, secrets) = open_keys(&config)?;
     let first_token = auth::first_token(&store, &config, clock.now()).await?;
+    let set_up_link = auth::set_up_link(&store, &config, clock.now()).await?;
     let (serving, driving) = (Tasks::new(), Tasks::new());
     let live = Live::default();
     let parts = hub::Parts {
@@ -162,7 +165,7 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
     };
     bound.serve(api::router(app.clone()), &serving);
     drive::upkeep::start(drive::upkeep::Parts::of(&app), &driving);
-    Ok(Running { addr, url, first_token, app, saltpeter, serving, driving })
+    Ok(Running { addr, url, first_token, set_up_link, app, saltpeter, serving, driving })
 }
 
 /// Keeps what grows with use from growing on.

@@ -24,9 +24,11 @@ mod row;
 mod run;
 mod scratch;
 mod secret;
+mod session;
 mod sqlite;
 mod token;
 mod upkeep;
+mod user;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
@@ -52,8 +54,10 @@ pub use maintenance::{NewMaintenance, StoredMaintenance};
 pub use notice::{NewNotice, Notice};
 pub use retry::Retry;
 pub use run::{Append, RunQuery, StoredPlan};
-pub use token::TokenRow;
+pub use session::{NewSession, SessionRow};
+pub use token::{HeldToken, TokenRow};
 pub use upkeep::{Retention, Size, Sizes, Swept};
+pub use user::{SetUp, UserChanged, UserRow};
 
 use lock::Lock;
 use roster::Roster;
@@ -66,6 +70,7 @@ pub(crate) const MAIN: Schema = Schema {
         include_str!("../migrations/main/0001_begin.sql"),
         include_str!("../migrations/main/0002_retries.sql"),
         include_str!("../migrations/main/0003_maintenances.sql"),
+        include_str!("../migrations/main/0004_access.sql"),
     ],
 };
 

@@ -1,6 +1,8 @@
 //! API tokens, by the hash of their secret.
 
-use fw_proto::api::Token;
+use std::collections::BTreeSet;
+
+use fw_proto::api::{Role, Scope, Token};
 use fw_proto::{Span, Timestamp};
 use rusqlite::{Row, params};
 
@@ -19,6 +21,21 @@ pub struct TokenRow {
     pub created_at: Timestamp,
     /// When it ends; never when `None`.
     pub expires_at: Option<Timestamp>,
+    /// What it may do.
+    pub scopes: BTreeSet<Scope>,
+    /// The hosts that it is limited to.
+    pub selector: Option<String>,
+    /// The person it belongs to, and goes with.
+    pub user: Option<String>,
+}
+
+/// A token that someone holds out, and what its owner may do now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldToken {
+    /// The token.
+    pub row: TokenRow,
+    /// The role of the person it belongs to.
+    pub owner: Option<Role>,
 }
 
 /// Last use is kept to the minute: writing it with each request would cost more than the request.
@@ -33,28 +50,43 @@ impl Store {
         self.main()
             .write(move |db| {
                 let mut statement = db.prepare_cached(
-                    "INSERT INTO tokens (name, sha256, created_at, expires_at) VALUES (?1, ?2, ?3, ?4)
-                     ON CONFLICT DO NOTHING",
+                    "INSERT INTO tokens (name, sha256, created_at, expires_at, scopes, selector, user)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
                 )?;
                 let expires_at = token.expires_at.map(Timestamp::as_millis);
                 let created_at = token.created_at.as_millis();
-                let added =
-                    statement.execute(params![token.name, token.sha256, created_at, expires_at])?;
+                let scopes: Vec<_> = token.scopes.iter().copied().map(row::Text).collect();
+                let added = statement.execute(params![
+                    token.name,
+                    token.sha256,
+                    created_at,
+                    expires_at,
+                    row::json(&scopes),
+                    token.selector,
+                    token.user
+                ])?;
                 Ok(if added > 0 { Changed::Done } else { Changed::Taken })
             })
             .await
     }
 
-    /// The token with this hash, expired or not.
+    /// The token with this hash, expired or not; of nobody who is disabled.
     ///
     /// # Errors
     /// What the database says.
-    pub async fn token_by_hash(&self, sha256: &[u8; 32]) -> Result<Option<TokenRow>, Error> {
+    pub async fn token_by_hash(&self, sha256: &[u8; 32]) -> Result<Option<HeldToken>, Error> {
         let sha256 = *sha256;
         self.main()
             .read(move |db| {
-                let mut statement = db.prepare_cached("SELECT * FROM tokens WHERE sha256 = ?1")?;
-                statement.query_and_then([sha256], read_token)?.next().transpose()
+                let mut statement = db.prepare_cached(
+                    "SELECT tokens.*, users.role FROM tokens LEFT JOIN users ON users.name = tokens.user
+                     WHERE tokens.sha256 = ?1 AND coalesce(users.disabled, 0) = 0",
+                )?;
+                let held = |row: &Row<'_>| {
+                    let owner = row::maybe_stored(row, "role")?;
+                    Ok(HeldToken { row: read_token(row)?, owner })
+                };
+                statement.query_and_then([sha256], held)?.next().transpose()
             })
             .await
     }
@@ -74,6 +106,9 @@ impl Store {
                         created_at: token.created_at,
                         expires_at: token.expires_at,
                         last_used: row::maybe_at(row, "last_used")?,
+                        scopes: token.scopes.into_iter().collect(),
+                        selector: token.selector,
+                        user: token.user,
                     })
                 })?;
                 tokens.collect()
@@ -118,5 +153,11 @@ fn read_token(row: &Row<'_>) -> Result<TokenRow, Error> {
         sha256: row.get("sha256")?,
         created_at: row::at(row, "created_at")?,
         expires_at: row::maybe_at(row, "expires_at")?,
+        scopes: row::from_json::<Vec<row::Text<Scope>>>(row, "scopes")?
+            .into_iter()
+            .map(|row::Text(scope)| scope)
+            .collect(),
+        selector: row.get("selector")?,
+        user: row.get("user")?,
     })
 }

@@ -14,12 +14,14 @@ pub(crate) struct Args {
 }
 
 /// All codes, in the order of the API.
-const ALL: [Problem; 15] = [
+const ALL: [Problem; 17] = [
     Problem::InvalidRequest,
     Problem::InvalidSelector,
     Problem::InvalidJob,
     Problem::Unauthenticated,
     Problem::Forbidden,
+    Problem::TotpRequired,
+    Problem::StepUpRequired,
     Problem::NotFound,
     Problem::NoHosts,
     Problem::NameTaken,
@@ -74,7 +76,15 @@ const fn about(code: Problem) -> (&'static str, &'static str) {
             "The request has no token, or one that the server does not know.",
             "Give one with --token-file, FLEETWRIGHT_TOKEN or `fleetwright context add`.",
         ),
-        Problem::Forbidden => ("The token may not do this.", "Use one that may."),
+        Problem::Forbidden => ("The user or token may not do this.", "Use one that may."),
+        Problem::TotpRequired => (
+            "The password is right, and a one-time code has to come with it.",
+            "Give the code of your app, or one of your recovery codes.",
+        ),
+        Problem::StepUpRequired => (
+            "This is dangerous, and asks for a fresh proof of who wants it.",
+            "Give password or code in the browser; a token needs the scope dangerous (`fleetwright tokens create`).",
+        ),
         Problem::NotFound => ("There is no such thing.", "Look at the list of its kind."),
         Problem::NoHosts => (
             "The selector matches no host.",

@@ -1,7 +1,7 @@
 //! `fleetwright tokens`: who may use the API.
 
 use fw_proto::Span;
-use fw_proto::api::NewToken;
+use fw_proto::api::{NewToken, Scope};
 
 use super::Session;
 use crate::exit::Code;
@@ -25,6 +25,12 @@ pub(crate) struct CreateArgs {
     /// How long it is good; for ever when absent.
     #[arg(long, value_name = "DUR")]
     ttl: Option<Span>,
+    /// What it may do: read, run, admin, and dangerous; may be repeated. What you may, but for dangerous, when absent.
+    #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',')]
+    scopes: Vec<Scope>,
+    /// Only these hosts, by name and labels.
+    #[arg(long, value_name = "SELECTOR")]
+    hosts: Option<String>,
     /// Form of the answer.
     #[arg(long, short = 'o', value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
@@ -47,8 +53,10 @@ pub(crate) struct RemoveArgs {
 pub(crate) async fn run(session: &Session, verb: Verb) -> anyhow::Result<Code> {
     match verb {
         Verb::Create(args) => {
-            let made =
-                session.client.create_token(&NewToken { name: args.name, ttl: args.ttl }).await?;
+            let selector = args.hosts;
+            let scopes = (!args.scopes.is_empty()).then_some(args.scopes);
+            let new = NewToken { name: args.name, ttl: args.ttl, scopes, selector };
+            let made = session.client.create_token(&new).await?;
             let page = || format!("{}\n", output::line(&made.token));
             output::print(&output::item(&made, &made.name, args.output, page)?)?;
             if args.output == Format::Table {

@@ -148,7 +148,9 @@ const fn exit_code(code: Code) -> exit::Code {
         | Code::RateLimited
         | Code::Unavailable
         | Code::Internal => exit::Code::Error,
-        Code::Unauthenticated | Code::Forbidden => exit::Code::Authentication,
+        Code::Unauthenticated | Code::Forbidden | Code::TotpRequired | Code::StepUpRequired => {
+            exit::Code::Authentication
+        }
         Code::NotFound => exit::Code::NotFound,
         Code::NoHosts => exit::Code::NothingMatched,
         Code::NameTaken | Code::Conflict | Code::OwnedByFile | Code::NoSecret => {
@@ -164,6 +166,7 @@ const fn hint(code: Code) -> Option<&'static str> {
             "the server does not know this token, or it has expired; make one with `fleetwright tokens create`",
         ),
         Code::Forbidden => Some("use a token that may do this"),
+        Code::TotpRequired => Some("give your one-time code as well"),
         Code::NoHosts => Some("see what there is with `fleetwright hosts list`"),
         Code::OwnedByFile => Some("change the job's file in the server's job directory"),
         Code::NoSecret => Some("set it with `fleetwright secrets set NAME`"),
@@ -172,7 +175,8 @@ const fn hint(code: Code) -> Option<&'static str> {
             Some("wait a moment and try again; /readyz on the server says what it waits for")
         }
         Code::Internal => Some("the server's log says more"),
-        Code::InvalidRequest
+        Code::StepUpRequired
+        | Code::InvalidRequest
         | Code::InvalidSelector
         | Code::InvalidJob
         | Code::NotFound

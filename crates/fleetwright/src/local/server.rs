@@ -1,5 +1,8 @@
 //! A server on this machine.
 
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+
 use fw_rt::Clock;
 use fw_server::dialects::saltpeter;
 use fw_server::{BackupConfig, Running, TlsFiles};
@@ -21,10 +24,23 @@ pub(crate) fn serve(config: &Config) -> anyhow::Result<()> {
                 config.server.data_dir.join("admin.token").display()
             );
         }
+        if let Some(link) = &running.set_up_link {
+            announce(link, &config.server.data_dir.join("setup.link"))?;
+        }
         info!("{}: stopping", told_to_stop().await?);
         running.stop().await;
         Ok(())
     })
+}
+
+/// Says how the first person signs in. The link itself is for whoever looks on, and not for logs that others read.
+fn announce(link: &str, file: &Path) -> std::io::Result<()> {
+    info!("nobody can sign in yet: open the link in {}", file.display());
+    let mut out = std::io::stdout().lock();
+    if out.is_terminal() {
+        writeln!(out, "Open once, to sign in: {link}")?;
+    }
+    Ok(())
 }
 
 /// Starts a server.

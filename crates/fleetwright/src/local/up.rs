@@ -86,6 +86,9 @@ fn welcome(running: &Running, data_dir: &Path, jobs: Option<&Path>) -> anyhow::R
             data_dir.join("admin.token").display()
         )?;
     }
+    if let Some(link) = &running.set_up_link {
+        writeln!(out, "Open once, to sign in:  {link}")?;
+    }
     if let Some(jobs) = jobs {
         writeln!(out, "Job files:              {}", jobs.display())?;
     }

@@ -21,6 +21,8 @@ pub struct Event {
 pub enum Actor {
     /// The holder of the API token of this name.
     Token(String),
+    /// The person of this name.
+    User(String),
     /// A job's schedule.
     Job(JobName),
     /// The server's own rules.
@@ -30,7 +32,7 @@ pub enum Actor {
 impl std::fmt::Display for Actor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Token(name) => f.write_str(name),
+            Self::Token(name) | Self::User(name) => f.write_str(name),
             Self::Job(name) => write!(f, "job:{name}"),
             Self::Server => f.write_str("server"),
         }

@@ -11,7 +11,9 @@ mod problem;
 mod run;
 mod secret;
 mod server;
+mod session;
 mod token;
+mod user;
 
 pub use host::{Host, HostState, LabelChange, NewName, Selected};
 pub use invite::{Invitation, NewInvitation};
@@ -27,7 +29,9 @@ pub use run::{
 };
 pub use secret::{NewSecret, Secret};
 pub use server::{BackupMade, KeyRotation, Readiness, ServerInfo};
-pub use token::{NewToken, Token, TokenMade};
+pub use session::{Me, Session, SetUp, SetupState, SignIn, StepUp};
+pub use token::{NewToken, Scope, Token, TokenMade};
+pub use user::{NewUser, Role, SetUpLink, User, UserChange};
 
 /// One page of a list, and where the next begins.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

@@ -30,8 +30,12 @@ pub enum Code {
     InvalidJob,
     /// No token, or one that is not known.
     Unauthenticated,
-    /// The token may not do this.
+    /// The token or user may not do this.
     Forbidden,
+    /// The password is right, and a one-time code has to come with it.
+    TotpRequired,
+    /// This needs a fresh proof of who asks, or a token with the scope `dangerous`.
+    StepUpRequired,
     /// No such thing.
     NotFound,
     /// The selector matched no host.
@@ -60,8 +64,8 @@ impl Code {
     pub const fn status(self) -> u16 {
         match self {
             Self::InvalidRequest | Self::InvalidSelector | Self::InvalidJob => 400,
-            Self::Unauthenticated => 401,
-            Self::Forbidden => 403,
+            Self::Unauthenticated | Self::TotpRequired => 401,
+            Self::Forbidden | Self::StepUpRequired => 403,
             Self::NotFound => 404,
             Self::NameTaken | Self::Conflict | Self::OwnedByFile => 409,
             Self::TooLarge => 413,

@@ -27,10 +27,12 @@ mod run;
 mod run_events;
 mod secret;
 mod server;
+mod session;
+mod setup;
 mod token;
 
 /// Where the API is.
-const ROOT: &str = "/api/v1";
+pub(crate) const ROOT: &str = "/api/v1";
 
 /// The largest body of a request.
 const MAX_BODY: BodyLimit = BodyLimit { mebibytes: 1 };
@@ -62,6 +64,8 @@ pub(crate) fn router(app: App) -> Router {
     Router::new()
         .merge(routes)
         .merge(openapi::route(ROOT, document))
+        .merge(session::open_routes(ROOT))
+        .merge(setup::routes(ROOT))
         .merge(health::routes())
         .merge(gateway::router())
         .with_state(app)
@@ -113,6 +117,10 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(maintenance::end))
         .routes(routes!(token::list, token::create))
         .routes(routes!(token::remove))
+        .routes(routes!(session::show))
+        .routes(routes!(session::step_up))
+        .routes(routes!(session::list, session::end_all))
+        .routes(routes!(session::end))
         .routes(routes!(secret::list))
         .routes(routes!(secret::set, secret::remove))
         .routes(routes!(server::show))

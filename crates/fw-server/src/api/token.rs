@@ -1,9 +1,12 @@
 //! API tokens.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use fw_proto::api::{Code, NewToken, Problem, Token, TokenMade};
+use fw_core::access::Who;
+use fw_proto::api::{Code, NewToken, Problem, Scope, Token, TokenMade};
 use fw_proto::{Span, Timestamp};
 use fw_store::{Changed, TokenRow};
 
@@ -47,7 +50,16 @@ pub(super) async fn create(
     let sha256 = auth::hash(&token).expect("what we generate is a token");
     let expires_at = new.ttl.map(|ttl| now + ttl);
     let name = new.name;
-    let row = TokenRow { name: name.clone(), sha256, created_at: now, expires_at };
+    let scopes = new.scopes.map_or_else(|| usual(&caller), |scopes| scopes.into_iter().collect());
+    let row = TokenRow {
+        name: name.clone(),
+        sha256,
+        created_at: now,
+        expires_at,
+        scopes,
+        selector: new.selector,
+        user: None,
+    };
     match app.store.put_token(row).await? {
         Changed::Done => {}
         Changed::Taken | Changed::Unknown => {
@@ -61,8 +73,18 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(TokenMade { name, token, expires_at })))
 }
 
+/// What a token may do when nobody says: as much as whoever makes it, without what is dangerous.
+fn usual(caller: &Caller) -> BTreeSet<Scope> {
+    match &caller.who {
+        Who::Person { role, .. } => auth::scopes(*role),
+        Who::Token { scopes, .. } => {
+            scopes.iter().copied().filter(|scope| *scope != Scope::Dangerous).collect()
+        }
+    }
+}
+
 /// Names stand beside those of jobs (`job:NAME`) and of the server as the actor of a run.
-fn check_name(name: &str) -> Result<()> {
+pub(super) fn check_name(name: &str) -> Result<()> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
     if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(fits) {
         let rule = format!("name: use 1 to {MAX_NAME} letters, digits, '.', '_', '-' and '@'");
@@ -94,7 +116,7 @@ pub(super) async fn remove(
         return Err(Problem::new(Code::Conflict, "this is the last token").detail(detail).into());
     }
     app.store.remove_token(&name).await?;
-    app.auth.forget(&name);
+    app.auth.forget();
     tracing::info!(token = name, by = caller.name, "token deleted");
     Ok(StatusCode::NO_CONTENT)
 }

@@ -15,4 +15,5 @@ mod logs;
 mod maintenances;
 mod runs;
 mod server;
+mod sign_in;
 mod tls;

@@ -1,11 +1,12 @@
 //! Checks of jobs, tokens, secrets, notices and maintenances.
 
-use fw_proto::api::{Hook, JobSource, Verdict};
+use fw_proto::api::{Hook, JobSource, Scope, Verdict};
 use fw_proto::{MaintenanceId, Span, Timestamp};
 
 use super::fixture::{at, fire, job, run_id};
 use crate::{
-    Changed, NewMaintenance, NewNotice, Retention, Store, StoredJob, StoredMaintenance, TokenRow,
+    Changed, HeldToken, NewMaintenance, NewNotice, Retention, Store, StoredJob, StoredMaintenance,
+    TokenRow,
 };
 
 pub(super) async fn a_pause_outlives_a_reload(store: Store) {
@@ -39,10 +40,16 @@ pub(super) async fn a_token_is_found_by_its_hash(store: Store) {
         sha256: [hash; 32],
         created_at: at(0),
         expires_at: Some(at(60)),
+        scopes: [Scope::Run, Scope::Dangerous].into(),
+        selector: Some("web*".to_owned()),
+        user: None,
     };
     assert_eq!(store.put_token(token("ci", 1)).await.expect("put"), Changed::Done);
     assert_eq!(store.put_token(token("ci", 2)).await.expect("put"), Changed::Taken);
-    assert_eq!(store.token_by_hash(&[1; 32]).await.expect("read"), Some(token("ci", 1)));
+    assert_eq!(
+        store.token_by_hash(&[1; 32]).await.expect("read"),
+        Some(HeldToken { row: token("ci", 1), owner: None })
+    );
     assert_eq!(store.token_by_hash(&[2; 32]).await.expect("read"), None);
     for used in [100, 130, 161] {
         store.touch_token("ci", at(used)).await.expect("touch");

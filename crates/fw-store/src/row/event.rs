@@ -40,6 +40,7 @@ struct EventRow {
 #[serde(rename_all = "snake_case")]
 enum ActorRow {
     Token(String),
+    User(String),
     Job(JobName),
     Server,
 }
@@ -88,6 +89,7 @@ impl From<&Event> for EventRow {
     fn from(event: &Event) -> Self {
         let by = match &event.by {
             Actor::Token(name) => ActorRow::Token(name.clone()),
+            Actor::User(name) => ActorRow::User(name.clone()),
             Actor::Job(name) => ActorRow::Job(name.clone()),
             Actor::Server => ActorRow::Server,
         };
@@ -100,6 +102,7 @@ impl TryFrom<EventRow> for Event {
     fn try_from(row: EventRow) -> Result<Self, Error> {
         let by = match row.by {
             ActorRow::Token(name) => Actor::Token(name),
+            ActorRow::User(name) => Actor::User(name),
             ActorRow::Job(name) => Actor::Job(name),
             ActorRow::Server => Actor::Server,
         };

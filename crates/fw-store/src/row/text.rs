@@ -1,7 +1,7 @@
 //! Closed enums as words. A word is never used again for something else.
 
 use fw_core::run::Ruling;
-use fw_proto::api::{FireReason, OnFull, RunState, TaskReason, TaskState, Verdict};
+use fw_proto::api::{FireReason, OnFull, Role, RunState, Scope, TaskReason, TaskState, Verdict};
 use fw_proto::frame::{Cause, PolicyMode, RefusalReason};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -65,6 +65,8 @@ stored! {
         User = "user", Spawn = "spawn", Cancelled = "cancelled", Disk = "disk",
     }
     OnFull { Block = "block", Drop = "drop" }
+    Role { Viewer = "viewer", Operator = "operator", Admin = "admin" }
+    Scope { Read = "read", Run = "run", Admin = "admin", Dangerous = "dangerous" }
     PolicyMode { Observe = "observe", Operate = "operate" }
     Standing { Active = "active", Revoked = "revoked", Duplicate = "duplicate" }
 }

@@ -1,35 +1,51 @@
-//! Who may use the API: bearer tokens, and from which addresses.
+//! Who may use the API: people with a session, holders of tokens, and from which addresses.
 //!
-//! A token is 32 random bytes; the store keeps its SHA-256 (FIPS 180-4). It is found by that hash, so no
+//! What they may do is `fw_core::access`'s to say; [`Caller::may`] asks it. A token is 32 random bytes; the store keeps its SHA-256 (FIPS 180-4). It is found by that hash, so no
 //! comparison of secrets takes a time that depends on them, and no slow hash is needed: there
 //! is nothing to guess in 256 random bits. Wrong tokens are limited by address to spare the
 //! store, while a right one always works, also from behind the same address translation.
 
-use std::collections::BTreeMap;
+mod cookie;
+mod first;
+mod limit;
+mod needs;
+mod password;
+mod sign_in;
+mod totp;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use fw_core::access::{self, Action, On, Refusal, Who};
 use fw_core::run::Actor;
-use fw_proto::api::{Code, Problem};
+use fw_core::select::Selector;
+use fw_proto::api::{Code, Problem, Role, Scope};
 use fw_proto::{Span, Timestamp};
-use fw_store::{Store, TokenRow};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
+use crate::Config;
 use crate::problem::{Failure, Result};
 use crate::serve::Peer;
 use crate::state::App;
-use crate::{Config, private_file};
+
+pub(crate) use cookie::hash as hash_link;
+pub use first::FirstTokenError;
+pub(crate) use first::{first_token, forget_link, set_up_link};
+pub use needs::Need;
+pub(crate) use needs::need;
+pub(crate) use sign_in::{From, SignedIn, begin, no_cookie, sign_in, step_up};
 
 /// What every token begins with, so that people and scanners of leaked secrets know it.
 const PREFIX: &str = "fwt_";
@@ -52,19 +68,105 @@ const EXPIRY_EVERY: Duration = Duration::from_secs(1);
 /// Who makes a request.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// The name of the token.
+    /// The name of the user or token.
     pub name: String,
-    /// Tells it from a later token of the same name.
-    sha256: [u8; 32],
+    /// From where.
+    pub address: IpAddr,
+    /// What the decision about them looks at.
+    pub who: Who,
+    /// What lets them in.
+    pub by: By,
     expires_at: Option<Timestamp>,
+}
+
+/// What lets a caller in.
+#[derive(Debug, Clone)]
+pub enum By {
+    /// A token, by its hash: a later one of the same name is another.
+    Token([u8; 32]),
+    /// A session.
+    Session {
+        /// Its number.
+        id: i64,
+        /// By its hash.
+        sha256: [u8; 32],
+        /// Whether its user has set up one-time codes.
+        totp: bool,
+    },
 }
 
 impl Caller {
     /// As the actor of an event.
     #[must_use]
     pub fn actor(&self) -> Actor {
-        Actor::Token(self.name.clone())
+        match self.by {
+            By::Token(_) => Actor::Token(self.name.clone()),
+            By::Session { .. } => Actor::User(self.name.clone()),
+        }
     }
+
+    /// The role of the person who asks; `None` when it is a token.
+    #[must_use]
+    pub const fn role(&self) -> Option<Role> {
+        match &self.who {
+            Who::Person { role, .. } => Some(*role),
+            Who::Token { .. } => None,
+        }
+    }
+
+    /// When their session or token ends.
+    #[must_use]
+    pub const fn expires_at(&self) -> Option<Timestamp> {
+        self.expires_at
+    }
+
+    /// Goes on only if they may do this.
+    ///
+    /// # Errors
+    /// They may not, or have to prove first who they are.
+    pub fn may(&self, app: &App, action: Action, on: On<'_>) -> Result<()> {
+        let decided = access::allowed(&self.who, action, on, app.config.access, app.clock.now());
+        decided.map_err(|refusal| refused(&refusal))
+    }
+}
+
+/// What a role comes to, said in scopes.
+pub(crate) fn scopes(role: Role) -> BTreeSet<Scope> {
+    Role::ALL.into_iter().filter(|has| *has <= role).map(access::scope).collect()
+}
+
+/// Hashes a password that someone chose.
+pub(crate) async fn hash_password(app: &App, new: String, name: Option<&str>) -> Result<String> {
+    password::check(&new, name)?;
+    app.auth.0.hasher.hash(new).await
+}
+
+/// Limits how often an address may try links.
+pub(crate) fn begin_link(app: &App, from: &From) -> Result<()> {
+    if app.auth.wrong_too_often(from.address) {
+        let detail = "wait a minute, then try again";
+        return Err(Problem::new(Code::RateLimited, "too many tries").detail(detail).into());
+    }
+    Ok(())
+}
+
+/// A refusal as a problem, with what to do.
+fn refused(refusal: &Refusal) -> Failure {
+    let (code, detail) = match refusal {
+        Refusal::Role { .. } => (Code::Forbidden, "ask an admin (`fleetwright users role`)"),
+        Refusal::Scope(_) | Refusal::Host(_) | Refusal::Fleet => {
+            (Code::Forbidden, "make another token (`fleetwright tokens create`)")
+        }
+        Refusal::Prove => (
+            Code::StepUpRequired,
+            "send it to POST /api/v1/session/step-up, then ask again within the next minutes",
+        ),
+        Refusal::Dangerous => (
+            Code::StepUpRequired,
+            "make one with `fleetwright tokens create --scope dangerous`, or do it in the browser",
+        ),
+    };
+    Problem::new(code, refusal.to_string()).detail(detail).into()
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
@@ -84,7 +186,9 @@ pub struct Guard(Arc<Inner>);
 struct Inner {
     known: Mutex<Known>,
     wrong: DefaultKeyedRateLimiter<IpAddr>,
-    /// Tells streams that some token was removed.
+    limits: limit::Limits,
+    hasher: password::Hasher,
+    /// Tells streams that some token or session was removed.
     removed: watch::Sender<()>,
 }
 
@@ -99,6 +203,7 @@ struct Known {
 #[derive(Debug, Clone)]
 struct Token {
     name: String,
+    who: Who,
     expires_at: Option<Timestamp>,
     touched_at: Option<Timestamp>,
 }
@@ -107,32 +212,33 @@ impl Default for Guard {
     fn default() -> Self {
         let wrong = RateLimiter::keyed(Quota::per_minute(WRONG_A_MINUTE));
         let removed = watch::Sender::new(());
-        Self(Arc::new(Inner { known: Mutex::default(), wrong, removed }))
+        let (limits, hasher) = Default::default();
+        Self(Arc::new(Inner { known: Mutex::default(), wrong, limits, hasher, removed }))
     }
 }
 
 impl Guard {
-    /// Forgets the token of this name; call it after the store has.
-    pub fn forget(&self, name: &str) {
+    /// Reads all tokens and sessions again; call it after the store has changed any, or what their owners may do.
+    pub fn forget(&self) {
         let mut known = self.lock();
         known.deletions += 1;
-        known.tokens.retain(|_, token| token.name != name);
+        known.tokens.clear();
         drop(known);
         self.0.removed.send_replace(());
     }
 
-    /// Waits until a caller's token is removed or expires: what was let in with it must end then.
+    /// Waits until a caller's token or session is removed or expires: what was let in with it must end then.
     pub(crate) async fn ended(&self, app: &App, caller: &Caller) {
         let mut removed = self.0.removed.subscribe();
         // It may have been removed since the request was let in.
         removed.mark_changed();
         loop {
             tokio::select! {
-                Ok(()) = removed.changed() => match app.store.token_by_hash(&caller.sha256).await {
-                    Ok(Some(_)) => {}
-                    Ok(None) => return,
+                Ok(()) = removed.changed() => match self.holds(app, caller).await {
+                    Ok(true) => {}
+                    Ok(false) => return,
                     Err(error) => {
-                        tracing::warn!(error = %crate::problem::Chain(&error), token = caller.name, "token cannot be read; its stream ends");
+                        tracing::warn!(error = %crate::problem::Chain(&error), caller = caller.name, "token or session cannot be read; its stream ends");
                         return;
                     }
                 },
@@ -147,8 +253,20 @@ impl Guard {
         }
     }
 
+    /// Whether what let a caller in still does, and lets them see.
+    async fn holds(
+        &self,
+        app: &App,
+        caller: &Caller,
+    ) -> std::result::Result<bool, fw_store::Error> {
+        match &caller.by {
+            By::Token(sha256) => Ok(app.store.token_by_hash(sha256).await?.is_some()),
+            By::Session { sha256, .. } => Ok(app.store.session_by_hash(sha256).await?.is_some()),
+        }
+    }
+
     /// Finds who holds this token.
-    async fn caller(&self, app: &App, token: &str) -> Result<Option<Caller>> {
+    async fn holder(&self, app: &App, token: &str, address: IpAddr) -> Result<Option<Caller>> {
         let Some(hash) = hash(token) else { return Ok(None) };
         let now = app.clock.now();
         let (cached, deletions) = {
@@ -158,19 +276,19 @@ impl Guard {
         let token = match cached {
             Some(token) => token,
             None => match app.store.token_by_hash(&hash).await? {
-                Some(row) => Token { name: row.name, expires_at: row.expires_at, touched_at: None },
+                Some(held) => Token::read(held)?,
                 None => return Ok(None),
             },
         };
         if token.expires_at.is_some_and(|end| end <= now) {
             return Ok(None);
         }
-        let (name, expires_at) = (token.name.clone(), token.expires_at);
+        let (name, who, expires_at) = (token.name.clone(), token.who.clone(), token.expires_at);
         if token.touched_at.is_none_or(|at| now.since(at) >= TOUCH_EVERY || at > now) {
             self.remember(hash, Token { touched_at: Some(now), ..token }, deletions);
             self.touch(app, name.clone(), now);
         }
-        Ok(Some(Caller { name, sha256: hash, expires_at }))
+        Ok(Some(Caller { name, address, who, by: By::Token(hash), expires_at }))
     }
 
     fn remember(&self, hash: [u8; 32], token: Token, deletions: u64) {
@@ -209,32 +327,59 @@ impl Guard {
     }
 }
 
-/// Lets a request through when it comes over a safe way and with a good token.
+impl Token {
+    fn read(held: fw_store::HeldToken) -> Result<Self> {
+        let fw_store::HeldToken { row, owner } = held;
+        let selector = row.selector.as_deref().map(Selector::parse).transpose();
+        // It was one when the token was made; a token with a limit that cannot be read must not go without.
+        let selector = selector.map_err(|error| crate::problem::fault(&error))?;
+        let who = Who::Token { scopes: row.scopes, owner, selector };
+        Ok(Self { name: row.name, who, expires_at: row.expires_at, touched_at: None })
+    }
+}
+
+/// Lets a request through when it comes over a safe way, and with a good token or from a good session that may
+/// use this route at all.
 pub(crate) async fn require(
     State(app): State<App>,
     peer: Peer,
     mut request: Request,
     next: Next,
 ) -> Result<Response> {
-    refuse_plain(&app.config, &peer)?;
-    let caller = match bearer(request.headers()) {
-        Some(token) => app.auth.caller(&app, token).await?,
-        None => return Err(unauthenticated()),
-    };
-    let Some(caller) = caller else {
-        let address = client(&app.config, &peer, request.headers());
-        metrics::counter!(crate::metrics::AUTH_FAILURES).increment(1);
-        tracing::debug!(client.address = %address, "wrong token");
-        if app.auth.wrong_too_often(address) {
-            let detail = "this address sent many wrong tokens; wait a minute, then check the token";
-            return Err(Problem::new(Code::RateLimited, "too many wrong tokens")
-                .detail(detail)
-                .into());
-        }
+    let Some(caller) = identify(&app, &peer, request.headers()).await? else {
         return Err(unauthenticated());
     };
+    if let By::Session { .. } = caller.by {
+        cookie::refuse_foreign(&app.config, request.headers())?;
+    }
+    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    caller.may(&app, need(request.method(), path)?.action(), On::Nothing)?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
+}
+
+/// Who makes a request; `None` when it says nothing of it, or has a session that is over.
+///
+/// # Errors
+/// It comes over an unsafe way, or with a wrong token.
+pub async fn identify(app: &App, peer: &Peer, headers: &HeaderMap) -> Result<Option<Caller>> {
+    refuse_plain(&app.config, peer)?;
+    let address = client(&app.config, peer, headers);
+    let Some(token) = bearer(headers) else {
+        let secure = cookie::is_secure(&app.config, peer, headers);
+        let Some(secret) = cookie::read(headers, secure) else { return Ok(None) };
+        return sign_in::session(app, secret, address).await;
+    };
+    if let Some(caller) = app.auth.holder(app, token, address).await? {
+        return Ok(Some(caller));
+    }
+    metrics::counter!(crate::metrics::AUTH_FAILURES).increment(1);
+    tracing::debug!(client.address = %address, "wrong token");
+    if app.auth.wrong_too_often(address) {
+        let detail = "this address sent many wrong tokens; wait a minute, then check the token";
+        return Err(Problem::new(Code::RateLimited, "too many wrong tokens").detail(detail).into());
+    }
+    Err(unauthenticated())
 }
 
 fn unauthenticated() -> Failure {
@@ -300,68 +445,6 @@ pub fn generate() -> String {
 pub fn hash(token: &str) -> Option<[u8; 32]> {
     let bytes = URL_SAFE_NO_PAD.decode(token.strip_prefix(PREFIX)?).ok()?;
     (bytes.len() == 32).then(|| Sha256::digest(token).into())
-}
-
-/// Why there is no first token.
-#[derive(Debug, thiserror::Error)]
-pub enum FirstTokenError {
-    /// The file.
-    #[error("first token {path}")]
-    File {
-        /// Which.
-        path: String,
-        /// What happened.
-        source: std::io::Error,
-    },
-    /// The token that was given cannot be one.
-    #[error(
-        "the first token that was given is none: write `fwt_` and 43 characters, which are 32 random bytes in \
-         base64url without padding (RFC 4648 §5), or give none, and one is made"
-    )]
-    WrongForm,
-    /// The file is there and holds something else.
-    #[error(
-        "{0} holds no token, and the store knows none: move the file away, and a new one is made"
-    )]
-    NoToken(String),
-    /// The store.
-    #[error("record first token")]
-    Store(#[source] fw_store::Error),
-}
-
-/// Makes the token `admin` when there is none at all, and writes it to `<data-dir>/admin.token`. Gives it when it is new.
-///
-/// The file is written first: a crash in between leaves a file that the next start takes up.
-///
-/// # Errors
-/// The file or the store cannot be written, or the file holds something else.
-pub(crate) async fn first_token(
-    store: &Store,
-    config: &Config,
-    now: Timestamp,
-) -> std::result::Result<Option<String>, FirstTokenError> {
-    if !store.tokens().await.map_err(FirstTokenError::Store)?.is_empty() {
-        return Ok(None);
-    }
-    let path = config.data_dir.join("admin.token");
-    let shown = path.display().to_string();
-    let file = |source| FirstTokenError::File { path: shown.clone(), source };
-    let token = match std::fs::read_to_string(&path) {
-        Ok(text) => text.trim().to_owned(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let token = config.admin_token.clone().unwrap_or_else(generate);
-            // Before it is written: the file would stop the next start, too.
-            hash(&token).ok_or(FirstTokenError::WrongForm)?;
-            private_file::create(&path, format!("{token}\n").as_bytes()).map_err(file)?;
-            token
-        }
-        Err(error) => return Err(file(error)),
-    };
-    let sha256 = hash(&token).ok_or_else(|| FirstTokenError::NoToken(shown.clone()))?;
-    let row = TokenRow { name: "admin".to_owned(), sha256, created_at: now, expires_at: None };
-    // Taken can only mean that it is there already: the directory has one server, and no API yet.
-    store.put_token(row).await.map_err(FirstTokenError::Store)?;
-    Ok(Some(token))
 }
 
 #[cfg(test)]

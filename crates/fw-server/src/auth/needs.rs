@@ -1,0 +1,144 @@
+//! What each route needs at least. A route that is not listed is refused to everyone, so none can be forgotten.
+//!
+//! What depends on the hosts, or is dangerous, its handler asks for as well.
+
+use axum::http::Method;
+use fw_core::access::Action;
+
+use crate::problem::{Failure, Result};
+
+/// What a route needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// To be let in.
+    Own,
+    /// To see.
+    See,
+    /// To run.
+    Run,
+    /// To change the fleet.
+    Change,
+    /// To change who may do what.
+    Grant,
+}
+
+impl Need {
+    /// As what is decided about.
+    #[must_use]
+    pub const fn action(self) -> Action {
+        match self {
+            Self::Own => Action::Own,
+            Self::See => Action::See,
+            Self::Run => Action::Run,
+            Self::Change => Action::Change,
+            Self::Grant => Action::Grant,
+        }
+    }
+}
+
+/// All routes that ask who is there, below the root of the API.
+const NEEDS: &[(Need, &str, &str)] = &[
+    (Need::See, "GET", "/hosts"),
+    (Need::See, "GET", "/hosts/select"),
+    (Need::See, "GET", "/hosts/events"),
+    (Need::See, "GET", "/hosts/{host}"),
+    (Need::Change, "PATCH", "/hosts/{host}"),
+    (Need::Change, "DELETE", "/hosts/{host}"),
+    (Need::Change, "PATCH", "/hosts/{host}/labels"),
+    (Need::Change, "POST", "/hosts/{host}/revoke"),
+    (Need::Change, "POST", "/hosts/invite"),
+    (Need::Run, "POST", "/runs"),
+    (Need::See, "GET", "/runs"),
+    (Need::See, "GET", "/runs/{id}"),
+    (Need::Run, "POST", "/runs/{id}/cancel"),
+    (Need::Run, "POST", "/runs/{id}/retry"),
+    (Need::See, "GET", "/runs/{id}/events"),
+    (Need::See, "GET", "/runs/{id}/logs"),
+    (Need::See, "GET", "/runs/{id}/logs/raw"),
+    (Need::See, "GET", "/jobs"),
+    (Need::See, "GET", "/jobs/errors"),
+    (Need::See, "POST", "/jobs/check"),
+    (Need::Change, "POST", "/jobs/apply"),
+    (Need::See, "GET", "/jobs/{name}"),
+    (Need::Change, "DELETE", "/jobs/{name}"),
+    (Need::Run, "POST", "/jobs/{name}/run"),
+    (Need::Run, "POST", "/jobs/{name}/pause"),
+    (Need::Run, "POST", "/jobs/{name}/resume"),
+    (Need::See, "GET", "/jobs/{name}/ledger"),
+    (Need::See, "GET", "/maintenances"),
+    (Need::Run, "POST", "/maintenances"),
+    (Need::Run, "POST", "/maintenances/{id}/end"),
+    (Need::Own, "GET", "/session"),
+    (Need::Own, "POST", "/session/step-up"),
+    (Need::Own, "GET", "/sessions"),
+    (Need::Own, "DELETE", "/sessions"),
+    (Need::Own, "DELETE", "/sessions/{id}"),
+    (Need::Own, "GET", "/tokens"),
+    (Need::Own, "POST", "/tokens"),
+    (Need::Own, "DELETE", "/tokens/{name}"),
+    (Need::Change, "GET", "/secrets"),
+    (Need::Change, "PUT", "/secrets/{name}"),
+    (Need::Change, "DELETE", "/secrets/{name}"),
+    (Need::See, "GET", "/server"),
+    (Need::Change, "POST", "/server/keys/rotate"),
+    (Need::Change, "POST", "/server/backup"),
+];
+
+/// What a route needs, by its whole path as the router knows it.
+///
+/// # Errors
+/// It is not listed.
+pub(crate) fn need(method: &Method, path: &str) -> Result<Need> {
+    let path = path.strip_prefix(crate::api::ROOT).unwrap_or(path);
+    // A route that answers GET answers HEAD as well.
+    let method = if *method == Method::HEAD { &Method::GET } else { method };
+    let listed = NEEDS.iter().find(|(_, of, route)| *of == method.as_str() && *route == path);
+    listed.map(|(need, ..)| *need).ok_or_else(|| {
+        tracing::error!(http.method = %method, http.route = path, "a route that says not who may use it is refused");
+        Failure::from(fw_proto::api::Problem::new(
+            fw_proto::api::Code::Forbidden,
+            "nobody may use this route",
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The document is made of the same list as the router.
+    #[test]
+    fn every_route_says_who_may_use_it() {
+        let document = serde_json::to_value(crate::api::document()).unwrap();
+        let mut routes = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for method in item.as_object().unwrap().keys() {
+                let method = method.to_uppercase();
+                if ["GET", "PUT", "POST", "DELETE", "PATCH"].contains(&method.as_str()) {
+                    let path = path.strip_prefix(crate::api::ROOT).unwrap();
+                    routes.insert((method, path.to_owned()));
+                }
+            }
+        }
+        let listed: BTreeSet<_> = NEEDS
+            .iter()
+            .map(|(_, method, path)| ((*method).to_owned(), (*path).to_owned()))
+            .collect();
+        assert_eq!(listed.len(), NEEDS.len(), "a route is listed twice");
+        let unlisted: Vec<_> = routes.symmetric_difference(&listed).collect();
+        assert!(unlisted.is_empty(), "{unlisted:?}");
+    }
+
+    /// Whatever changes something takes more than seeing; what does not is named here.
+    #[test]
+    fn only_these_changes_are_for_everyone() {
+        let harmless: Vec<_> = NEEDS
+            .iter()
+            .filter(|(need, method, _)| *method != "GET" && matches!(need, Need::Own | Need::See))
+            .map(|(_, method, path)| format!("{method} {path}"))
+            .collect();
+        insta::assert_snapshot!(harmless.join("\n"));
+    }
+}
