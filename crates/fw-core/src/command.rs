@@ -190,7 +190,7 @@ pub fn check(exec: &Exec) -> Result<(), Invalid> {
         return Err(Invalid::TooLarge { bytes });
     }
     if let Some(user) = &exec.user {
-        check_word("user", user, MAX_WORD)?;
+        check_user(user)?;
     }
     if let Some(cwd) = &exec.cwd {
         check_word("cwd", cwd, MAX_PATH)?;
@@ -204,6 +204,14 @@ pub fn check(exec: &Exec) -> Result<(), Invalid> {
         return Err(Invalid::Nice(nice));
     }
     exec.umask.filter(|mask| *mask > 0o777).map_or(Ok(()), |mask| Err(Invalid::Umask(mask)))
+}
+
+/// Checks the name of a user; runbooks use it too.
+///
+/// # Errors
+/// It breaks a rule.
+pub fn check_user(user: &str) -> Result<(), Invalid> {
+    check_word("user", user, MAX_WORD)
 }
 
 /// Gives the bytes of the command.

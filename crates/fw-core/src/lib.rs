@@ -19,6 +19,7 @@ pub mod maintenance;
 pub mod plan;
 pub mod policy;
 pub mod run;
+pub mod runbook;
 pub mod schedule;
 pub mod select;
 pub mod tasks;

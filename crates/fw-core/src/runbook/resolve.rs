@@ -1,0 +1,486 @@
+//! All steps together: ids, what refers to what, and which values are there when.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::attribute::{self, Attribute};
+use super::markdown::{Block, Part};
+use super::source::Source;
+use super::step::{self, Said};
+use super::template::Template;
+use super::{Action, Front, Input, Kind, Language, Phase, Runbook, Step, StepId, Type, Where};
+use crate::caret::nearest;
+
+/// The longest id that is made of a text.
+const LONGEST_MADE: usize = 40;
+
+/// The fields of `steps.ID`.
+const FIELDS: [&str; 2] = ["stdout", "exit_code"];
+
+/// A step that is being made.
+struct Draft {
+    at: usize,
+    step: Step,
+    block: Option<Block>,
+    /// What is still to be looked up: its id, its undo and its proof.
+    id: Option<(usize, String)>,
+    undo: Option<Attribute>,
+    verify: Option<Attribute>,
+    /// Where it says on which hosts, and that it is armed.
+    hosts_at: usize,
+    armed_at: usize,
+}
+
+/// Puts all together. `front` is `None` in a document without front matter, where nothing is a template.
+pub(super) fn runbook(source: &mut Source<'_>, front: Option<Front>, parts: Vec<Part>) -> Runbook {
+    let filled = front.is_some();
+    let front = front.unwrap_or_default();
+    let mut runbook = Runbook {
+        title: front.title.unwrap_or_default(),
+        owner: front.owner,
+        hosts: front.hosts.map(|(hosts, _)| hosts),
+        inputs: front.inputs,
+        ..Runbook::default()
+    };
+    let mut drafts = drafts(source, &mut runbook, parts, filled);
+    names(source, &mut drafts);
+    references(source, &mut drafts, filled);
+    rules(source, &runbook, &mut drafts);
+    templates(source, &runbook.inputs, &drafts);
+    let undone = drafts
+        .iter()
+        .any(|draft| matches!(draft.step.undo, Some(Action::Step(_) | Action::Command(_))));
+    if undone && source.errors.is_empty() {
+        source.warning(0, "unrehearsed: its undo has never run");
+    }
+    runbook.steps = drafts.into_iter().map(|draft| draft.step).collect();
+    if runbook.title.is_empty() {
+        let name = source.file.rsplit('/').next().unwrap_or_default();
+        runbook.title = name.strip_suffix(".md").unwrap_or(name).to_owned();
+    }
+    runbook
+}
+
+fn drafts(
+    source: &mut Source<'_>,
+    runbook: &mut Runbook,
+    parts: Vec<Part>,
+    filled: bool,
+) -> Vec<Draft> {
+    let mut drafts = Vec::new();
+    let mut headed = false;
+    for part in parts {
+        let phase = runbook.phases.len().checked_sub(1);
+        let heading =
+            phase.and_then(|phase| runbook.phases.get(phase)).map(|phase| phase.title.clone());
+        match part {
+            Part::Heading { at, level, text } => {
+                if level == 1 && !headed && runbook.phases.is_empty() {
+                    headed = true;
+                    if runbook.title.is_empty() {
+                        runbook.title = text;
+                    }
+                } else {
+                    runbook.phases.push(Phase { title: text, level, line: source.line(at) });
+                }
+            }
+            Part::Item { at, text } => {
+                let step = blank(source.line(at), phase, text);
+                drafts.push(draft(at, step, None, Said::default()));
+            }
+            Part::Block(block) => {
+                let title = block.item.clone().or(heading).unwrap_or_default();
+                drafts.push(of_block(source, block, phase, title, filled));
+            }
+        }
+    }
+    drafts
+}
+
+fn blank(line: u32, phase: Option<usize>, title: String) -> Step {
+    Step {
+        id: StepId(String::new()),
+        line,
+        phase,
+        title,
+        kind: Kind::Manual,
+        block: None,
+        language: Language::Sh,
+        hosts: None,
+        user: None,
+        timeout: None,
+        retries: 0,
+        expect: None,
+        undo: None,
+        verify: None,
+        approve: None,
+        armed: None,
+        needs: None,
+    }
+}
+
+fn draft(at: usize, mut step: Step, block: Option<Block>, said: Said) -> Draft {
+    let hosts_at = said.hosts.as_ref().map_or(at, |(place, _)| *place);
+    let armed_at = said.armed.map_or(at, |(place, _)| place);
+    step.hosts = said.hosts.map(|(_, hosts)| hosts);
+    step.armed = said.armed.map(|(_, span)| span);
+    (step.user, step.timeout, step.retries) = (said.user, said.timeout, said.retries);
+    (step.expect, step.approve, step.needs) = (said.expect, said.approve, said.needs);
+    step.kind = match (said.manual, step.approve.is_some()) {
+        (true, true) => Kind::Approval,
+        (true, false) => Kind::Manual,
+        (false, _) => step.kind,
+    };
+    let (id, undo, verify) = (said.id, said.undo, said.verify);
+    Draft { at, step, block, id, undo, verify, hosts_at, armed_at }
+}
+
+fn of_block(
+    source: &mut Source<'_>,
+    block: Block,
+    phase: Option<usize>,
+    title: String,
+    filled: bool,
+) -> Draft {
+    let mut step = blank(source.line(block.at), phase, title);
+    let info = block.info.clone().unwrap_or(block.at..block.at);
+    let text = source.text.get(info.clone()).unwrap_or_default().trim_end();
+    let (language, attributes) = attribute::read(source, text, info.start);
+    let marked = !attributes.is_empty();
+    let said = step::said(source, attributes);
+    step.language = step::language(&language);
+    let shell = !matches!(step.language, Language::Other(_));
+    step.block =
+        Some(Template { text: block.text.clone(), filled: filled && shell && !said.manual });
+    step.kind = if marked { Kind::Command } else { Kind::Ask };
+    let draft = draft(block.at, step, Some(block), said);
+    readable(source, &draft);
+    draft
+}
+
+/// Whether the block can be run, if it is to be.
+fn readable(source: &mut Source<'_>, draft: &Draft) {
+    match (&draft.step.language, draft.step.kind) {
+        (Language::Other(word), Kind::Command) => {
+            source
+                .error(draft.at, format!("nothing runs {word:?}; write sh or bash, or add manual"));
+        }
+        (Language::Other(word), Kind::Ask) => {
+            source.warning(draft.at, format!("nothing runs {word:?}; the step shows it and asks"));
+        }
+        (Language::Sh | Language::Bash, Kind::Command) => {
+            if let Some(Err((at, message))) = draft.block.as_ref().map(step::check_text) {
+                source.error(at, message);
+            }
+        }
+        (_, Kind::Ask | Kind::Manual | Kind::Approval | Kind::Undo | Kind::Verify) => {}
+    }
+}
+
+/// Gives every step its name.
+fn names(source: &mut Source<'_>, drafts: &mut [Draft]) {
+    let mut taken: BTreeMap<String, u32> = BTreeMap::new();
+    for draft in drafts.iter_mut() {
+        let Some((at, id)) = draft.id.clone() else { continue };
+        if let Some(line) = taken.get(&id.replace('-', "_")) {
+            source.error(at, format!("there is a step {id:?} already, at line {line}; rename one"));
+            continue;
+        }
+        taken.insert(id.replace('-', "_"), draft.step.line);
+        draft.step.id = StepId(id);
+    }
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for draft in drafts.iter_mut().filter(|draft| draft.step.id.0.is_empty()) {
+        let base = made(&draft.step.title);
+        let count = counts.entry(base.clone()).or_default();
+        let id = loop {
+            *count += 1;
+            let id = if *count == 1 { base.clone() } else { format!("{base}-{count}") };
+            if !taken.contains_key(&id.replace('-', "_")) {
+                break id;
+            }
+        };
+        taken.insert(id.replace('-', "_"), draft.step.line);
+        draft.step.id = StepId(id);
+    }
+}
+
+/// A name made of a text: its letters and digits, lower case, with `-` between words.
+fn made(text: &str) -> String {
+    let mut id = String::new();
+    for c in text.chars() {
+        if id.len() >= LONGEST_MADE {
+            break;
+        }
+        if c.is_ascii_alphanumeric() {
+            id.push(c.to_ascii_lowercase());
+        } else if !id.is_empty() && !id.ends_with('-') {
+            id.push('-');
+        }
+    }
+    let id = id.trim_end_matches('-');
+    if id.is_empty() || id == "none" { "step".to_owned() } else { id.to_owned() }
+}
+
+/// Which of two an attribute is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Undo,
+    Verify,
+}
+
+impl Role {
+    const fn key(self) -> &'static str {
+        match self {
+            Self::Undo => "undo",
+            Self::Verify => "verify",
+        }
+    }
+
+    const fn kind(self) -> Kind {
+        match self {
+            Self::Undo => Kind::Undo,
+            Self::Verify => Kind::Verify,
+        }
+    }
+}
+
+/// Looks up what undoes and proves each step. Whatever another step refers to is a part of that one.
+fn references(source: &mut Source<'_>, drafts: &mut [Draft], filled: bool) {
+    let ids: BTreeMap<String, usize> =
+        drafts.iter().enumerate().map(|(at, draft)| (draft.step.id.0.clone(), at)).collect();
+    let mut parts: Vec<(usize, Role, usize)> = Vec::new();
+    for index in 0..drafts.len() {
+        for role in [Role::Undo, Role::Verify] {
+            let Some(draft) = drafts.get_mut(index) else { continue };
+            let attribute = match role {
+                Role::Undo => draft.undo.clone(),
+                Role::Verify => draft.verify.clone(),
+            };
+            let Some(attribute) = attribute else { continue };
+            let action = action(source, &attribute, &ids, filled);
+            if let Some(Action::Step(id)) = &action {
+                parts.extend(ids.get(&id.0).map(|part| (*part, role, attribute.value_at)));
+            }
+            match role {
+                Role::Undo => draft.step.undo = action,
+                Role::Verify => draft.step.verify = action,
+            }
+        }
+    }
+    for (part, role, at) in parts {
+        let Some(draft) = drafts.get_mut(part) else { continue };
+        if let Err(message) = become_part(draft, role) {
+            source.error(at, message);
+        }
+    }
+}
+
+/// One word is an id, or `none`; all else is a command.
+fn action(
+    source: &mut Source<'_>,
+    attribute: &Attribute,
+    ids: &BTreeMap<String, usize>,
+    filled: bool,
+) -> Option<Action> {
+    let value = attribute.value.trim();
+    if value == "none" {
+        return Some(Action::Nothing);
+    }
+    if !step::is_id(value) {
+        return Some(Action::Command(step::command_of(attribute, filled)));
+    }
+    if ids.contains_key(value) {
+        return Some(Action::Step(StepId(value.to_owned())));
+    }
+    let known: Vec<&str> = ids.keys().map(String::as_str).collect();
+    let hint = nearest(value, &known).map_or_else(
+        || {
+            "one word is the id of a block; for a command of one word put it into a block"
+                .to_owned()
+        },
+        |near| format!("did you mean {near}?"),
+    );
+    source.error(
+        attribute.value_at,
+        format!("{}: there is no step {value:?}; {hint}", attribute.key),
+    );
+    None
+}
+
+fn become_part(draft: &mut Draft, role: Role) -> Result<(), String> {
+    let id = draft.step.id.clone();
+    let key = role.key();
+    match draft.step.kind {
+        Kind::Command | Kind::Ask if matches!(draft.step.language, Language::Other(_)) => {
+            Err(format!("{key}: nothing runs the block {id}; write sh or bash"))
+        }
+        Kind::Command | Kind::Ask if draft.undo.is_some() || draft.verify.is_some() => {
+            Err(format!("{key}: {id} has an undo or a proof of its own; an undo is not undone"))
+        }
+        Kind::Command | Kind::Ask => {
+            draft.step.kind = role.kind();
+            Ok(())
+        }
+        kind if kind == role.kind() => Ok(()),
+        Kind::Undo | Kind::Verify => {
+            Err(format!("{key}: {id} is {} elsewhere; make two blocks", draft.step.kind.name()))
+        }
+        Kind::Manual | Kind::Approval => {
+            Err(format!("{key}: {id} has no command; refer to a block"))
+        }
+    }
+}
+
+/// The rules that need the whole document.
+fn rules(source: &mut Source<'_>, runbook: &Runbook, drafts: &mut [Draft]) {
+    for draft in drafts {
+        let step = &draft.step;
+        if let Some(Where::Input(name)) = &step.hosts {
+            let named = runbook.inputs.iter().find(|input| input.name == *name);
+            if named.is_none_or(|input| input.kind != Type::Hosts) {
+                source.error(draft.hosts_at, format!("there is no input {name:?} of type hosts"));
+            }
+        }
+        if step.armed.is_some() && !matches!(step.undo, Some(Action::Step(_) | Action::Command(_)))
+        {
+            source.error(draft.armed_at, "an armed step needs its undo: undo=…");
+        }
+        if step.kind == Kind::Command && step.hosts.is_none() && runbook.hosts.is_none() {
+            source.error(draft.at, "no hosts; add on=… here, or hosts: in front matter");
+        }
+        if let Some(needs) = &step.needs {
+            let what: String = needs.chars().take(80).collect();
+            if step.kind.runs() {
+                source.error(
+                    draft.at,
+                    format!("it needs {what}, which is not there yet; add manual until it is"),
+                );
+            } else {
+                source.warning(
+                    draft.at,
+                    format!("it needs {what}, which is not there yet; a person does it"),
+                );
+            }
+        }
+        if step.kind == Kind::Command && step.timeout.is_none() {
+            source.warning(draft.at, format!("{} has no timeout; add timeout=5m", step.id));
+        }
+        if step.kind == Kind::Command && draft.undo.is_none() {
+            source.warning(
+                draft.at,
+                format!("{} has no undo; add undo=…, or undo=none if it changes nothing", step.id),
+            );
+        }
+    }
+}
+
+/// Checks every name and every place of a value.
+fn templates(source: &mut Source<'_>, inputs: &[Input], drafts: &[Draft]) {
+    let inputs: BTreeSet<String> = inputs.iter().map(|input| input.name.clone()).collect();
+    let mut earlier = BTreeSet::new();
+    let all: BTreeSet<String> = drafts.iter().map(|draft| draft.step.id.in_templates()).collect();
+    for draft in drafts {
+        let parts = [
+            (draft.step.block.as_ref(), None),
+            (action_text(draft.step.undo.as_ref()), draft.undo.as_ref()),
+            (action_text(draft.step.verify.as_ref()), draft.verify.as_ref()),
+        ];
+        // What undoes or proves a step may use what it printed, and comes after all steps before it.
+        let own = draft.step.id.in_templates();
+        for (template, attribute) in parts {
+            let Some(template) = template else { continue };
+            if attribute.is_some() {
+                earlier.insert(own.clone());
+            }
+            let known = Known {
+                inputs: &inputs,
+                earlier: &earlier,
+                all: &all,
+                anywhere: !draft.step.kind.has_its_turn(),
+            };
+            let place = |byte: usize| match (attribute, &draft.block) {
+                (Some(attribute), _) if attribute.verbatim => attribute.value_at + byte,
+                (Some(attribute), _) => attribute.value_at,
+                (None, Some(block)) => block.place(byte),
+                (None, None) => draft.at,
+            };
+            template_in(source, template, &known, place);
+        }
+        if draft.step.kind.runs() {
+            earlier.insert(own);
+        }
+    }
+}
+
+fn action_text(action: Option<&Action>) -> Option<&Template> {
+    match action {
+        Some(Action::Command(template)) => Some(template),
+        Some(Action::Nothing | Action::Step(_)) | None => None,
+    }
+}
+
+/// The names there are.
+struct Known<'a> {
+    inputs: &'a BTreeSet<String>,
+    earlier: &'a BTreeSet<String>,
+    all: &'a BTreeSet<String>,
+    /// An undo or proof in a block of its own, which may stand before the step it belongs to.
+    anywhere: bool,
+}
+
+fn template_in(
+    source: &mut Source<'_>,
+    template: &Template,
+    known: &Known<'_>,
+    place: impl Fn(usize) -> usize,
+) {
+    match template.read() {
+        Err(wrong) => source.error(place(wrong.at), wrong.message),
+        Ok(said) => {
+            for name in &said.names {
+                if let Err(message) = name_is_known(name, known) {
+                    source.error(place(template.place(name)), message);
+                }
+            }
+            if let Some(at) = said.raw {
+                source.warning(place(at), "raw: this value goes into the command as it is, and may say commands of its own");
+            }
+        }
+    }
+}
+
+fn name_is_known(name: &str, known: &Known<'_>) -> Result<(), String> {
+    let shown: String = name.chars().take(80).collect();
+    let mut words = name.split('.');
+    let (root, first, field, more) = (words.next(), words.next(), words.next(), words.next());
+    let near = |word: &str, known: &BTreeSet<String>| {
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        nearest(word, &known).map_or_else(String::new, |near| format!("; did you mean {near}?"))
+    };
+    match (root, first, field, more) {
+        (Some("inputs"), Some(input), None, None) if known.inputs.contains(input) => Ok(()),
+        (Some("inputs"), Some(input), None, None) => {
+            Err(format!("there is no input {input:?}{}", near(input, known.inputs)))
+        }
+        (Some("steps"), Some(step), Some(field), None) => {
+            let there =
+                known.earlier.contains(step) || (known.anywhere && known.all.contains(step));
+            if !FIELDS.contains(&field) {
+                return Err(format!("a step has {}, and no {field:?}", FIELDS.join(" and ")));
+            }
+            if !there && known.all.contains(step) {
+                return Err(format!(
+                    "step {step:?} has printed nothing yet; only steps before this one that run a command have"
+                ));
+            }
+            if there {
+                Ok(())
+            } else {
+                Err(format!("there is no step {step:?}{}", near(step, known.all)))
+            }
+        }
+        (_, _, _, _) => Err(format!(
+            "unknown name {shown:?}; there are inputs.NAME and steps.ID.stdout, where '-' in an ID is written '_'"
+        )),
+    }
+}
