@@ -7,7 +7,7 @@
 
 #![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
 
-mod leftovers;
+pub(crate) mod leftovers;
 mod output;
 mod process;
 
@@ -33,7 +33,7 @@ use crate::proxy::Proxy;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks at what a test waits for.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// Looks until there is something, and gives it.
 ///
