@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod gateway;
 pub mod hub;
 pub mod keys;
+mod lines;
 pub mod live;
 pub mod metrics;
 mod private_file;

@@ -11,6 +11,7 @@ use fw_store::Store;
 use crate::api::invite;
 use crate::dialects::saltpeter;
 use crate::gateway::admit::Admission;
+use crate::lines::Lines;
 use crate::live::Live;
 use crate::state::{App, Health};
 use crate::{Config, api, auth, drive, hub, keys, metrics, private_file, secrets, serve};
@@ -143,6 +144,7 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         secrets,
         jobs,
         keys,
+        lines: Lines::default(),
         auth: auth::Guard::default(),
         admission: Admission::new(handshake_rate),
         metrics: metrics.clone(),

@@ -20,6 +20,7 @@ mod host;
 pub(crate) mod invite;
 mod job;
 mod log;
+mod log_lines;
 mod maintenance;
 mod openapi;
 mod page;
@@ -101,6 +102,9 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(run_events::events))
         .routes(routes!(log::follow))
         .routes(routes!(log::raw))
+        .routes(routes!(log_lines::lines))
+        .routes(routes!(log_lines::search))
+        .routes(routes!(log_lines::text))
         .routes(routes!(job::list))
         .routes(routes!(job::errors))
         .merge(texts)
