@@ -8,6 +8,7 @@ pub mod auth;
 pub mod dialects;
 pub mod drive;
 mod extract;
+mod feed;
 pub mod fleet;
 pub mod gateway;
 pub mod hub;

@@ -10,6 +10,7 @@ use fw_store::Store;
 
 use crate::api::invite;
 use crate::dialects::saltpeter;
+use crate::feed::{self, Feed};
 use crate::gateway::admit::Admission;
 use crate::lines::Lines;
 use crate::live::Live;
@@ -137,6 +138,7 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         store,
         hub,
         live,
+        feed: Feed::new(clock.now()),
         started_at: clock.now(),
         clock,
         tasks: serving.clone(),
@@ -162,6 +164,7 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         Some(prepared) => Some(saltpeter::start(prepared, app.clone(), &driving).await?),
         None => None,
     };
+    feed::start(app.clone(), &driving);
     bound.serve(api::router(app.clone()), &serving);
     drive::upkeep::start(drive::upkeep::Parts::of(&app), &driving);
     Ok(Running { addr, url, first_token, app, saltpeter, serving, driving })

@@ -8,6 +8,7 @@ use fw_proto::Timestamp;
 use fw_rt::{Clock, Tasks};
 use fw_store::Store;
 
+use crate::feed::Feed;
 use crate::gateway::admit::Admission;
 use crate::lines::Lines;
 use crate::live::Live;
@@ -35,6 +36,8 @@ pub struct App {
     pub jobs: drive::jobs::Handle,
     /// The keys that hosts know this server by.
     pub keys: keys::ServerKeys,
+    /// What browsers follow.
+    pub feed: Feed,
     /// Lines of the logs that are looked at.
     pub lines: Lines,
     /// Who may use the API.

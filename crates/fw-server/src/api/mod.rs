@@ -15,6 +15,7 @@ use crate::extract::BodyLimit;
 use crate::state::App;
 use crate::{auth, gateway, metrics, problem};
 
+mod events;
 mod health;
 mod host;
 pub(crate) mod invite;
@@ -24,7 +25,7 @@ mod log_lines;
 mod maintenance;
 mod openapi;
 mod page;
-mod run;
+pub(crate) mod run;
 mod run_events;
 mod secret;
 mod server;
@@ -88,6 +89,7 @@ fn documented() -> OpenApiRouter<App> {
         .layer(axum::Extension(MAX_JOBS))
         .layer(limit_of(MAX_JOBS));
     let api = OpenApiRouter::new()
+        .routes(routes!(events::follow))
         .routes(routes!(host::list))
         .routes(routes!(host::select))
         .routes(routes!(host::events))

@@ -125,7 +125,7 @@ pub(super) async fn list(
 }
 
 /// Cuts a command to what a list needs; a page of whole ones could have hundreds of MB.
-fn shorten(command: &mut Command) {
+pub(crate) fn shorten(command: &mut Command) {
     match command {
         Command::Shell(text) => drop(cut(text, SHOWN)),
         Command::Argv(words) => {
@@ -163,9 +163,14 @@ fn cut(text: &mut String, most: usize) -> bool {
 #[utoipa::path(get, path = "/runs/{id}", tag = "runs", operation_id = "runs_show",
     params(("id" = RunId, Path)), responses((status = 200, body = api::Run)))]
 pub(super) async fn show(State(app): State<App>, Path(id): Path<RunId>) -> Result<Json<api::Run>> {
-    let mut run = read(&app, id).await?;
-    fill_offsets(&app, &mut run).await?;
-    Ok(Json(run))
+    whole(&app, id).await.map(Json)
+}
+
+/// The run as it is now, with what its tasks have written so far.
+pub(crate) async fn whole(app: &App, id: RunId) -> Result<api::Run> {
+    let mut run = read(app, id).await?;
+    fill_offsets(app, &mut run).await?;
+    Ok(run)
 }
 
 /// The run as it is now.
