@@ -244,7 +244,7 @@ class Live {
     look() {
         if (this.looking) return;
         this.looking = true;
-        queueMicrotask(() => {
+        setTimeout(() => {
             this.looking = false;
             this.follow();
             // Cells that came with older values than what was told since.
@@ -252,7 +252,7 @@ class Live {
                 cell.dataset.live = "";
                 this.fill(cell);
             }
-        });
+        }, 50);
     }
 
     follow() {
@@ -278,7 +278,10 @@ class Live {
         if (message.kind === "state") return this.become(message.state);
         const {kind, topic, rows} = message;
         const kept = this.rows.get(topic) ?? new Map();
-        if (kind === "snapshot") for (const key of [...kept.keys()]) if (!(key in rows)) rows[key] = rows[key] ?? null;
+        // A snapshot of runs has the last ones only.
+        if (kind === "snapshot" && topic !== "runs") {
+            for (const key of kept.keys()) if (!(key in rows)) rows[key] = null;
+        }
         for (const [key, row] of Object.entries(rows)) {
             if (row === null) kept.delete(key); else kept.set(key, row);
         }

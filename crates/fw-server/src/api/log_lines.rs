@@ -39,6 +39,8 @@ pub(super) struct LinesQuery {
     host: Option<String>,
     /// The first row, counted from 1; the last rows when absent.
     from: Option<u64>,
+    /// Only lines behind the one of this number; instead of `from`.
+    after: Option<u64>,
     /// How many, 1 to 2000; 500 when absent.
     count: Option<u32>,
     /// All lines, or those that tell of errors; rows are counted among them.
@@ -69,16 +71,30 @@ pub(super) async fn lines(
             let answer = empty(index, log, taken);
             let rows = if only == Only::All { answer.total } else { answer.errors };
             let last = || (rows + 1).saturating_sub(u64::from(most));
-            let from = query.from.unwrap_or_else(last).max(1);
+            let from = match query.after {
+                Some(after) => behind(index, after, only),
+                None => query.from.unwrap_or_else(last),
+            };
+            let from = from.max(1);
             (answer, from, (from <= rows).then(|| index.before(from, only)), index.end().clone())
         })
         .await?;
     if let Some(mark) = mark {
-        let mut page = Page { from, most: most as usize, only, hosts, lines: Vec::new(), bytes: 0 };
+        let (most, after) = (most as usize, query.after.unwrap_or_default());
+        let mut page = Page { from, after, most, only, hosts, lines: Vec::new(), bytes: 0 };
         lines::read(&app.store, log, mark, &end, &mut |line| page.see(line)).await?;
         answer.lines = page.lines;
     }
     Ok(Json(answer))
+}
+
+/// A row that is not behind the first one after a line, and near it: that of the mark before.
+fn behind(index: &Index, after: u64, only: Only) -> u64 {
+    let mark = index.before(after.saturating_add(1), Only::All);
+    match only {
+        Only::All => after.saturating_add(1),
+        Only::Errors => mark.splitter.errors() + 1,
+    }
 }
 
 /// An answer without lines.
@@ -126,6 +142,7 @@ async fn find(
 /// Lines for an answer.
 struct Page {
     from: u64,
+    after: u64,
     most: usize,
     only: Only,
     hosts: BTreeMap<HostId, HostName>,
@@ -135,9 +152,8 @@ struct Page {
 
 impl Page {
     fn see(&mut self, line: &Line<'_>) -> Enough {
-        let Some(row) = self.only.row(line).filter(|row| *row >= self.from) else {
-            return Enough::No;
-        };
+        let wanted = |row: &u64| *row >= self.from && line.number > self.after;
+        let Some(row) = self.only.row(line).filter(wanted) else { return Enough::No };
         // A chunk of a host that is not in the plan cannot come: the hub takes none.
         let Some(host) = self.hosts.get(&line.writer.host).cloned() else { return Enough::No };
         let (end, gap) = match line.end {
