@@ -115,10 +115,12 @@ async fn each_run_is_told_once_though_the_server_is_killed_and_the_search_server
     std::fs::create_dir(&dir).expect("a new directory");
     let search = Search::default();
     let url = search.listen().await;
-    write(&dir, &logs, &url, "*");
+    write(&dir, &logs, &url, "2099");
     let mut fleet =
         Fleet::start_with(BINARY, &["--saltpeter", dir.to_str().expect("a text")]).await;
     let _agent = fleet.agent("web1").await;
+    // Not before: a fire that finds no host is told, too, and begins no run.
+    write(&dir, &logs, &url, "*");
     let finished = async |count: usize| {
         wait_for("runs in the log", PATIENCE, async || {
             (log(&logs).matches("###### Finished").count() >= count).then_some(())

@@ -23,6 +23,7 @@ pub mod serve;
 mod sse;
 mod start;
 pub mod state;
+mod web;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

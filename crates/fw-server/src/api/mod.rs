@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use crate::extract::BodyLimit;
 use crate::state::App;
-use crate::{auth, gateway, metrics, problem};
+use crate::{auth, gateway, metrics, problem, web};
 
 mod events;
 mod health;
@@ -66,6 +66,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(openapi::route(ROOT, document))
         .merge(health::routes())
         .merge(gateway::router())
+        .merge(web::router(&app))
         .with_state(app)
         .fallback(problem::unknown_route)
         .method_not_allowed_fallback(problem::unknown_method)

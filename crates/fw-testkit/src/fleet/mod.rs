@@ -430,6 +430,8 @@ impl Fleet {
     pub async fn join(&self, name: &str, args: &[&str]) -> Agent {
         let join = self.invite(&[]).await;
         drop(self.try_join(&join, name).await.ok());
+        // Joining links once. Until the server has seen that end, the host seems to be online.
+        self.host_is_not(name, "online").await;
         self.agent_of(name, &[], args)
     }
 
@@ -473,10 +475,17 @@ impl Fleet {
     /// # Panics
     /// It never is.
     pub async fn host_is(&self, host: &str, state: &str) {
-        let what = format!("host {host} to be {state}");
-        wait_for(&what, PATIENCE, async || {
+        self.host_state(host, &format!("to be {state}"), |now| now == state).await;
+    }
+
+    async fn host_is_not(&self, host: &str, state: &str) {
+        self.host_state(host, &format!("not to be {state}"), |now| now != state).await;
+    }
+
+    async fn host_state(&self, host: &str, what: &str, wanted: impl Fn(&str) -> bool) {
+        wait_for(&format!("host {host} {what}"), PATIENCE, async || {
             let host = self.get(&format!("/hosts/{host}")).await?;
-            (host["state"] == state).then_some(())
+            wanted(host["state"].as_str()?).then_some(())
         })
         .await;
     }

@@ -150,11 +150,13 @@ impl Follower {
             return Ok(());
         };
         if let Some(what) = message.get("subscribe") {
-            let new: BTreeSet<_> = texts(what).into_iter().collect();
+            let snapshot = self.state.now(true).await?;
+            let mut new: BTreeSet<_> = texts(what).into_iter().collect();
+            // Only jobs that there are, or a page could fill the memory with names.
+            new.retain(|job| snapshot.served.directory.jobs.contains_key(job));
             for job in &new {
                 self.jobs.entry(job.clone()).or_default();
             }
-            let snapshot = self.state.now(true).await?;
             self.send_text(snapshot.status()).await?;
             for job in new {
                 self.send_job(&snapshot, &job).await?;

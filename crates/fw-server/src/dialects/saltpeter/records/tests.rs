@@ -265,10 +265,11 @@ impl Telling {
                 let begins = |from: &str| word.starts_with(from);
                 if begins(&format!("{job}_")) {
                     "INSTANCE"
+                } else if word.ends_with("+00:00") {
+                    // Asked first: in the evening an hour begins as a year does.
+                    "TIME"
                 } else if begins("20") {
                     "DATE"
-                } else if word.ends_with("+00:00") {
-                    "TIME"
                 } else {
                     word
                 }

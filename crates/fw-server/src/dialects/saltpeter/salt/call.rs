@@ -69,8 +69,12 @@ async fn listen(mut child: Child, mut take: impl FnMut(String, Value)) -> Result
     let hearing = async {
         let (mut heard, mut answers) = (Vec::new(), 0_usize);
         loop {
+            let before = heard.len();
             let more = stdout.read_buf(&mut heard).await?;
-            answers += drain(&mut heard, &mut take);
+            // An object is a line. Who tried at each piece would read a long one again and again.
+            if more == 0 || heard.iter().skip(before).any(|byte| *byte == b'\n') {
+                answers += drain(&mut heard, &mut take);
+            }
             if more == 0 || heard.len() > MOST {
                 return std::io::Result::Ok((answers, heard));
             }
@@ -153,6 +157,26 @@ mod tests {
         {
             assert_eq!(failure(&good), None);
         }
+    }
+
+    #[tokio::test]
+    async fn a_last_answer_without_an_end_of_line_is_taken_too() {
+        let text = r#"printf '{"m1": 1}\n{"m2"'; printf ': 2}'"#;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("salt");
+        std::fs::write(&path, text).unwrap();
+        let mut taken = Vec::new();
+        let heard = listen(
+            Command::new("sh")
+                .arg(&path)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap(),
+            |minion, answer| taken.push((minion, answer)),
+        );
+        heard.await.unwrap();
+        assert_eq!(taken, [("m1".to_owned(), json!(1)), ("m2".to_owned(), json!(2))]);
     }
 
     #[tokio::test]

@@ -1,0 +1,40 @@
+//! The dashboard: pages for people, one file a noun.
+//!
+//! Pages show, and change nothing: what a person does on one goes to the API, with the session's cookie, so that one
+//! place decides what is allowed. Templates are in `templates/`, styles, scripts and fonts in `assets/`. No page has a
+//! script or a style of its own in it, so the content security policy allows neither.
+
+use axum::Router;
+use axum::http::{HeaderValue, header};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::get;
+use tower::ServiceBuilder;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::auth;
+use crate::state::App;
+
+mod assets;
+mod error;
+mod host;
+mod link;
+mod page;
+mod sign_in;
+mod time;
+mod words;
+
+/// What pages may load and where from: this server alone, and nothing that stands inside of a page.
+const POLICY: &str = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; \
+                      frame-ancestors 'none'";
+
+/// All pages and what they load.
+pub(crate) fn router(app: &App) -> Router<App> {
+    let pages = Router::new()
+        .route("/hosts", get(host::list))
+        .route_layer(from_fn_with_state(app.clone(), auth::require))
+        .route_layer(from_fn(sign_in::come_back));
+    let policy = HeaderValue::from_static(POLICY);
+    let hardened = ServiceBuilder::new()
+        .layer(SetResponseHeaderLayer::if_not_present(header::CONTENT_SECURITY_POLICY, policy));
+    pages.merge(sign_in::routes()).merge(assets::routes()).layer(hardened)
+}
