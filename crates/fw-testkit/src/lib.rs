@@ -2,6 +2,7 @@
 //! And the rules that fuzzers and the kept corpus try parsers against.
 
 pub mod browser;
+pub mod door;
 pub mod fleet;
 pub mod fuzz;
 pub mod intruder;

@@ -248,8 +248,8 @@ class Live {
             this.looking = false;
             this.follow();
             // Cells that came with older values than what was told since.
-            for (const cell of document.querySelectorAll("[data-topic][data-key]:not([data-live])")) {
-                cell.dataset.live = "";
+            for (const cell of document.querySelectorAll("[data-topic][data-key]:not([data-told])")) {
+                cell.dataset.told = "";
                 this.fill(cell);
             }
         }, 50);
@@ -345,6 +345,11 @@ class Live {
         }
         this.state = state;
         for (const element of document.querySelectorAll("[data-live-state]")) element.dataset.liveState = state;
+        // Said only of a stream that stood before: the first takes a moment to open.
+        const banner = document.querySelector("[data-offline]");
+        if (banner && this.stood) banner.hidden = state === "connected";
+        if (state === "connected" && this.stood) document.dispatchEvent(new CustomEvent("fw:changed"));
+        this.stood ||= state === "connected";
         document.dispatchEvent(new CustomEvent("live:state", {detail: {state}}));
     }
 }

@@ -71,7 +71,7 @@ export class LogView extends HTMLElement {
         this.foldButton.removeAttribute("aria-keyshortcuts");
         this.foldButton.title = "Fold or open all groups";
         const find = make("div", "lv-find", {role: "search"});
-        this.input = make("input", "lv-search", {type: "search", placeholder: "Search log", "aria-label": "Search log", maxlength: "1000"});
+        this.input = make("input", "lv-search", {type: "search", placeholder: "Search log", "aria-label": "Search log", "data-slash": "", maxlength: "1000"});
         this.count = make("span", "lv-count", {role: "status"});
         this.previousButton = make("button", "lv-toggle", {type: "button", title: "Previous match (Shift+N)", "aria-label": "Previous match"});
         this.nextButton = make("button", "lv-toggle", {type: "button", title: "Next match (n)", "aria-label": "Next match"});

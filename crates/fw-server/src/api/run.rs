@@ -190,7 +190,7 @@ fn missing(id: RunId) -> Failure {
 }
 
 /// The run's plan: what it is for, with the ids of its hosts.
-pub(super) async fn plan_of(app: &App, id: RunId) -> Result<Plan> {
+pub(crate) async fn plan_of(app: &App, id: RunId) -> Result<Plan> {
     app.store.plan(id).await?.ok_or_else(|| missing(id))
 }
 

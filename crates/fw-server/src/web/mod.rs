@@ -19,6 +19,7 @@ mod error;
 mod host;
 mod link;
 mod page;
+mod run;
 mod sign_in;
 mod time;
 mod words;
@@ -31,6 +32,7 @@ const POLICY: &str = "default-src 'self'; object-src 'none'; base-uri 'none'; fo
 pub(crate) fn router(app: &App) -> Router<App> {
     let pages = Router::new()
         .route("/hosts", get(host::list))
+        .route("/runs/{id}", get(run::show))
         .route_layer(from_fn_with_state(app.clone(), auth::require))
         .route_layer(from_fn(sign_in::come_back));
     let policy = HeaderValue::from_static(POLICY);

@@ -16,6 +16,7 @@ const THEME: &str = "fw-theme";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Nav {
     Hosts,
+    Runs,
 }
 
 /// An entry of the rail.
@@ -31,8 +32,10 @@ pub(super) struct Entry {
 }
 
 /// The rail, from the top.
-const RAIL: &[Entry] =
-    &[Entry { nav: Nav::Hosts, href: "/hosts", label: "Hosts", icon: "host", key: 'h' }];
+const RAIL: &[Entry] = &[
+    Entry { nav: Nav::Hosts, href: "/hosts", label: "Hosts", icon: "host", key: 'h' },
+    Entry { nav: Nav::Runs, href: "/runs", label: "Runs", icon: "run", key: 'r' },
+];
 
 /// How a page looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
