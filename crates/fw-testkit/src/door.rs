@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
@@ -82,7 +82,7 @@ async fn pass(client: TcpStream, server: SocketAddr, header: &str) {
 
 /// The head of the next request with the header in it, what of its body came along, and how much is yet to come.
 async fn request(
-    from: &mut (impl AsyncReadExt + Unpin),
+    from: &mut (impl AsyncRead + Unpin),
     header: &str,
 ) -> Option<(Vec<u8>, Vec<u8>, u64)> {
     let mut read = Vec::new();
