@@ -157,7 +157,7 @@ async fn ten_tabs_have_one_stream(more: &str) {
     browser.switch_to(&tabs[0]).await;
     browser.close_tab().await;
     browser.switch_to(&tabs[9]).await;
-    let connected = "return import(document.querySelector('script[src$=\"run.js\"]').src.replace('run.js', 'live.js'))
+    let connected = "return import(document.querySelector('script[src$=\"run-page.js\"]').src.replace('run-page.js', 'live.js'))
         .then(m => m.live.state === 'connected')";
     browser.until("a stream", connected, &[]).await;
 }

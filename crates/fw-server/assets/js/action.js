@@ -176,3 +176,11 @@ async function signOut() {
   try { await ask("DELETE", "/api/v1/session"); } catch { /* Whoever is signed out already is where he wants to be. */ }
   location.href = "/sign-in";
 }
+
+document.addEventListener("change", (event) => {
+  if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
+  if (event.target.matches("[data-everything]")) {
+    const hosts = event.target.form.elements.hosts;
+    hosts.disabled = event.target.checked;
+  }
+});

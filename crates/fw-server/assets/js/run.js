@@ -1,43 +1,51 @@
-// The page of a run: its log, and what it says of the run stays true as the run goes on.
-import { live } from "./live.js";
-import "./log-view.js";
+// Running a command: which hosts are meant is asked while it is typed, and said again on the button.
+import { confirm } from "./action.js";
 
-const SOON = 150;
-const AGAIN = 1200;
+const form = document.querySelector("[data-run-form]");
+const preview = document.getElementById("preview");
+const button = form.querySelector("[data-submit-run]");
+const field = (name) => form.elements.namedItem(name);
+let count = 0;
+let waiting = 0;
+let asked = 0;
 
-const log = document.querySelector("log-view");
-const head = document.querySelector("[data-run]");
+const shell = (word) => /^[\w.:/=,@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 
-// The parts of the page are asked for again when the run has changed: soon, and once more for what came meanwhile.
-let soon = null;
-let again = null;
-const fresh = () => document.dispatchEvent(new CustomEvent("fw:changed"));
-let first = true;
-live.subscribe(`run:${head.dataset.run}`, () => {
-  if (first) { first = false; return; }
-  soon ??= setTimeout(() => { soon = null; fresh(); }, SOON);
-  clearTimeout(again);
-  again = setTimeout(fresh, AGAIN);
+function say() {
+  count = Number(preview.querySelector("[data-count]")?.dataset.count || 0);
+  button.textContent = count ? `Run on ${count} host${count === 1 ? "" : "s"}` : "Run";
+  button.disabled = !count || !field("command.shell").value.trim();
+  const words = ["fleetwright run", shell(field("hosts").value.trim() || "*"), "--shell", shell(field("command.shell").value)];
+  for (const [name, flag] of [["user", "--user"], ["cwd", "--cwd"], ["timeout", "--timeout"], ["parallel", "--parallel"], ["max_failures", "--max-failures"], ["start_within", "--start-within"]]) {
+    if (field(name).value.trim()) words.push(flag, shell(field(name).value.trim()));
+  }
+  const line = words.join(" ");
+  form.querySelector("[data-cli]").textContent = line;
+  form.querySelector("[data-copy-cli]").dataset.copy = line;
+}
+
+async function look() {
+  const mine = ++asked;
+  const answer = await fetch(`/run/preview?hosts=${encodeURIComponent(field("hosts").value)}`, { headers: { "HX-Request": "true" } }).catch(() => null);
+  if (mine !== asked || !answer?.ok) return;
+  const parsed = new DOMParser().parseFromString(await answer.text(), "text/html");
+  preview.replaceChildren(...parsed.body.childNodes);
+  say();
+}
+
+form.addEventListener("input", (event) => {
+  say();
+  if (event.target === field("hosts")) { button.disabled = true; clearTimeout(waiting); waiting = setTimeout(look, 250); }
 });
 
-// Keys of the log, wherever on the page: not in fields, and not where they mean something else.
-const KEYS = new Set(["e", "E", "f", "F", "t", "T", "w", "W", "n", "N"]);
-let going = 0;
-document.addEventListener("keydown", (event) => {
-  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest("input, textarea, select, dialog[open], log-view") || localStorage.getItem("fw-keys") === "off") return;
-  if (event.key === "g") { going = Date.now(); return; }
-  if (Date.now() - going < 1200 || !KEYS.has(event.key)) return;
-  log.key(event);
-});
-
-// A click on a host's output shows it without a new page.
-document.addEventListener("click", (event) => {
-  const link = event.target.closest("a[href^='?host=']");
-  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+// Beyond ten hosts a person says how many are meant.
+let sure = false;
+form.addEventListener("submit", async (event) => {
+  if (sure || count <= 10) { sure = false; return; }
   event.preventDefault();
-  log.choose ? (log.choose.value = new URLSearchParams(link.search).get("host")) : null;
-  log.show(new URLSearchParams(link.search).get("host"));
-  log.scrollIntoView({ block: "nearest" });
-  log.scroll.focus({ preventScroll: true });
-});
+  event.stopImmediatePropagation();
+  const yes = await confirm({ title: `Run on ${count} hosts?`, text: `It begins at once on all ${count}. It can be cancelled, but what it has done stays done.`, yes: `Run on ${count} hosts`, typed: String(count) });
+  if (yes) { sure = true; form.requestSubmit(); }
+}, true);
+
+say();

@@ -22,7 +22,7 @@ pub(crate) mod invite;
 mod job;
 mod log;
 mod log_lines;
-mod maintenance;
+pub(crate) mod maintenance;
 mod openapi;
 mod page;
 pub(crate) mod run;

@@ -1,11 +1,12 @@
 //! Hosts: all of them, with the selector of the command line as filter.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use fw_proto::api::HostState;
+use fw_proto::api::{HostState, TaskState};
 use fw_proto::{MaintenanceId, Timestamp, api};
 use fw_store::HostRow;
 use serde::Deserialize;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use super::error::{Result, render};
 use super::link::{encode, link, quoted};
 use super::page::{Nav, Page, Visit};
+use super::strip::{BARS, Strip};
 use super::time::When;
 use super::words::Status;
 use crate::extract::Query;
@@ -100,6 +102,7 @@ struct Row {
     seen: Option<When>,
     seen_at: Option<Timestamp>,
     maintenance: Option<MaintenanceId>,
+    strip: Option<Strip>,
 }
 
 #[derive(Template)]
@@ -147,6 +150,7 @@ pub(super) async fn list(
     let page = page.clamp(1, last + 1);
     let skipped = (page - 1) * ROWS;
     let rows: Vec<_> = rows.into_iter().skip(skipped).take(ROWS).collect();
+    let rows = with_strips(&app, rows).await?;
     let at = |page: usize| {
         link("/hosts", &[("q", &q), ("sort", &sort.text()), ("page", &page.to_string())])
     };
@@ -168,6 +172,18 @@ pub(super) async fn list(
         sort: sort.text(),
         q,
     }))
+}
+
+/// Gives each row its last runs.
+async fn with_strips(app: &App, mut rows: Vec<Row>) -> Result<Vec<Row>> {
+    let names = rows.iter().filter_map(|row| row.name.parse().ok()).collect();
+    let last = app.store.last_tasks(names, BARS).await?;
+    let mut last: BTreeMap<String, Vec<TaskState>> =
+        last.into_iter().map(|(name, states)| (name.to_string(), states)).collect();
+    for row in &mut rows {
+        row.strip = last.remove(&row.name).map(|states| Strip::of_tasks(&states));
+    }
+    Ok(rows)
 }
 
 /// Those that the filter picks, or what is wrong with it.
@@ -225,21 +241,22 @@ fn show(host: &api::Host, now: Timestamp) -> Row {
         seen: seen_at.map(|at| When::new(now, at)),
         seen_at,
         maintenance: host.maintenance,
+        strip: None,
     }
 }
 
 /// A label in few characters.
-fn label(key: &str, value: &str) -> String {
+pub(super) fn label(key: &str, value: &str) -> String {
     if value.is_empty() { key.to_owned() } else { format!("{key}={value}") }
 }
 
 /// Name and version of the system.
-fn system(host: &api::Host) -> String {
+pub(super) fn system(host: &api::Host) -> String {
     format!("{} {}", fact(host, "os"), fact(host, "osrelease")).trim().to_owned()
 }
 
 /// A fact as text: of a list the first.
-fn fact(host: &api::Host, name: &str) -> String {
+pub(super) fn fact(host: &api::Host, name: &str) -> String {
     let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
     let value = host.facts.get(name);
     let first = value.and_then(|value| value.as_array()).and_then(|list| list.first());

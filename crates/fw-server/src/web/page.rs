@@ -15,8 +15,13 @@ const THEME: &str = "fw-theme";
 /// Where in the dashboard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Nav {
+    Overview,
     Hosts,
+    Jobs,
     Runs,
+    Command,
+    Maintenance,
+    Settings,
 }
 
 /// An entry of the rail.
@@ -33,8 +38,19 @@ pub(super) struct Entry {
 
 /// The rail, from the top.
 const RAIL: &[Entry] = &[
+    Entry { nav: Nav::Overview, href: "/", label: "Overview", icon: "home", key: 'o' },
     Entry { nav: Nav::Hosts, href: "/hosts", label: "Hosts", icon: "host", key: 'h' },
+    Entry { nav: Nav::Jobs, href: "/jobs", label: "Jobs", icon: "job", key: 'j' },
     Entry { nav: Nav::Runs, href: "/runs", label: "Runs", icon: "run", key: 'r' },
+    Entry { nav: Nav::Command, href: "/run", label: "Run a command", icon: "command", key: 'c' },
+    Entry {
+        nav: Nav::Maintenance,
+        href: "/maintenance",
+        label: "Maintenance",
+        icon: "maintenance",
+        key: 'm',
+    },
+    Entry { nav: Nav::Settings, href: "/settings", label: "Settings", icon: "settings", key: 's' },
 ];
 
 /// How a page looks.

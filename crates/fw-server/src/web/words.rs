@@ -2,7 +2,7 @@
 //!
 //! Each tone has its shape beside its colour, for whoever does not see the colour.
 
-use fw_proto::api::{HostState, RunState, TaskState, Verdict};
+use fw_proto::api::{FireReason, HostState, RunState, TaskState, Verdict};
 
 /// What a state means to whoever looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,5 +103,23 @@ impl From<Verdict> for Status {
             Verdict::CaughtUp => Self::new(Tone::Warn, "Caught up"),
             Verdict::Missed => Self::new(Tone::Bad, "Missed"),
         }
+    }
+}
+
+/// Why a fire has its verdict, in words.
+pub(super) const fn reason(reason: FireReason) -> &'static str {
+    match reason {
+        FireReason::Overlap => "the job's earlier run was still going on",
+        FireReason::Paused => "the job was paused",
+        FireReason::NoHosts => "the selector matched no host",
+        FireReason::Downtime => "the server was down",
+        FireReason::ClockJump => "the server's clock jumped ahead",
+        FireReason::DstGap => "the clocks went forward over it; it ran right after",
+        FireReason::NoSecret => "a secret that the job needs does not exist",
+        FireReason::Changed => "the job was changed while the fire waited",
+        FireReason::Manual => "begun by hand",
+        FireReason::Calendar => "not on this day, says its calendar",
+        FireReason::Window => "outside the hours in which it may run",
+        FireReason::Maintenance => "all of its hosts were in maintenance",
     }
 }
