@@ -235,7 +235,7 @@ export class LogView extends HTMLElement {
         this.errors = 0;
         this.groups = [];
         this.folded = new Set();
-        this.hidden = [];
+        this.folds = [];
         this.unseen = 0;
         this.mark = null;
         this.errorAt = null;
@@ -279,7 +279,7 @@ export class LogView extends HTMLElement {
     }
 
     rowsKnown() { return this.only === "all" ? this.total : this.errors; }
-    length() { return Math.max(0, this.rowsKnown() - (this.hidden.at(-1)?.before ?? 0) - (this.hidden.at(-1)?.count ?? 0)); }
+    length() { return Math.max(0, this.rowsKnown() - (this.folds.at(-1)?.before ?? 0) - (this.folds.at(-1)?.count ?? 0)); }
 
     // The place a link, or the change of the lines that are shown, asks for.
     async reach() {
@@ -342,7 +342,7 @@ export class LogView extends HTMLElement {
             ranges.push({begin: group.from + 1, end});
         }
         let before = 0;
-        this.hidden = ranges.map(({begin, end}) => {
+        this.folds = ranges.map(({begin, end}) => {
             const entry = {begin, count: end - begin + 1, before};
             before += entry.count;
             return entry;
@@ -352,20 +352,20 @@ export class LogView extends HTMLElement {
 
     // The row at a place in what is shown, both from 0.
     rowOf(place) {
-        let [low, high] = [0, this.hidden.length];
+        let [low, high] = [0, this.folds.length];
         while (low < high) {
             const middle = (low + high) >> 1;
-            const entry = this.hidden[middle];
+            const entry = this.folds[middle];
             if (entry.begin - 1 - entry.before <= place) low = middle + 1; else high = middle;
         }
-        const entry = this.hidden[low - 1];
+        const entry = this.folds[low - 1];
         return entry ? place + entry.before + entry.count : place;
     }
 
     // Where a row (from 1) is shown; inside of a fold, that is where the fold is.
     placeOf(row) {
         let hidden = 0;
-        for (const entry of this.hidden) {
+        for (const entry of this.folds) {
             if (entry.begin > row) break;
             hidden += Math.min(entry.count, row - entry.begin + 1);
         }
