@@ -1,5 +1,5 @@
-//! What building and testing needs beside Rust: a C compiler (`SQLite`, zstd and aws-lc are C),
-//! valgrind to count instructions, and cargo-nextest for quicker tests.
+//! What building and testing needs beside Rust: a C compiler (`SQLite`, zstd and aws-lc are C), a
+//! browser and its driver, valgrind to count instructions, and cargo-nextest for quicker tests.
 
 use std::process::Command;
 
@@ -25,6 +25,13 @@ const C_COMPILER: Needed = Needed {
 const VALGRIND: Needed =
     Needed { name: "valgrind", packages: &["valgrind"], elsewhere: "install valgrind" };
 
+/// The fonts, because a page without any has texts without width.
+const BROWSER: Needed = Needed {
+    name: "Chromium or its driver",
+    packages: &["chromium", "chromium-driver", "fonts-liberation"],
+    elsewhere: "install chromium and chromedriver of the same version, so that both are in PATH",
+};
+
 /// Installed when it is absent. A version, because a later one may need a later Rust.
 const NEXTEST: &str = "0.9.143";
 
@@ -36,6 +43,7 @@ pub(crate) fn setup() -> anyhow::Result<()> {
     if !has_nextest() {
         run(&mut cargo(&["install", "--locked", "--version", NEXTEST, "cargo-nextest"]))?;
     }
+    require_browser()?;
     if crate::count::why_not_here().is_none() {
         require_valgrind()?;
     }
@@ -55,6 +63,16 @@ pub(crate) fn require() -> anyhow::Result<()> {
 /// have to prepare a machine of CI by hand.
 pub(crate) fn require_valgrind() -> anyhow::Result<()> {
     if has_valgrind() { Ok(()) } else { install(&VALGRIND) }
+}
+
+/// Whether pages can be tried here. Installs what is missing where it may, as for valgrind: without a
+/// browser its tests fail, and none of them is left out.
+pub(crate) fn require_browser() -> anyhow::Result<()> {
+    if has_browser() { Ok(()) } else { install(&BROWSER) }
+}
+
+fn has_browser() -> bool {
+    ["chromium", "chromedriver"].iter().all(|name| works(Command::new(name).arg("--version")))
 }
 
 fn has_valgrind() -> bool {
@@ -85,6 +103,7 @@ fn install(needed: &Needed) -> anyhow::Result<()> {
     let root = crate::run::output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
     match (debian, root) {
         (true, true) => {
+            eprintln!("{name} is missing, and is installed with apt-get: {}", packages.join(" "));
             run(Command::new("apt-get").arg("update"))?;
             let install = ["install", "-y", "--no-install-recommends"];
             run(Command::new("apt-get").args(install).args(*packages))

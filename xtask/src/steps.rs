@@ -6,6 +6,10 @@ use crate::{count, licences, setup};
 /// Builds the binary and runs all tests; `args` go to the runner.
 pub(crate) fn test(args: &[String]) -> anyhow::Result<()> {
     setup::require()?;
+    // Who names tests may mean others; those of pages say themselves what they miss.
+    if args.is_empty() {
+        setup::require_browser()?;
+    }
     heading("build");
     run(&mut cargo(&["build", "--package", "fleetwright"]))?;
     heading("tests");

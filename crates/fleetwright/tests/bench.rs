@@ -56,3 +56,22 @@ async fn wrappers_on_a_server_of_its_own_are_measured_whole() {
     assert_eq!(figures["bars"].as_array().map(Vec::len), Some(4));
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0, "it leaves no files behind");
 }
+
+/// A server with a small history and a few viewers: every list answers, and each viewer hears of each change.
+#[tokio::test]
+async fn viewers_of_a_server_of_its_own_are_measured_whole() {
+    let fleet = Fleet::start(BINARY).await;
+    let dir = fleet.scratch().display().to_string();
+    let line = ["bench", "api", "--viewers", "20", "--hosts", "10", "--runs", "100"];
+    let more = ["--ledger", "1000", "--dir", &dir, "-o", "json"];
+    let figures = fleet.plain(&[&line[..], &more].concat()).await.ok().json();
+    for (name, value) in figures.as_object().expect("an object") {
+        assert!(!value.is_null(), "{name} was not measured: {}", figures["why"]);
+    }
+    assert_eq!(figures["lists_ms"].as_object().map(serde_json::Map::len), Some(8), "{figures}");
+    assert_eq!(
+        (&figures["viewers"], figures["bars"].as_array().map(Vec::len)),
+        (&20.into(), Some(3))
+    );
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0, "it leaves no files behind");
+}

@@ -15,6 +15,7 @@ pub mod host;
 pub mod hub;
 pub mod job;
 pub mod link;
+pub mod log;
 pub mod maintenance;
 pub mod plan;
 pub mod policy;

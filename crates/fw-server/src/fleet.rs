@@ -140,14 +140,19 @@ pub fn seen(row: &HostRow) -> Seen<'_> {
     Seen { name: &row.name, labels: &row.labels, facts: &row.facts }
 }
 
-/// The host as the API shows it.
-pub(crate) fn view(row: &HostRow, present: &Present) -> api::Host {
-    let state = match row.standing {
+/// The state of a host.
+pub(crate) fn state(row: &HostRow, present: &Present) -> HostState {
+    match row.standing {
         Standing::Revoked => HostState::Revoked,
         Standing::Duplicate => HostState::Duplicate,
         Standing::Active if present.online.contains(&row.id) => HostState::Online,
         Standing::Active => HostState::Offline,
-    };
+    }
+}
+
+/// The host as the API shows it.
+pub(crate) fn view(row: &HostRow, present: &Present) -> api::Host {
+    let state = state(row, present);
     let offline_since = match state {
         HostState::Online => None,
         // After a crash of the server nobody noted the end of the link.

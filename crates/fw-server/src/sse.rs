@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use axum::body::{Body, Bytes};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -83,6 +84,44 @@ impl Out {
     }
 }
 
+/// Messages that wait for one viewer; they are shared with the other viewers.
+const RAW_QUEUE: usize = 4;
+
+/// Where a stream's task puts events that are encoded already.
+#[derive(Debug)]
+pub(crate) struct RawOut(mpsc::Sender<Bytes>);
+
+impl RawOut {
+    /// Sends a message, waiting for the client as long as it needs.
+    pub(crate) async fn send(&self, message: Bytes) -> Result<(), Gone> {
+        self.0.send(message).await.map_err(|_| Gone)
+    }
+
+    /// Waits until the client has gone.
+    pub(crate) async fn gone(&self) -> Gone {
+        self.0.closed().await;
+        Gone
+    }
+}
+
+/// As [`respond`], with events that are encoded already. `write` sends often enough that no proxy takes it for dead.
+pub(crate) fn respond_raw<F, W>(app: &App, caller: Caller, write: W) -> Response
+where
+    W: FnOnce(RawOut) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (sender, mut receiver) = mpsc::channel(RAW_QUEUE);
+    spawn(app, caller, write(RawOut(sender)));
+    let messages = futures_util::stream::poll_fn(move |context| {
+        receiver.poll_recv(context).map(|message| message.map(Ok::<_, std::convert::Infallible>))
+    });
+    let kind = [("content-type", "text/event-stream")];
+    (UNBUFFERED, kind, Body::from_stream(messages)).into_response()
+}
+
+/// nginx would hold events back otherwise (`proxy_buffering`).
+const UNBUFFERED: [(&str, &str); 2] = [("cache-control", "no-store"), ("x-accel-buffering", "no")];
+
 /// Answers with an event stream that `write` fills. It ends when `write` does, when the client goes, when its token is
 /// good no more, or with the server.
 pub(crate) fn respond<F, W>(app: &App, caller: Caller, write: W) -> Response
@@ -91,7 +130,15 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let (sender, mut receiver) = mpsc::channel(QUEUE);
-    let writing = write(Out(sender));
+    spawn(app, caller, write(Out(sender)));
+    let events = futures_util::stream::poll_fn(move |context| {
+        receiver.poll_recv(context).map(|event| event.map(Ok::<_, std::convert::Infallible>))
+    });
+    let response = Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT));
+    (UNBUFFERED, response).into_response()
+}
+
+fn spawn(app: &App, caller: Caller, writing: impl Future<Output = ()> + Send + 'static) {
     let shared = app.clone();
     app.tasks.spawn("sse", async move {
         let counted = Counted::new(SSE_CLIENTS);
@@ -103,12 +150,6 @@ where
         }
         drop(counted);
     });
-    let events = futures_util::stream::poll_fn(move |context| {
-        receiver.poll_recv(context).map(|event| event.map(Ok::<_, std::convert::Infallible>))
-    });
-    let response = Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT));
-    // nginx would hold events back otherwise (`proxy_buffering`).
-    ([("cache-control", "no-store"), ("x-accel-buffering", "no")], response).into_response()
 }
 
 /// The id of the last event that a client has seen.

@@ -10,7 +10,9 @@ use fw_store::Store;
 
 use crate::api::invite;
 use crate::dialects::saltpeter;
+use crate::feed::{self, Feed};
 use crate::gateway::admit::Admission;
+use crate::lines::Lines;
 use crate::live::Live;
 use crate::state::{App, Health};
 use crate::{Config, api, auth, drive, hub, keys, metrics, private_file, secrets, serve};
@@ -139,6 +141,7 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         store,
         hub,
         live,
+        feed: Feed::new(clock.now()),
         started_at: clock.now(),
         clock,
         tasks: serving.clone(),
@@ -146,6 +149,7 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         secrets,
         jobs,
         keys,
+        lines: Lines::default(),
         auth: auth::Guard::default(),
         admission: Admission::new(handshake_rate),
         metrics: metrics.clone(),
@@ -163,6 +167,7 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         Some(prepared) => Some(saltpeter::start(prepared, app.clone(), &driving).await?),
         None => None,
     };
+    feed::start(app.clone(), &driving);
     bound.serve(api::router(app.clone()), &serving);
     drive::upkeep::start(drive::upkeep::Parts::of(&app), &driving);
     Ok(Running { addr, url, first_token, set_up_link, app, saltpeter, serving, driving })

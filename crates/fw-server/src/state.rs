@@ -8,7 +8,9 @@ use fw_proto::Timestamp;
 use fw_rt::{Clock, Tasks};
 use fw_store::Store;
 
+use crate::feed::Feed;
 use crate::gateway::admit::Admission;
+use crate::lines::Lines;
 use crate::live::Live;
 use crate::problem::Chain;
 use crate::{Config, auth, drive, hub, keys, metrics, secrets};
@@ -34,6 +36,10 @@ pub struct App {
     pub jobs: drive::jobs::Handle,
     /// The keys that hosts know this server by.
     pub keys: keys::ServerKeys,
+    /// What browsers follow.
+    pub feed: Feed,
+    /// Lines of the logs that are looked at.
+    pub lines: Lines,
     /// Who may use the API.
     pub auth: auth::Guard,
     /// Who may link, by address.

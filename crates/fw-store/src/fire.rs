@@ -249,7 +249,7 @@ fn insert(db: &Connection, fire: &NewFire, manual: bool) -> Result<(), Error> {
     Ok(())
 }
 
-fn read_fire(row: &Row<'_>) -> Result<Fire, Error> {
+pub(crate) fn read_fire(row: &Row<'_>) -> Result<Fire, Error> {
     let (from, count) = (row::at(row, "from_at")?, row::count(row, "count")?);
     let lag_ms: Option<i64> = row.get("lag_ms")?;
     Ok(Fire {

@@ -9,6 +9,7 @@
 //! there is space again.
 
 mod backup;
+mod board;
 mod error;
 mod fire;
 mod host;
@@ -44,6 +45,7 @@ use rusqlite::{OptionalExtension as _, params};
 use uuid::Uuid;
 
 pub use backup::{BackupInfo, Part, restore_backup, verify_backup};
+pub use board::{Past, Quarter};
 pub use error::Error;
 pub use fire::NewFire;
 pub use host::{Changed, HostRow, Standing};

@@ -51,6 +51,9 @@ pub struct PlacedChunk {
     pub chunk: StoredChunk,
 }
 
+/// Places of chunks that are put in order at a time.
+const AT_ONCE: u32 = 1024;
+
 /// Beyond this no offset is believed: sums of a few of them still fit an `i64`, and no disk holds so much.
 const MAX_OFFSET: u64 = 1 << 53;
 
@@ -159,6 +162,37 @@ impl Store {
             .await
     }
 
+    /// The chunks of a run, or of one of its hosts, in the order in which they were stored: those after `after` (0: from the
+    /// start), until there are `most` bytes of them; at least one when there is any.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn log_read(
+        &self,
+        run: RunId,
+        host: Option<HostId>,
+        after: u64,
+        most: usize,
+    ) -> Result<Vec<PlacedChunk>, Error> {
+        // Whoever has one stream reads it along its key; several have to be put in order first, keys alone.
+        if let Some(chunks) =
+            self.logs().read(move |db| read_one(db, run, host, after, most)).await?
+        {
+            return Ok(chunks);
+        }
+        let (mut chunks, mut bytes) = (Vec::new(), 0);
+        for place in self.log_places(run, host, after, AT_ONCE).await? {
+            if let Some(placed) = self.log_chunk_at(place).await? {
+                bytes += placed.chunk.data.len();
+                chunks.push(placed);
+            }
+            if bytes >= most {
+                break;
+            }
+        }
+        Ok(chunks)
+    }
+
     /// The chunk at this place; `None` when it was swept meanwhile.
     ///
     /// # Errors
@@ -167,13 +201,10 @@ impl Store {
         self.logs()
             .read(move |db| {
                 let mut statement = db.prepare_cached(
-                    "SELECT chunks.*, host, attempt FROM chunks JOIN streams ON streams.id = stream
+                    "SELECT chunks.*, chunks.rowid AS place, host, attempt FROM chunks JOIN streams ON streams.id = stream
                      WHERE chunks.rowid = ?1",
                 )?;
-                let mut found = statement.query_and_then([int(place)], |row| {
-                    let (host, attempt) = (row::host(row, "host")?, row.get("attempt")?);
-                    Ok(PlacedChunk { place, host, attempt, chunk: read_chunk(row)? })
-                })?;
+                let mut found = statement.query_and_then([int(place)], read_placed)?;
                 found.next().transpose()
             })
             .await
@@ -197,6 +228,48 @@ impl Store {
             })
             .await
     }
+}
+
+/// As [`Store::log_read`]; `None` when there are several streams.
+fn read_one(
+    db: &Connection,
+    run: RunId,
+    host: Option<HostId>,
+    after: u64,
+    most: usize,
+) -> Result<Option<Vec<PlacedChunk>>, Error> {
+    let mut streams = db.prepare_cached(
+        "SELECT id FROM streams WHERE run = ?1 AND (?2 IS NULL OR host = ?2) LIMIT 2",
+    )?;
+    let host = host.map(|host| blob(&host.0).to_vec());
+    let ids = streams.query_map(params![blob(&run.0), host], |row| row.get(0))?;
+    let ids: Vec<i64> = ids.collect::<Result<_, _>>()?;
+    let stream = match ids.as_slice() {
+        [] => return Ok(Some(Vec::new())),
+        [stream] => *stream,
+        _ => return Ok(None),
+    };
+    let mut statement = db.prepare_cached(
+        "SELECT chunks.*, chunks.rowid AS place, host, attempt FROM chunks JOIN streams ON streams.id = stream
+         WHERE stream = ?1 AND n > coalesce((SELECT n FROM chunks WHERE rowid = ?2 AND stream = ?1), 0)
+         ORDER BY n",
+    )?;
+    let found = statement.query_and_then(params![stream, int(after)], read_placed)?;
+    let (mut chunks, mut bytes) = (Vec::new(), 0);
+    for placed in found {
+        let placed: PlacedChunk = placed?;
+        bytes += placed.chunk.data.len();
+        chunks.push(placed);
+        if bytes >= most {
+            break;
+        }
+    }
+    Ok(Some(chunks))
+}
+
+fn read_placed(row: &Row<'_>) -> Result<PlacedChunk, Error> {
+    let (host, attempt) = (row::host(row, "host")?, row.get("attempt")?);
+    Ok(PlacedChunk { place: row::count(row, "place")?, host, attempt, chunk: read_chunk(row)? })
 }
 
 /// Whether the chunk holds whole records that lead from `from` to `to`. Hosts are hostile:

@@ -309,7 +309,7 @@ impl Agent {
 }
 
 /// Three digits that count.
-fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     match value {
         v if v >= 100.0 => format!("{v:.0}"),
         v if v >= 10.0 => format!("{v:.1}"),
@@ -317,7 +317,8 @@ fn short(value: f64) -> String {
     }
 }
 
-fn page(rows: &[(&str, &str, Option<String>)], why: &Why, bars: &[Bar]) -> String {
+/// Figures with their bars, for people.
+pub(crate) fn page(rows: &[(&str, &str, Option<String>)], why: &Why, bars: &[Bar]) -> String {
     let mut page = String::new();
     for (label, figure, value) in rows {
         let root = figure.split('.').next().unwrap_or(figure);

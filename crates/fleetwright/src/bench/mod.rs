@@ -1,6 +1,8 @@
-//! Benchmarks that anyone can run: of a server with a simulated fleet or simulated wrappers, and of one real agent.
+//! Benchmarks that anyone can run: of a server with a simulated fleet, simulated wrappers or many viewers, and of one
+//! real agent.
 
 pub(crate) mod agent;
+pub(crate) mod api;
 mod figures;
 pub(crate) mod fleet;
 mod hosts;

@@ -101,10 +101,19 @@ impl Server {
     /// # Errors
     /// The token cannot be read.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        let token = self.token()?;
+        let url = self.url().parse().context("the server's own address")?;
+        Ok(Client::new(url, Some(token), "bench".to_owned(), Vec::new())?)
+    }
+
+    /// The first admin's token.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn token(&self) -> anyhow::Result<String> {
         let path = self.data_dir().join("admin.token");
         let token = crate::config::read_text(&path).context("read the first admin's token")?;
-        let url = self.url().parse().context("the server's own address")?;
-        Ok(Client::new(url, Some(token.trim().to_owned()), "bench".to_owned(), Vec::new())?)
+        Ok(token.trim().to_owned())
     }
 
     /// Its process id, while it runs.

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use fw_proto::Join;
 
 use super::Connection;
-use crate::bench::{agent, fleet, swarm, wrappers};
+use crate::bench::{agent, api, fleet, swarm, wrappers};
 use crate::config::read_text;
 use crate::exit::Code;
 use crate::output::{self, Format};
@@ -31,6 +31,11 @@ pub(crate) enum Verb {
     /// All wrappers belong to one run. Each has a connection with one output of 100 bytes under way,
     /// acknowledged when it is durable; then they rest, and end together.
     Saltpeter(SaltpeterArgs),
+    /// Measure what viewers of pages cost a server with a history, and how fast its lists are.
+    ///
+    /// Fills the store of a server of its own with hosts, ended runs and fires, asks for its lists, then
+    /// lets viewers follow hosts and runs while hosts change.
+    Api(ApiArgs),
     /// Be the simulated agents of `bench fleet`.
     #[command(hide = true)]
     Swarm(SwarmArgs),
@@ -88,6 +93,28 @@ pub(crate) struct SaltpeterArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct ApiArgs {
+    /// How many viewers.
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    viewers: u32,
+    /// How many hosts the server knows.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    hosts: u32,
+    /// How many runs have ended.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    runs: u32,
+    /// How many fires have their verdict.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    ledger: u32,
+    /// Directory in which the server has its files.
+    #[arg(long, value_name = "DIR", default_value = DIR)]
+    dir: PathBuf,
+    /// Form of the answer.
+    #[arg(long, short = 'o', value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct SwarmArgs {
     #[arg(long)]
     agents: u32,
@@ -106,6 +133,7 @@ pub(crate) fn run(verb: Verb, connection: &Connection) -> anyhow::Result<Code> {
             Verb::Fleet(args) => fleet(args, connection).await,
             Verb::Agent(args) => until_stopped(agent(args)).await,
             Verb::Saltpeter(args) => until_stopped(saltpeter(args)).await,
+            Verb::Api(args) => until_stopped(viewers(args)).await,
             Verb::Swarm(args) => swarm(args).await,
         }
     })
@@ -139,6 +167,14 @@ async fn fleet(args: FleetArgs, connection: &Connection) -> anyhow::Result<Code>
         return Ok(stopped());
     };
     output::print(&output::item(&figures, "fleet", args.output, || figures.page())?)?;
+    Ok(Code::Success)
+}
+
+async fn viewers(args: ApiArgs) -> anyhow::Result<Code> {
+    let history = api::History { hosts: args.hosts, runs: args.runs, ledger: args.ledger };
+    let viewers = fleet::within_open_files(args.viewers);
+    let figures = api::run(api::Options { viewers, history, dir: args.dir }).await?;
+    output::print(&output::item(&figures, "api", args.output, || figures.page())?)?;
     Ok(Code::Success)
 }
 

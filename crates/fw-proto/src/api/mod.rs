@@ -6,6 +6,7 @@
 mod host;
 mod invite;
 mod job;
+mod log;
 mod maintenance;
 mod problem;
 mod run;
@@ -21,6 +22,7 @@ pub use job::{
     CatchUp, CheckedJob, CheckedJobs, Fire, FireReason, Hook, Job, JobSource, JobSpec, JobWaiting,
     JobsText, Overlap, RETRY_BACKOFF, SourceError, Verdict,
 };
+pub use log::{LineEnd, LogGroup, LogLine, LogLines, LogMatch, LogMatches, OnlyLines};
 pub use maintenance::{Maintenance, NewMaintenance};
 pub use problem::{Code, Problem};
 pub use run::{

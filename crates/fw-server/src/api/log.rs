@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fw_core::plan::Plan;
-use fw_proto::api::{Code, LogEvent, Problem};
+use fw_proto::api::LogEvent;
 use fw_proto::record::{self, Body as Content, MAX_CHUNK, Offsets, Stream};
 use fw_proto::{HostId, HostName, RunId};
 use fw_store::{PlacedChunk, Store, StoredChunk};
@@ -25,7 +25,8 @@ use super::run;
 use crate::auth::Caller;
 use crate::extract::{Path, Query};
 use crate::fleet;
-use crate::problem::{Chain, Failure, Result};
+use crate::lines::damaged;
+use crate::problem::{Failure, Result};
 use crate::sse::{self, Ended, LastEventId, Out};
 use crate::state::App;
 
@@ -93,7 +94,7 @@ pub(super) async fn follow(
 }
 
 /// Finds a host of the run: by the name it was chosen with, or as it is known now.
-async fn host_of(app: &App, plan: &Plan, name: &str) -> Result<HostId> {
+pub(super) async fn host_of(app: &App, plan: &Plan, name: &str) -> Result<HostId> {
     let chosen =
         plan.hosts.iter().find(|host| host.name.as_str() == name || host.id.to_string() == name);
     if let Some(host) = chosen {
@@ -269,11 +270,6 @@ fn stream_dropped(offsets: &Offsets, stream: Stream) -> u64 {
 fn decompress(chunk: &StoredChunk) -> Result<Vec<u8>> {
     // The store has checked it against this bound when it came.
     zstd::bulk::decompress(&chunk.data, MAX_CHUNK).map_err(|error| damaged(&error))
-}
-
-fn damaged(error: &(dyn std::error::Error + 'static)) -> Failure {
-    tracing::error!(error = %Chain(error), "stored output is damaged; restore a backup, and check the disk");
-    Problem::new(Code::Internal, "stored output is damaged").into()
 }
 
 /// Which stream of which host.

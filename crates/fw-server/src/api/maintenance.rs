@@ -43,10 +43,15 @@ pub(super) async fn list(
     State(app): State<App>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Vec<Maintenance>>> {
+    let shown = all(&app).await?.into_iter().filter(|one| query.all || one.in_force);
+    Ok(Json(shown.collect()))
+}
+
+/// All that are known, those that are over too.
+pub(crate) async fn all(app: &App) -> Result<Vec<Maintenance>> {
     let now = app.clock.now();
     let known = app.store.maintenances().await?.into_iter();
-    let shown = known.map(|one| view(&app, one, now)).filter(|one| query.all || one.in_force);
-    Ok(Json(shown.collect()))
+    Ok(known.map(|one| view(app, one, now)).collect())
 }
 
 /// Switches a maintenance on. Runs that go on are left alone.

@@ -13,17 +13,19 @@ use utoipa_axum::routes;
 
 use crate::extract::BodyLimit;
 use crate::state::App;
-use crate::{auth, gateway, metrics, problem};
+use crate::{auth, gateway, metrics, problem, web};
 
+mod events;
 mod health;
 mod host;
 pub(crate) mod invite;
 mod job;
 mod log;
-mod maintenance;
+mod log_lines;
+pub(crate) mod maintenance;
 mod openapi;
 mod page;
-mod run;
+pub(crate) mod run;
 mod run_events;
 mod secret;
 mod server;
@@ -68,6 +70,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(setup::routes(ROOT))
         .merge(health::routes())
         .merge(gateway::router())
+        .merge(web::router(&app))
         .with_state(app)
         .fallback(problem::unknown_route)
         .method_not_allowed_fallback(problem::unknown_method)
@@ -91,6 +94,7 @@ fn documented() -> OpenApiRouter<App> {
         .layer(axum::Extension(MAX_JOBS))
         .layer(limit_of(MAX_JOBS));
     let api = OpenApiRouter::new()
+        .routes(routes!(events::follow))
         .routes(routes!(host::list))
         .routes(routes!(host::select))
         .routes(routes!(host::events))
@@ -105,6 +109,9 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(run_events::events))
         .routes(routes!(log::follow))
         .routes(routes!(log::raw))
+        .routes(routes!(log_lines::lines))
+        .routes(routes!(log_lines::search))
+        .routes(routes!(log_lines::text))
         .routes(routes!(job::list))
         .routes(routes!(job::errors))
         .merge(texts)

@@ -75,19 +75,19 @@ fn new_id(app: &App) -> RunId {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct ListQuery {
+pub(crate) struct ListQuery {
     /// Only of this job.
     #[param(value_type = Option<String>)]
-    job: Option<JobName>,
+    pub(crate) job: Option<JobName>,
     /// Only in this state.
-    state: Option<RunState>,
+    pub(crate) state: Option<RunState>,
     /// Only with a task on the host of this name.
     #[param(value_type = Option<String>)]
-    host: Option<HostName>,
+    pub(crate) host: Option<HostName>,
     /// Where the page begins: `next` of the one before.
-    cursor: Option<String>,
+    pub(crate) cursor: Option<String>,
     /// How many, 1 to 1000; 100 when absent.
-    limit: Option<u32>,
+    pub(crate) limit: Option<u32>,
 }
 
 /// The most bytes of a command in a list.
@@ -103,6 +103,11 @@ pub(super) async fn list(
     State(app): State<App>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<RunSummary>>> {
+    page_of(&app, query).await.map(Json)
+}
+
+/// A page of runs as they are now.
+pub(crate) async fn page_of(app: &App, query: ListQuery) -> Result<Page<RunSummary>> {
     let ListQuery { job, state, host, cursor, limit } = query;
     let limit = page::limit(limit)?;
     let mut page = app.store.runs(RunQuery { cursor, limit, job, state, host }).await?;
@@ -121,11 +126,11 @@ pub(super) async fn list(
     for run in &mut page.items {
         shorten(&mut run.command);
     }
-    Ok(Json(page))
+    Ok(page)
 }
 
 /// Cuts a command to what a list needs; a page of whole ones could have hundreds of MB.
-fn shorten(command: &mut Command) {
+pub(crate) fn shorten(command: &mut Command) {
     match command {
         Command::Shell(text) => drop(cut(text, SHOWN)),
         Command::Argv(words) => {
@@ -163,9 +168,14 @@ fn cut(text: &mut String, most: usize) -> bool {
 #[utoipa::path(get, path = "/runs/{id}", tag = "runs", operation_id = "runs_show",
     params(("id" = RunId, Path)), responses((status = 200, body = api::Run)))]
 pub(super) async fn show(State(app): State<App>, Path(id): Path<RunId>) -> Result<Json<api::Run>> {
-    let mut run = read(&app, id).await?;
-    fill_offsets(&app, &mut run).await?;
-    Ok(Json(run))
+    whole(&app, id).await.map(Json)
+}
+
+/// The run as it is now, with what its tasks have written so far.
+pub(crate) async fn whole(app: &App, id: RunId) -> Result<api::Run> {
+    let mut run = read(app, id).await?;
+    fill_offsets(app, &mut run).await?;
+    Ok(run)
 }
 
 /// The run as it is now.
@@ -185,7 +195,7 @@ fn missing(id: RunId) -> Failure {
 }
 
 /// The run's plan: what it is for, with the ids of its hosts.
-pub(super) async fn plan_of(app: &App, id: RunId) -> Result<Plan> {
+pub(crate) async fn plan_of(app: &App, id: RunId) -> Result<Plan> {
     app.store.plan(id).await?.ok_or_else(|| missing(id))
 }
 

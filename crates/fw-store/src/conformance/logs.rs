@@ -122,4 +122,20 @@ pub(super) async fn all_output_of_a_run_has_one_order(store: Store) {
     let only = store.log_places(run_id(1), Some(host_id(1)), 0, 10).await.expect("read");
     assert_eq!(only, [places[1], places[3]]);
     assert_eq!(store.log_chunk_at(u64::from(u32::MAX)).await.expect("read"), None);
+    // The chunks themselves, of all hosts and of one, whole and a few bytes at a time.
+    for (host, places) in
+        [(None, &places), (Some(host_id(1)), &only), (Some(host_id(9)), &Vec::new())]
+    {
+        let whole = store.log_read(run_id(1), host, 0, usize::MAX).await.expect("read");
+        assert_eq!(whole.iter().map(|chunk| chunk.place).collect::<Vec<_>>(), *places);
+        let mut after = 0;
+        for chunk in whole {
+            assert_eq!(
+                store.log_read(run_id(1), host, after, 1).await.expect("read"),
+                [chunk.clone()]
+            );
+            after = chunk.place;
+        }
+        assert_eq!(store.log_read(run_id(1), host, after, 1).await.expect("read"), []);
+    }
 }

@@ -11,7 +11,7 @@ const ROUNDS: usize = 20;
 
 /// Ends every process that belongs to the fleet in `dir`: those that run in it, name it in their
 /// arguments or environment, their descendants, and what is in their control groups.
-pub(super) fn end(dir: &Path) {
+pub(crate) fn end(dir: &Path) {
     for _ in 0..ROUNDS {
         let found = belonging_to(dir);
         if found.is_empty() {
@@ -25,7 +25,7 @@ pub(super) fn end(dir: &Path) {
 }
 
 /// The living processes of a fleet.
-pub(super) fn belonging_to(dir: &Path) -> Vec<Pid> {
+pub(crate) fn belonging_to(dir: &Path) -> Vec<Pid> {
     let own = std::process::id().cast_signed();
     // The suite may itself be run by a task of some fleet.
     let outer = Process { pid: own, parent: 0 }.task_group();

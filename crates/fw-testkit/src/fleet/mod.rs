@@ -7,7 +7,7 @@
 
 #![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
 
-mod leftovers;
+pub(crate) mod leftovers;
 mod output;
 mod process;
 
@@ -26,6 +26,7 @@ use tokio::process::Child;
 pub use output::Output;
 pub use process::Process;
 
+use crate::door::Door;
 use crate::proxy::Proxy;
 
 /// Everything a test waits for comes within this, unless it says otherwise. Not how long things
@@ -33,7 +34,7 @@ use crate::proxy::Proxy;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks at what a test waits for.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// Looks until there is something, and gives it.
 ///
@@ -165,6 +166,24 @@ impl Fleet {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.addr.expect("known since the first start"))
+    }
+
+    /// A door to the server for a browser, which is the first admin behind it.
+    ///
+    /// # Panics
+    /// There is no free port.
+    pub async fn door(&self) -> Door {
+        let token = fs::read_to_string(&self.token).expect("the first start writes a token");
+        Door::open(self.addr.expect("known since the first start"), token.trim()).await
+    }
+
+    /// Where the server listens now.
+    ///
+    /// # Panics
+    /// It was never started.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr.expect("known since the first start")
     }
 
     /// The server's data directory.

@@ -260,7 +260,7 @@ impl Bench {
 }
 
 /// How many of so many agents a server and a swarm can have; raises this process's limit, which those inherit.
-fn within_open_files(agents: u32) -> u32 {
+pub(crate) fn within_open_files(agents: u32) -> u32 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let files = setrlimit(Resource::Nofile, raised).map_or(limit.current, |()| limit.maximum);

@@ -1,0 +1,137 @@
+//! The one task that looks for changes and sends them to whoever follows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fw_proto::{HostId, HostName, RunId, api};
+use fw_rt::Tasks;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
+
+use super::rows::{self, run_row, run_rows};
+use super::{Rows, Topic};
+use crate::live::RunChange;
+use crate::problem::Result;
+use crate::state::App;
+
+/// Changes that come together are sent together: ten times a second is as fast as people read.
+const TOGETHER: Duration = Duration::from_millis(100);
+
+/// Changes are hints: this often all that is followed is looked at without one.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// What nobody follows any more is kept so long for those who come back: a reload, a connection that broke.
+const KEEP_FOR: Duration = Duration::from_secs(60);
+
+/// Begins to publish.
+pub(crate) fn start(app: App, tasks: &Tasks) {
+    tasks.spawn("feed", async move {
+        let mut hints = Hints::of(&app);
+        let mut look_at = Instant::now() + LOOK_EVERY;
+        loop {
+            let mut changed = Changed::default();
+            let woken = tokio::time::timeout_at(look_at, changed.take(&mut hints)).await;
+            if woken.is_err() {
+                look_at = Instant::now() + LOOK_EVERY;
+                app.feed.forget(Instant::now().checked_sub(KEEP_FOR).unwrap_or(look_at));
+                for topic in app.feed.followed() {
+                    send(&app, topic, rows::all(&app, topic).await);
+                }
+                continue;
+            }
+            let until = Instant::now() + TOGETHER;
+            while tokio::time::timeout_at(until, changed.take(&mut hints)).await.is_ok() {}
+            if changed.lost {
+                // Whoever asks for a snapshot now reads what the store has now.
+                app.feed.lose();
+            } else {
+                changed.publish(&app).await;
+            }
+        }
+    });
+}
+
+fn send(app: &App, topic: Topic, rows: Result<Rows>) {
+    match rows {
+        Ok(rows) => app.feed.publish(topic, rows),
+        // It is looked at again, and what is wrong with the store is told elsewhere.
+        Err(error) => tracing::debug!(%topic, error = %error.into_problem(), "rows not read"),
+    }
+}
+
+/// Where changes are told.
+struct Hints {
+    hosts: Receiver<HostId>,
+    fires: Receiver<fw_proto::JobName>,
+    runs: Receiver<Arc<RunChange>>,
+    logs: Receiver<crate::live::LogChange>,
+}
+
+impl Hints {
+    fn of(app: &App) -> Self {
+        let live = &app.live;
+        Self { hosts: live.hosts(), fires: live.fires(), runs: live.runs(), logs: live.logs() }
+    }
+}
+
+/// What has changed since it was last published.
+#[derive(Default)]
+struct Changed {
+    hosts: BTreeSet<HostId>,
+    jobs: bool,
+    runs: BTreeMap<RunId, (api::RunSummary, BTreeMap<HostName, api::Task>)>,
+    logs: BTreeSet<RunId>,
+    /// So much came that some was missed.
+    lost: bool,
+}
+
+impl Changed {
+    /// Waits for a change and notes it. Nothing is taken that is not noted.
+    async fn take(&mut self, hints: &mut Hints) {
+        let lagged = tokio::select! {
+            hint = hints.hosts.recv() => hint.map(|host| self.hosts.extend([host])),
+            hint = hints.fires.recv() => hint.map(|_| self.jobs = true),
+            hint = hints.runs.recv() => hint.map(|change| self.run(&change)),
+            hint = hints.logs.recv() => hint.map(|change| self.logs.extend([change.run])),
+        };
+        match lagged {
+            Ok(()) => {}
+            Err(RecvError::Lagged(_)) => self.lost = true,
+            // The server ends, and this task with it.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+
+    fn run(&mut self, change: &RunChange) {
+        self.jobs |= change.summary.job.is_some();
+        let fresh = || (change.summary.clone(), BTreeMap::new());
+        let (summary, tasks) = self.runs.entry(change.summary.id).or_insert_with(fresh);
+        *summary = change.summary.clone();
+        tasks.extend(change.tasks.iter().map(|task| (task.host.clone(), task.clone())));
+    }
+
+    async fn publish(self, app: &App) {
+        for topic in app.feed.followed() {
+            match topic {
+                Topic::Hosts if self.hosts.is_empty() => {}
+                Topic::Hosts => send(app, topic, rows::hosts(app, Some(&self.hosts)).await),
+                Topic::Jobs if !self.jobs => {}
+                Topic::Jobs => send(app, topic, Ok(rows::jobs(app).await)),
+                Topic::Runs => {
+                    let rows = self.runs.values().map(|(summary, _)| run_row(summary));
+                    app.feed.publish(topic, rows.collect());
+                }
+                Topic::Run(id) => {
+                    if let Some((summary, tasks)) = self.runs.get(&id) {
+                        let tasks: Vec<_> = tasks.values().cloned().collect();
+                        app.feed.publish(topic, run_rows(summary, &tasks));
+                    }
+                }
+                Topic::Log(id) if !self.logs.contains(&id) => {}
+                Topic::Log(id) => send(app, topic, rows::log(app, id).await),
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The dashboard: pages for people, one file a noun.
+//!
+//! Pages show, and change nothing: what a person does on one goes to the API, with the session's cookie, so that one
+//! place decides what is allowed. Templates are in `templates/`, styles, scripts and fonts in `assets/`. No page has a
+//! script or a style of its own in it, so the content security policy allows neither.
+
+use axum::Router;
+use axum::http::{HeaderValue, header};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::get;
+use tower::ServiceBuilder;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::auth;
+use crate::state::App;
+
+mod assets;
+mod command;
+mod error;
+mod heat;
+mod host;
+mod host_page;
+mod job;
+mod link;
+mod maintenance;
+mod overview;
+mod page;
+mod run;
+mod run_page;
+mod settings;
+mod sign_in;
+mod spec;
+mod strip;
+mod time;
+mod trend;
+mod words;
+
+/// What pages may load and where from: this server alone, and nothing that stands inside of a page.
+const POLICY: &str = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; \
+                      frame-ancestors 'none'";
+
+/// All pages and what they load.
+pub(crate) fn router(app: &App) -> Router<App> {
+    let pages = Router::new()
+        .route("/", get(overview::show))
+        .route("/hosts", get(host::list))
+        .route("/hosts/{host}", get(host_page::show))
+        .route("/jobs", get(job::list))
+        .route("/jobs/{name}", get(job::show))
+        .route("/runs", get(run::list))
+        .route("/runs/{id}", get(run_page::show))
+        .route("/run", get(command::form))
+        .route("/run/preview", get(command::preview))
+        .route("/maintenance", get(maintenance::list))
+        .route("/settings", get(settings::enrolment))
+        .route("/settings/enrolment", get(settings::enrolment))
+        .route("/settings/tokens", get(settings::tokens))
+        .route("/settings/about", get(settings::about))
+        .route_layer(from_fn_with_state(app.clone(), auth::require))
+        .route_layer(from_fn(sign_in::come_back));
+    let policy = HeaderValue::from_static(POLICY);
+    let hardened = ServiceBuilder::new()
+        .layer(SetResponseHeaderLayer::if_not_present(header::CONTENT_SECURITY_POLICY, policy));
+    pages.merge(sign_in::routes()).merge(assets::routes()).layer(hardened)
+}
