@@ -66,6 +66,7 @@ pub(crate) const MAIN: Schema = Schema {
         include_str!("../migrations/main/0001_begin.sql"),
         include_str!("../migrations/main/0002_retries.sql"),
         include_str!("../migrations/main/0003_maintenances.sql"),
+        include_str!("../migrations/main/0004_shadow.sql"),
     ],
 };
 
