@@ -117,7 +117,7 @@ enum Command {
     /// Join a fleet and run commands for it.
     #[command(subcommand)]
     Agent(agent::Verb),
-    /// Try what other programs speak against a server.
+    /// Try what other programs speak against a server, and compare what they did.
     #[command(subcommand)]
     Dialects(dialect::Verb),
     /// Measure how fast it is here.
@@ -224,7 +224,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Code> {
         }
         Command::Backup(backup::Verb::Verify(args)) => backup::verify(&args),
         Command::Backup(backup::Verb::Restore(args)) => backup::restore(&args),
-        Command::Dialects(verb) => dialect::run(&verb),
+        Command::Dialects(verb) => dialect::run(&verb, &connection),
         Command::Import(verb) => import::run(&verb),
         Command::Bench(verb) => bench::run(verb, &connection),
         Command::Context(verb) => context::run(verb, &connection),

@@ -19,7 +19,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 pub(crate) use escape::{line, text};
 pub(crate) use format::{Format, item, list, reader_gone};
 pub(crate) use host::page as host_page;
-pub(crate) use job::{error_text, page as job_page};
+pub(crate) use job::{error_text, page as job_page, reason as fire_reason};
 #[cfg(test)]
 pub(crate) use live::sample_event;
 pub(crate) use live::{Live, Prefix, View, gap_text};

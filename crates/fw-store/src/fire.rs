@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use fw_proto::api::{Fire, FireReason, Page, Verdict};
-use fw_proto::{JobName, RunId, Timestamp};
+use fw_proto::{HostName, JobName, RunId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use crate::row::{self, Stored as _, blob, int};
@@ -35,6 +35,8 @@ pub struct NewFire {
     pub run: Option<RunId>,
     /// From the instant to the commit of the run, milliseconds.
     pub lag_ms: Option<u64>,
+    /// Where it would have run, of [`Verdict::Shadow`].
+    pub hosts: Option<Vec<HostName>>,
 }
 
 impl Store {
@@ -99,6 +101,7 @@ impl Store {
                         count: fire.count,
                         run: fire.run_id,
                         lag_ms: fire.lag_ms,
+                        hosts: fire.hosts,
                     })
                 })?;
                 pending.collect()
@@ -130,7 +133,15 @@ pub(crate) fn record(db: &Connection, fire: &NewFire) -> Result<(), Error> {
         refuse_taken(db, fire)?;
         remember_last(db, fire)?;
     }
-    let alone = manual || fire.run.is_some() || fire.verdict == Verdict::Pending;
+    // Fires of a shadow each have hosts of their own.
+    let alone = match fire.verdict {
+        Verdict::Pending | Verdict::Shadow => true,
+        Verdict::Ran
+        | Verdict::Skipped
+        | Verdict::Coalesced
+        | Verdict::CaughtUp
+        | Verdict::Missed => manual || fire.run.is_some(),
+    };
     if alone || !merge(db, fire)? {
         insert(db, fire, manual)?;
     }
@@ -232,9 +243,10 @@ fn neighbour(
 
 fn insert(db: &Connection, fire: &NewFire, manual: bool) -> Result<(), Error> {
     let mut statement = db.prepare_cached(
-        "INSERT INTO fires (job, verdict, reason, from_at, to_at, count, run, lag_ms, manual)
-         VALUES (:job, :verdict, :reason, :from, :to, :count, :run, :lag_ms, :manual)",
+        "INSERT INTO fires (job, verdict, reason, from_at, to_at, count, run, lag_ms, manual, hosts)
+         VALUES (:job, :verdict, :reason, :from, :to, :count, :run, :lag_ms, :manual, :hosts)",
     )?;
+    let hosts = fire.hosts.as_ref().map(row::json);
     statement.execute(named_params! {
         ":job": fire.job.as_str(),
         ":verdict": fire.verdict.text(),
@@ -245,8 +257,18 @@ fn insert(db: &Connection, fire: &NewFire, manual: bool) -> Result<(), Error> {
         ":run": fire.run.as_ref().map(|run| blob(&run.0)),
         ":lag_ms": fire.lag_ms.map(int),
         ":manual": manual,
+        ":hosts": hosts,
     })?;
     Ok(())
+}
+
+/// Where a fire of a shadow would have run.
+fn read_hosts(row: &Row<'_>) -> Result<Option<Vec<HostName>>, Error> {
+    let text: Option<String> = row.get("hosts")?;
+    let read = |text: String| {
+        serde_json::from_str(&text).map_err(|error| Error::corrupt(format!("hosts: {error}")))
+    };
+    text.map(read).transpose()
 }
 
 pub(crate) fn read_fire(row: &Row<'_>) -> Result<Fire, Error> {
@@ -261,6 +283,7 @@ pub(crate) fn read_fire(row: &Row<'_>) -> Result<Fire, Error> {
         count,
         run_id: row::maybe_run(row, "run")?,
         lag_ms: lag_ms.and_then(|ms| u64::try_from(ms).ok()),
+        hosts: read_hosts(row)?,
     })
 }
 

@@ -73,6 +73,7 @@ pub(crate) const MAIN: Schema = Schema {
         include_str!("../migrations/main/0002_retries.sql"),
         include_str!("../migrations/main/0003_maintenances.sql"),
         include_str!("../migrations/main/0004_access.sql"),
+        include_str!("../migrations/main/0005_shadow.sql"),
     ],
 };
 

@@ -1,4 +1,7 @@
-//! `fleetwright dialects`: what other programs speak, tried against a server that speaks it.
+//! `fleetwright dialects`: what other programs speak, tried against a server that speaks it; and what they did,
+//! compared with what we would have done.
+
+mod compare;
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -21,6 +24,12 @@ pub(crate) enum Verb {
     /// has started; without --instance and --machine what needs one is left out. The exit code is 1 when
     /// a check fails.
     Test(TestArgs),
+    /// Compare what Saltpeter did with what this server would have done in its place.
+    ///
+    /// The server runs beside it in shadow mode (`serve --saltpeter DIR --saltpeter-shadow`). Saltpeter tells of each job
+    /// the last run, and of older ones when it has a search server; --follow watches it for a while. The exit code is 6 when
+    /// the two differ, and 3 when nothing could be compared.
+    Compare(compare::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -55,9 +64,12 @@ struct Answer<'a> {
 }
 
 /// Does it.
-pub(crate) fn run(verb: &Verb) -> anyhow::Result<Code> {
+pub(crate) fn run(verb: &Verb, connection: &super::Connection) -> anyhow::Result<Code> {
     match verb {
         Verb::Test(args) => test(args),
+        Verb::Compare(args) => {
+            super::talk(connection, async |session| compare::run(session, args).await)
+        }
     }
 }
 

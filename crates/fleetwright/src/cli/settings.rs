@@ -89,6 +89,9 @@ pub(crate) struct Saltpeter {
     /// Directory of Saltpeter to serve: its jobs, settings and maintenance.
     #[arg(long, value_name = "DIR")]
     saltpeter: Option<String>,
+    /// Only say what would be started, beside a Saltpeter that runs the same directory.
+    #[arg(long)]
+    saltpeter_shadow: bool,
     /// How its commands reach hosts: agent, or salt for hosts without our agent.
     #[arg(long, value_name = "HOW")]
     saltpeter_dispatch: Option<String>,
@@ -178,7 +181,7 @@ impl Server {
 impl Saltpeter {
     /// As configuration.
     pub(crate) fn flags(&self) -> Flags {
-        given([
+        let mut flags = given([
             ("dialects.saltpeter.dir", &self.saltpeter),
             ("dialects.saltpeter.dispatch", &self.saltpeter_dispatch),
             ("dialects.saltpeter.salt", &self.saltpeter_salt),
@@ -187,7 +190,11 @@ impl Saltpeter {
             ("dialects.saltpeter.token_file", &self.saltpeter_token_file),
             ("dialects.saltpeter.key_file", &self.saltpeter_key_file),
             ("dialects.saltpeter.queue_bytes", &self.saltpeter_queue_bytes),
-        ])
+        ]);
+        if self.saltpeter_shadow {
+            flags.insert("dialects.saltpeter.shadow", "true".to_owned());
+        }
+        flags
     }
 }
 

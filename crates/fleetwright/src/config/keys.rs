@@ -89,6 +89,7 @@ pub(crate) const KEYS: &[Key] = &[
     key!(agent.spool_bytes: SpoolBytes, "The most output that one task may leave unsent on the disk."),
     key!(agent.proxy: Proxy, "HTTP proxy to go through: `http://HOST:PORT`, or `none`. That of `ALL_PROXY` when unset."),
     key!(dialects.saltpeter.dir: Option<PathBuf>, "Directory of Saltpeter to serve."),
+    key!(dialects.saltpeter.shadow: bool, "Only say what would be started, beside a Saltpeter that runs the same directory."),
     key!(dialects.saltpeter.dispatch: Dispatch, "How its commands reach hosts: `agent`, or `salt` for hosts without our agent."),
     key!(dialects.saltpeter.salt: PathBuf, "The program `salt`, for `dispatch = \"salt\"`."),
     key!(dialects.saltpeter.api: Option<SocketAddr>, "Address of Saltpeter's API. When unset, `saltpeter_config` says whether and where."),

@@ -321,6 +321,7 @@ fn show_prints_every_key() {
     agent.spool_bytes               64 MiB                        default
     agent.proxy                     -                             default
     dialects.saltpeter.dir          -                             default
+    dialects.saltpeter.shadow       false                         default
     dialects.saltpeter.dispatch     agent                         default
     dialects.saltpeter.salt         salt                          default
     dialects.saltpeter.api          -                             default

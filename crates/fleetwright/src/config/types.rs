@@ -100,6 +100,8 @@ pub(crate) struct AgentConfig {
 pub(crate) struct SaltpeterConfig {
     /// The directory; the dialect is off when absent.
     pub(crate) dir: Option<PathBuf>,
+    /// Whether it is only said what would be started.
+    pub(crate) shadow: bool,
     /// How commands reach hosts.
     pub(crate) dispatch: Dispatch,
     /// The program `salt`.
@@ -132,6 +134,7 @@ impl Default for SaltpeterConfig {
     fn default() -> Self {
         Self {
             dir: None,
+            shadow: false,
             dispatch: Dispatch(fw_server::dialects::saltpeter::Dispatch::Agent),
             salt: PathBuf::from("salt"),
             api: None,

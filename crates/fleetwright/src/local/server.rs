@@ -84,6 +84,7 @@ fn dialect(config: &SaltpeterConfig) -> Option<saltpeter::Options> {
     let text = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.0.clone());
     Some(saltpeter::Options {
         dir: config.dir.clone()?,
+        shadow: config.shadow,
         dispatch: config.dispatch.0,
         salt: config.salt.clone(),
         api: config.api,

@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use fw_proto::Timestamp;
 use fw_proto::api::{
     CatchUp, CheckedJob, Command, EnvValue, Fire, FireReason, Hook, Job, JobSource, JobSpec,
     JobWaiting, OnFull, Overlap, SourceError, Verdict,
 };
+use fw_proto::{HostName, Timestamp};
 
 use super::line;
 use super::run::command;
@@ -64,7 +64,10 @@ impl Row for Fire {
             if same { String::new() } else { self.to.to_string() },
             self.count.to_string(),
             self.lag_ms.map(|ms| format!("{ms}ms")).unwrap_or_default(),
-            self.run_id.map(|id| id.to_string()).unwrap_or_default(),
+            self.run_id
+                .map(|id| id.to_string())
+                .or_else(|| self.hosts.as_deref().map(would_run))
+                .unwrap_or_default(),
         ]
     }
 
@@ -204,6 +207,22 @@ pub(crate) fn error_text(error: &SourceError) -> String {
     shown.to_string()
 }
 
+/// Where a fire would have run, as far as a line has room.
+fn would_run(hosts: &[HostName]) -> String {
+    format!("would run on {}", few(hosts))
+}
+
+/// Hosts by name, as far as a line has room.
+fn few(hosts: &[HostName]) -> String {
+    const SHOWN: usize = 8;
+    let names: Vec<_> = hosts.iter().take(SHOWN).map(HostName::as_str).collect();
+    match hosts.len().saturating_sub(SHOWN) {
+        0 if names.is_empty() => "none".to_owned(),
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
 /// The most important thing to know of a job, in a word.
 fn state(job: &Job) -> &'static str {
     let retrying = job.waiting.iter().any(|what| matches!(what, JobWaiting::Retry { .. }));
@@ -235,10 +254,12 @@ const fn verdict(verdict: Verdict) -> &'static str {
         Verdict::Coalesced => "coalesced",
         Verdict::CaughtUp => "caught_up",
         Verdict::Missed => "missed",
+        Verdict::Shadow => "shadow",
     }
 }
 
-const fn reason(reason: FireReason) -> &'static str {
+/// Why a fire has its verdict, in the words of tables.
+pub(crate) const fn reason(reason: FireReason) -> &'static str {
     match reason {
         FireReason::Overlap => "overlap",
         FireReason::Paused => "paused",
@@ -341,6 +362,7 @@ jobs:
 
     #[test]
     fn the_ledger_is_a_table() {
+        let shadowed = || (1..=3).map(|n| format!("web{n}").parse().unwrap()).collect();
         let fire = |verdict, reason, to: i64| Fire {
             verdict,
             reason,
@@ -350,19 +372,23 @@ jobs:
             count: 1 + u64::try_from(to).unwrap() / 60_000,
             run_id: None,
             lag_ms: (to == 0).then_some(12),
+            hosts: (verdict == Verdict::Shadow).then(shadowed),
         };
         let fires = [
             fire(Verdict::Ran, None, 0),
             fire(Verdict::Missed, Some(FireReason::Downtime), 600_000),
+            fire(Verdict::Shadow, None, 0),
         ];
         insta::assert_snapshot!(list(&fires, Format::Table, Timestamp::EPOCH).unwrap(), @"
             VERDICT  REASON    FROM                      TO                        COUNT   LAG  RUN
             ran      -         1970-01-01T00:00:00.000Z  -                             1  12ms  -
             missed   downtime  1970-01-01T00:00:00.000Z  1970-01-01T00:10:00.000Z     11     -  -
+            shadow   -         1970-01-01T00:00:00.000Z  -                             1  12ms  would run on web1, web2, web3
             ");
         insta::assert_snapshot!(list(&fires, Format::Jsonl, Timestamp::EPOCH).unwrap(), @r#"
-            {"verdict":"ran","reason":null,"nominal":"1970-01-01T00:00:00.000Z","from":"1970-01-01T00:00:00.000Z","to":"1970-01-01T00:00:00.000Z","count":1,"run_id":null,"lag_ms":12}
-            {"verdict":"missed","reason":"downtime","nominal":null,"from":"1970-01-01T00:00:00.000Z","to":"1970-01-01T00:10:00.000Z","count":11,"run_id":null,"lag_ms":null}
+            {"verdict":"ran","reason":null,"nominal":"1970-01-01T00:00:00.000Z","from":"1970-01-01T00:00:00.000Z","to":"1970-01-01T00:00:00.000Z","count":1,"run_id":null,"lag_ms":12,"hosts":null}
+            {"verdict":"missed","reason":"downtime","nominal":null,"from":"1970-01-01T00:00:00.000Z","to":"1970-01-01T00:10:00.000Z","count":11,"run_id":null,"lag_ms":null,"hosts":null}
+            {"verdict":"shadow","reason":null,"nominal":"1970-01-01T00:00:00.000Z","from":"1970-01-01T00:00:00.000Z","to":"1970-01-01T00:00:00.000Z","count":1,"run_id":null,"lag_ms":12,"hosts":["web1","web2","web3"]}
             "#);
     }
 }

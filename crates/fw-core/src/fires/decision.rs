@@ -83,6 +83,7 @@ impl Decision {
             count: self.count,
             run_id: self.run(),
             lag_ms: None,
+            hosts: None,
         }
     }
 }
@@ -102,7 +103,11 @@ pub fn coalesces(earlier: &api::Fire, later: &api::Fire) -> bool {
 const fn has_run(verdict: Verdict) -> bool {
     match verdict {
         Verdict::Ran | Verdict::CaughtUp => true,
-        Verdict::Pending | Verdict::Skipped | Verdict::Coalesced | Verdict::Missed => false,
+        Verdict::Pending
+        | Verdict::Skipped
+        | Verdict::Coalesced
+        | Verdict::Missed
+        | Verdict::Shadow => false,
     }
 }
 
@@ -110,7 +115,7 @@ const fn has_run(verdict: Verdict) -> bool {
 const fn is_countable(verdict: Verdict) -> bool {
     match verdict {
         Verdict::Skipped | Verdict::Coalesced | Verdict::Missed => true,
-        Verdict::Pending | Verdict::Ran | Verdict::CaughtUp => false,
+        Verdict::Pending | Verdict::Ran | Verdict::CaughtUp | Verdict::Shadow => false,
     }
 }
 

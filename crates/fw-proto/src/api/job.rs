@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Command, EnvValue, OnFull};
-use crate::{JobName, RunId, Span, Timestamp};
+use crate::{HostName, JobName, RunId, Span, Timestamp};
 
 /// A job as it stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -293,6 +293,8 @@ pub struct Fire {
     pub run_id: Option<RunId>,
     /// From the nominal instant to the commit of the run.
     pub lag_ms: Option<u64>,
+    /// On which hosts it would have run; of verdict `shadow` only.
+    pub hosts: Option<Vec<HostName>>,
 }
 
 /// What became of a fire.
@@ -312,6 +314,8 @@ pub enum Verdict {
     CaughtUp,
     /// Not run: the server was down.
     Missed,
+    /// It would have run, but another scheduler runs this job: ours only says what it would start.
+    Shadow,
 }
 
 /// Why a fire has its verdict.

@@ -50,10 +50,11 @@ impl World {
         for (name, text) in files {
             std::fs::write(dir.path().join("jobs").join(name), text).unwrap();
         }
-        Self::open(dir, clock).await
+        Self::open(dir, clock, false).await
     }
 
-    async fn open(dir: tempfile::TempDir, clock: Clock) -> Self {
+    /// In the shadow another scheduler runs the jobs of the dialect.
+    async fn open(dir: tempfile::TempDir, clock: Clock, shadow: bool) -> Self {
         let store = Store::open(&dir.path().join("data"), clock.clone()).await.unwrap();
         let (tasks, live, health) = (Tasks::new(), Live::default(), Health::default());
         let parts = hub::Parts {
@@ -67,6 +68,7 @@ impl World {
         let hub = hub::start(parts, &tasks).await.unwrap();
         let parts = jobs::Parts {
             dialect: Some(jobs::Dialect {
+                shadow,
                 name: "other",
                 given: jobs::Given::default(),
                 complete: |_, _| {},
@@ -260,7 +262,12 @@ pub(crate) struct Stopped {
 
 impl Stopped {
     pub(crate) async fn start(self) -> World {
-        World::open(self.dir, self.clock).await
+        World::open(self.dir, self.clock, false).await
+    }
+
+    /// Where another scheduler runs the jobs of the dialect.
+    pub(crate) async fn start_in_the_shadow(self) -> World {
+        World::open(self.dir, self.clock, true).await
     }
 
     pub(crate) fn path(&self, file: &str) -> PathBuf {

@@ -91,6 +91,7 @@ fn run(number: u64, begin: Timestamp, all: u64) -> Append {
         count: 1,
         run: Some(append.run),
         lag_ms: Some(3),
+        hosts: None,
     });
     append
 }

@@ -149,3 +149,18 @@ pub(super) async fn the_ledger_is_paged_newest_first(store: Store) {
     let lost = store.ledger(&job("tick"), Some("x".to_owned()), 2).await;
     assert!(matches!(lost, Err(Error::BadCursor)));
 }
+
+pub(super) async fn fires_of_a_shadow_keep_their_hosts(store: Store) {
+    let shadow = |secs: i64, hosts: &[&str]| NewFire {
+        hosts: Some(hosts.iter().map(|name| name.parse().expect("a name")).collect()),
+        ..fire("tick", secs, Verdict::Shadow, None)
+    };
+    let rows = vec![shadow(0, &["web1", "web2"]), shadow(60, &[]), missed(120, 120, 1)];
+    store.record_fires(rows.clone()).await.expect("new fires");
+    let kept: Vec<_> =
+        ledger(&store).await.into_iter().rev().map(|fire| (fire.verdict, fire.hosts)).collect();
+    let wanted: Vec<_> = rows.into_iter().map(|row| (row.verdict, row.hosts)).collect();
+    assert_eq!(kept, wanted, "each has a row and hosts of its own");
+    let again = store.record_fires(vec![shadow(0, &["web1"])]).await;
+    assert!(matches!(again, Err(Error::FireTaken { .. })), "{again:?}");
+}

@@ -182,6 +182,7 @@ pub fn fire(of: &str, secs: i64, verdict: Verdict, reason: Option<FireReason>) -
         count: 1,
         run: None,
         lag_ms: None,
+        hosts: None,
     }
 }
 

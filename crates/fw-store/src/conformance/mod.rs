@@ -70,6 +70,7 @@ checks! {
     hosts::hosts_are_seen_and_gone,
     hosts::a_removed_host_is_gone,
     fires::a_fire_has_one_verdict,
+    fires::fires_of_a_shadow_keep_their_hosts,
     fires::a_fire_and_its_run_are_decided_together,
     fires::a_pending_fire_is_replaced_by_its_verdict,
     fires::neighbours_without_a_run_are_one_row,

@@ -46,7 +46,7 @@ stored! {
     }
     Verdict {
         Pending = "pending", Ran = "ran", Skipped = "skipped", Coalesced = "coalesced",
-        CaughtUp = "caught_up", Missed = "missed",
+        CaughtUp = "caught_up", Missed = "missed", Shadow = "shadow",
     }
     FireReason {
         Overlap = "overlap", Paused = "paused", NoHosts = "no_hosts", Downtime = "downtime",

@@ -3,6 +3,7 @@
 //! A server serves one directory of it, when told to ([`Options`]): `reading` looks at the files,
 //! `served` is what they amount to, and everything else follows that.
 
+pub mod beside;
 pub mod codes;
 pub mod files;
 pub mod history;
@@ -48,6 +49,16 @@ pub enum Error {
     /// Its records cannot be kept.
     #[error(transparent)]
     Records(#[from] records::Error),
+    /// In the shadow of Saltpeter nothing is served.
+    #[error(
+        "{what} is not served in shadow mode, where Saltpeter itself does that: leave out the address {address}, or shadow mode"
+    )]
+    Shadow {
+        /// What should listen.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+    },
     /// An address is taken.
     #[error("serve Saltpeter: {what} on {address}")]
     Listen {
@@ -81,6 +92,10 @@ pub struct Running {
 /// An address is taken, or what runs on minions or the queue of records cannot be taken up.
 pub(crate) async fn start(prepared: Prepared, app: App, tasks: &Tasks) -> Result<Running, Error> {
     let (options, served) = prepared.start(&app, tasks);
+    if options.shadow {
+        let machines = reach::start(&options, &app, &served, tasks).await?;
+        return Ok(Running { api: None, machines });
+    }
     let parts = records::Parts::of(&app, options.queue_bytes);
     let known = records::known(served.clone(), tasks);
     let _records = records::start(parts, known, tasks).await?;

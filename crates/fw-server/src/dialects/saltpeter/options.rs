@@ -10,6 +10,9 @@ use std::str::FromStr;
 pub struct Options {
     /// Where the files are.
     pub dir: PathBuf,
+    /// Saltpeter itself runs the jobs: here it is only said what would be started. Nothing is served,
+    /// written or sent.
+    pub shadow: bool,
     /// How commands reach hosts.
     pub dispatch: Dispatch,
     /// The program `salt`.
@@ -38,9 +41,11 @@ pub enum Dispatch {
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { dir, dispatch, salt, api, machines, token: _, key: _, queue_bytes } = self;
+        let Self { dir, shadow, dispatch, salt, api, machines, token: _, key: _, queue_bytes } =
+            self;
         f.debug_struct("Options")
             .field("dir", dir)
+            .field("shadow", shadow)
             .field("dispatch", dispatch)
             .field("salt", salt)
             .field("api", api)

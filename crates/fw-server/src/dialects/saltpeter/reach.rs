@@ -28,6 +28,10 @@ pub(super) async fn start(
     let wanted = match (options.machines, options.dispatch) {
         (Some(address), _) => address,
         (None, Dispatch::Agent) => return Ok(None),
+        // Minions are looked for, so that targets match them, and no wrapper is started by a job.
+        (None, Dispatch::Salt) if options.shadow => {
+            SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0))
+        }
         (None, Dispatch::Salt) => {
             let settings = &served.borrow().settings;
             SocketAddr::new(settings.machines_ws_bind_addr, settings.machines_ws_port)

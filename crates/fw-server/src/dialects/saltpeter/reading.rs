@@ -45,6 +45,7 @@ pub(crate) struct Prepared {
 /// # Errors
 /// It cannot be listed. A bad file in it harms nothing.
 pub(crate) fn prepare(options: Options, now: Timestamp) -> Result<Prepared, Error> {
+    refuse_served(&options)?;
     let mut texts = Texts::new(options.dir.clone());
     let failed = |source| Error::Directory { path: options.dir.clone(), source };
     texts.look(now).map_err(failed)?;
@@ -56,10 +57,21 @@ pub(crate) fn prepare(options: Options, now: Timestamp) -> Result<Prepared, Erro
     Ok(Prepared { options, texts, served, told, given })
 }
 
+/// In the shadow of Saltpeter its ports are Saltpeter's.
+fn refuse_served(options: &Options) -> Result<(), Error> {
+    let asked = [("its API", options.api), ("the port of wrappers", options.machines)];
+    let asked = asked.into_iter().find_map(|(what, at)| Some((what, at?)));
+    match asked.filter(|_| options.shadow) {
+        Some((what, address)) => Err(Error::Shadow { what, address }),
+        None => Ok(()),
+    }
+}
+
 impl Prepared {
     /// Its jobs, for who owns jobs.
     pub(crate) fn dialect(&self) -> Dialect {
-        Dialect { name: translate::NAME, given: self.given.clone(), complete: translate::complete }
+        let (given, shadow) = (self.given.clone(), self.options.shadow);
+        Dialect { name: translate::NAME, given, complete: translate::complete, shadow }
     }
 
     /// Goes on looking.
@@ -69,6 +81,11 @@ impl Prepared {
             dir = %options.dir.display(), jobs = served.directory.jobs.len(),
             "serves a directory of Saltpeter"
         );
+        if options.shadow {
+            info!(
+                "shadow mode: Saltpeter runs these jobs; here the ledger says what would have been started"
+            );
+        }
         let (publish, watch) = watch::channel(Arc::new(served));
         // Who owns the jobs has them already; that some names are taken is told at the first look.
         let unsettled = Some(given);

@@ -22,7 +22,7 @@ pub(super) const NAME: &str = "saltpeter";
 const START_WITHIN: Span = Span::from_secs(30);
 
 /// The variable that holds the job's name.
-const JOB_NAME: &str = "SP_JOB_NAME";
+pub(super) const JOB_NAME: &str = "SP_JOB_NAME";
 
 /// The variable that holds the name of the run.
 const JOB_INSTANCE: &str = "SP_JOB_INSTANCE";

@@ -12,7 +12,7 @@ use fw_proto::{JobName, Timestamp};
 use fw_store::StoredJob;
 use tracing::{error, info, warn};
 
-use super::owner::{Entry, FileErrors, Owner, scheduled};
+use super::owner::{Entry, FileErrors, Owner, is_shadow, scheduled};
 use super::perform::{Due, Manual, new_run_id};
 use super::reconcile::{Outcome, reconcile};
 use super::{Change, Given, text};
@@ -44,12 +44,17 @@ impl Owner {
             }
             Change::Run(name, by, reply) => match self.jobs.get(&name) {
                 None => drop(reply.send(Err(missing(&name)))),
+                Some(entry) if is_shadow(&self.parts, &entry.source) => {
+                    drop(reply.send(Err(in_shadow(&name))));
+                }
                 Some(entry) => {
                     let now = self.parts.clock.now();
                     let (run, job) = (new_run_id(now), Arc::clone(&entry.def));
                     let reason = Some(FireReason::Manual);
                     let (verdict, manual) = (Verdict::Ran, Some(Manual { by, reply }));
-                    let due = Due { run, job, nominal: now, at: now, verdict, reason, manual };
+                    let shadow = false;
+                    let (nominal, at) = (now, now);
+                    let due = Due { run, job, nominal, at, verdict, reason, manual, shadow };
                     self.take_manual(due);
                 }
             },
@@ -293,7 +298,8 @@ impl Owner {
             let name = entry.def.name.clone();
             if changed {
                 // Whatever was due is decided by what the job said before.
-                let decisions = self.scheduler.set(&name, scheduled(&entry.def), now);
+                let job = scheduled(&entry.def, is_shadow(&self.parts, &entry.source));
+                let decisions = self.scheduler.set(&name, job, now);
                 self.take(decisions);
             }
             self.unusable.remove(&name);
@@ -326,6 +332,12 @@ impl Owner {
 fn missing(name: &JobName) -> Problem {
     Problem::new(Code::NotFound, format!("no job {name}"))
         .detail("`fleetwright jobs list` shows those that there are")
+}
+
+fn in_shadow(name: &JobName) -> Problem {
+    let title = format!("job {name} is only watched here: another scheduler runs it");
+    Problem::new(Code::Conflict, title)
+        .detail("run it there, or start this server without shadow mode")
 }
 
 pub(super) fn unavailable(error: fw_store::Error) -> Problem {

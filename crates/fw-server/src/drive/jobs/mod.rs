@@ -83,6 +83,8 @@ pub struct Dialect {
     pub given: Given,
     /// Completes the plan of one of these jobs for a run that begins now.
     pub complete: fn(&mut Plan, Timestamp),
+    /// Another scheduler runs these jobs: here no run of them begins, and the ledger says where one would have.
+    pub shadow: bool,
 }
 
 /// All jobs of another program's files.
@@ -239,7 +241,8 @@ impl Handle {
     /// Begins a run of a job now, beside its schedule, also of one that is paused or disabled.
     ///
     /// # Errors
-    /// [`Code::NotFound`], [`Code::NoHosts`], [`Code::NoSecret`], [`Code::Unavailable`].
+    /// [`Code::NotFound`], [`Code::Conflict`] when another scheduler runs it, [`Code::NoHosts`],
+    /// [`Code::NoSecret`], [`Code::Unavailable`].
     pub async fn run_now(&self, name: &JobName, by: Actor) -> Result<RunId, Problem> {
         self.change(|reply| Change::Run(name.clone(), by, reply)).await
     }

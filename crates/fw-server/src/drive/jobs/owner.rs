@@ -206,7 +206,8 @@ impl Owner {
                 let decided_to = last.map_or(set_at, |last| last.max(set_at));
                 let (queued, behind) = sort_waiting(waiting);
                 let known = Known { decided_to, paused, active, queued, behind, retries };
-                let decisions = self.scheduler.restore(&name, scheduled(&def), known);
+                let job = scheduled(&def, is_shadow(&self.parts, &source));
+                let decisions = self.scheduler.restore(&name, job, known);
                 self.jobs.insert(name, Entry { def: Arc::new(def), source, set_at });
                 self.take(decisions);
             }
@@ -319,7 +320,9 @@ impl Owner {
                     let Decision { from: nominal, verdict, reason, waited, .. } = decision;
                     let job = Arc::clone(&entry.def);
                     let at = if waited { self.parts.clock.now() } else { nominal };
-                    Work::Begin(Due { run, job, nominal, at, verdict, reason, manual: None })
+                    let shadow = is_shadow(&self.parts, &entry.source);
+                    let due = Due { run, job, nominal, at, verdict, reason, manual: None, shadow };
+                    Work::Begin(due)
                 }
                 None => Work::Verdict(verdict(decision)),
             };
@@ -458,12 +461,20 @@ impl Owner {
     }
 }
 
-/// What the scheduler needs to know.
-pub(super) fn scheduled(def: &JobDef) -> fires::Job {
+/// Whether another scheduler runs the jobs that come from there.
+pub(super) fn is_shadow(parts: &Parts, source: &JobSource) -> bool {
+    match source {
+        JobSource::File(_) | JobSource::Api => false,
+        JobSource::Dialect { .. } => parts.dialect.as_ref().is_some_and(|dialect| dialect.shadow),
+    }
+}
+
+/// What the scheduler needs to know. Of a job in the shadow no run goes on, so nothing overlaps.
+pub(super) fn scheduled(def: &JobDef, shadow: bool) -> fires::Job {
     fires::Job {
         schedule: def.schedule.clone(),
         calendar: def.calendar.clone(),
-        overlap: def.spec.overlap,
+        overlap: if shadow { api::Overlap::Allow } else { def.spec.overlap },
         catch_up: fires::CatchUp {
             most: match def.spec.catch_up {
                 api::CatchUp::None => 0,
@@ -505,13 +516,23 @@ fn verdict(decision: Decision) -> NewFire {
         return changed_away(decision.job, decision.from);
     }
     let Decision { job, verdict, reason, from, to, count, .. } = decision;
-    NewFire { job, verdict, reason, from, to, count, run: None, lag_ms: None }
+    NewFire { job, verdict, reason, from, to, count, run: None, lag_ms: None, hosts: None }
 }
 
 /// The verdict of a fire whose job was gone before its run could begin.
 fn changed_away(job: JobName, at: Timestamp) -> NewFire {
     let (verdict, reason) = (Verdict::Skipped, Some(FireReason::Changed));
-    NewFire { job, verdict, reason, from: at, to: at, count: 1, run: None, lag_ms: None }
+    NewFire {
+        job,
+        verdict,
+        reason,
+        from: at,
+        to: at,
+        count: 1,
+        run: None,
+        lag_ms: None,
+        hosts: None,
+    }
 }
 
 async fn finished(performing: &mut Option<Performing>) -> Vec<RunId> {

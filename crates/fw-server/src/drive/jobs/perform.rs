@@ -72,6 +72,8 @@ pub(super) struct Due {
     pub(super) reason: Option<FireReason>,
     /// Someone asked for it, beside the schedule.
     pub(super) manual: Option<Manual>,
+    /// Another scheduler runs this job: it is only said where a run would have begun.
+    pub(super) shadow: bool,
 }
 
 /// Who asked for a run, and waits to hear of it.
@@ -441,7 +443,12 @@ fn prepare(work: Vec<Work>, fleet: &Fleet) -> (Vec<Step>, Vec<RunId>) {
                     None => free,
                     Some(most) => fleet::draw(&free, most, &fleet.online, due.run).into(),
                 };
-                steps.begin(Ready { due, hosts });
+                if due.shadow {
+                    over.push(due.run);
+                    steps.row(shadow(&due, &hosts));
+                } else {
+                    steps.begin(Ready { due, hosts });
+                }
             }
             Some((reason, problem)) => {
                 over.push(due.run);
@@ -551,7 +558,13 @@ impl Steps {
 
 fn row(due: &Due, verdict: Verdict, reason: Option<FireReason>) -> NewFire {
     let (job, from, to) = (due.job.name.clone(), due.nominal, due.nominal);
-    NewFire { job, verdict, reason, from, to, count: 1, run: None, lag_ms: None }
+    NewFire { job, verdict, reason, from, to, count: 1, run: None, lag_ms: None, hosts: None }
+}
+
+/// What is said in place of a run. A gap of the clock stays the reason.
+fn shadow(due: &Due, hosts: &[Chosen]) -> NewFire {
+    let names = hosts.iter().map(|host| host.name.clone()).collect();
+    NewFire { hosts: Some(names), ..row(due, Verdict::Shadow, due.reason) }
 }
 
 /// A new id that sorts by time (RFC 9562, version 7).

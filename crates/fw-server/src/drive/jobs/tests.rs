@@ -4,7 +4,9 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use fw_core::fires;
 use fw_core::run::Actor;
-use fw_proto::api::{Code, JobSource, JobWaiting, JobsText, RunState, TaskReason};
+use fw_proto::api::{
+    Code, FireReason, JobSource, JobWaiting, JobsText, RunState, TaskReason, Verdict,
+};
 use fw_proto::{RunId, Span};
 
 use crate::drive::world::{MINUTE, World, eventually, name};
@@ -551,4 +553,45 @@ async fn jobs_of_another_program_are_its_files() {
     // A server that starts takes only what is there then.
     let world = world.stop().await.start().await;
     world.jobs_are(&["a"]).await;
+}
+
+/// Another scheduler runs the dialect's jobs: each fire says where it would have run, and nothing begins.
+#[tokio::test]
+async fn in_the_shadow_fires_say_where_they_would_have_run() {
+    let text = "jobs:\n  a: {schedule: '@every 60s', hosts: 'web*', run: 'true'}\n  none: {schedule: '@every 60s', hosts: 'db*', run: 'true'}\n";
+    let own = "jobs:\n  own: {schedule: '@every 60s', hosts: 'web1', run: 'true'}\n";
+    let world = World::with(&[("own.yaml", own)]).await.stop().await.start_in_the_shadow().await;
+    world.host("web2").await;
+    world.host("web1").await;
+    world.jobs.serve(given("x.yaml", text)).await.unwrap();
+    world.jobs_are(&["a", "none", "own"]).await;
+    let error = world.jobs.run_now(&name("a"), Actor::Token("t".to_owned())).await.unwrap_err();
+    assert_eq!(error.code, Code::Conflict);
+    assert!(error.to_string().contains("another scheduler"), "{error}");
+    for minute in 1..=3 {
+        world.clock.shift(MINUTE);
+        eventually("a fire", async || {
+            let ledger = world.store.ledger(&name("a"), None, 10).await.unwrap().items;
+            (ledger.len() == minute).then_some(())
+        })
+        .await;
+    }
+    let ledger = world.store.ledger(&name("a"), None, 10).await.unwrap().items;
+    let hosts: Vec<_> = ["web1", "web2"].iter().map(|name| name.parse().unwrap()).collect();
+    for fire in ledger {
+        assert_eq!((fire.verdict, fire.run_id), (Verdict::Shadow, None), "nothing overlaps");
+        assert_eq!(fire.hosts.as_ref(), Some(&hosts));
+    }
+    let skipped = world.store.ledger(&name("none"), None, 1).await.unwrap().items;
+    let why = |fire: &fw_proto::api::Fire| (fire.verdict, fire.reason);
+    assert_eq!(why(&skipped[0]), (Verdict::Skipped, Some(FireReason::NoHosts)));
+    // Jobs of our own run as ever.
+    let own = eventually("a run", async || {
+        let ledger = world.store.ledger(&name("own"), None, 10).await.unwrap().items;
+        ledger.into_iter().find(|fire| fire.run_id.is_some())
+    })
+    .await;
+    assert_eq!(own.verdict, Verdict::Ran);
+    let runs = world.store.runs(fw_store::RunQuery::default()).await.unwrap().items;
+    assert!(runs.iter().all(|run| run.job == Some(name("own"))), "no run of another");
 }
