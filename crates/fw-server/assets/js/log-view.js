@@ -90,7 +90,7 @@ export class LogView extends HTMLElement {
         bar.append(find, end);
 
         this.frame = make("div", "lv-frame");
-        this.scroll = make("div", "lv-scroll", {tabindex: "0", role: "region", "aria-label": "Output"});
+        this.scroll = make("div", "lv-scroll", {tabindex: "0", role: "region", "aria-label": "Lines of the output"});
         this.space = make("div", "lv-space");
         this.rows = make("div", "lv-rows");
         this.space.append(this.rows);
