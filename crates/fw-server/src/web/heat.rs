@@ -56,6 +56,7 @@ impl Fate {
             (Verdict::Missed, _) => Self::Missed,
             (Verdict::Skipped | Verdict::Coalesced, _) => Self::Skipped,
             (Verdict::Pending, _) => Self::Running,
+            (Verdict::Shadow, _) => Self::Planned,
             (Verdict::Ran | Verdict::CaughtUp, Some(RunState::Failed)) => Self::Failed,
             (Verdict::CaughtUp, Some(RunState::Succeeded) | None) => Self::Late,
             (Verdict::Ran, Some(RunState::Succeeded) | None) => Self::Succeeded,

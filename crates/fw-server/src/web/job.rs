@@ -294,6 +294,7 @@ pub(super) fn why(verdict: Verdict, reason: Option<FireReason>) -> &'static str 
             Verdict::Coalesced => "a later fire took its place in the queue",
             Verdict::CaughtUp => "made up for after the server was down",
             Verdict::Missed => "the server was down",
+            Verdict::Shadow => "only said: another scheduler starts it",
         },
     }
 }

@@ -102,6 +102,7 @@ impl From<Verdict> for Status {
             Verdict::Coalesced => Self::new(Tone::Idle, "Replaced by a later fire"),
             Verdict::CaughtUp => Self::new(Tone::Warn, "Caught up"),
             Verdict::Missed => Self::new(Tone::Bad, "Missed"),
+            Verdict::Shadow => Self::new(Tone::Idle, "Would have run"),
         }
     }
 }

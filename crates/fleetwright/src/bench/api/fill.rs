@@ -154,6 +154,7 @@ async fn fires(store: &Store, count: u32, now: Timestamp) -> anyhow::Result<()> 
                 count: 1,
                 run: None,
                 lag_ms: None,
+                hosts: None,
             };
             waiting.push(fire);
             if nth % FIRES_AT_ONCE == FIRES_AT_ONCE - 1 {
