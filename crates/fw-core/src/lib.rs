@@ -15,6 +15,7 @@ pub mod hub;
 pub mod job;
 pub mod link;
 pub mod maintenance;
+pub mod overlaps;
 pub mod plan;
 pub mod policy;
 pub mod run;
