@@ -9,6 +9,7 @@ mod completions;
 mod config;
 mod context;
 mod dialect;
+mod durations;
 mod explain;
 mod help;
 mod host;
@@ -206,7 +207,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<Code> {
             facts_file: Some(file), target, ..
         })) => select::offline(&file, &target),
         Command::Hosts(verb) => talk(&connection, async |session| host::run(session, verb).await),
-        Command::Jobs(job::Verb::Check(args)) => job::check(&args),
+        Command::Jobs(job::Verb::Check(args)) if !job::asks_server(&args) => {
+            job::check_offline(&args)
+        }
         Command::Jobs(verb) => talk(&connection, async |session| job::run(session, verb).await),
         Command::Maintenance(verb) => {
             talk(&connection, async |session| maintenance::run(session, verb).await)

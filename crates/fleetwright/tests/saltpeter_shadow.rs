@@ -4,6 +4,7 @@
 #![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use fw_rt::Tasks;
 use fw_testkit::fleet::{Fleet, Output, PATIENCE, wait_for};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -100,10 +101,10 @@ fn since(then: &str) -> String {
 
 /// Stands in for a Saltpeter without a search server, in the messages of the recorded one: it says what
 /// `messages` says, then the last state again and again.
-async fn standin(messages: Vec<Value>) -> String {
+async fn standin(tasks: &Tasks, messages: Vec<Value>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    tokio::spawn(async move {
+    tasks.spawn("stand-in", async move {
         while let Ok((stream, _)) = listener.accept().await {
             let mut socket = tokio_tungstenite::accept_async(stream).await.expect("a page");
             for message in &messages {
@@ -148,24 +149,24 @@ fn told(job: &str, last: &str, machines: &[&str]) -> Vec<Value> {
 async fn differences_from_a_saltpeter_are_told() {
     let tick = "tick: {sec: '*/3', min: '*', hour: '*', dom: '*', mon: '*', dow: '*', targets: 'web*', target_type: glob, command: 'echo tick'}\n";
     let dir = directory(tick);
-    let shadow = shadow(&dir).await;
+    let (tasks, shadow) = (Tasks::new(), shadow(&dir).await);
     let _web1 = shadow.agent("web1").await;
     let fires = shadowed(&shadow, "tick", 3).await;
     let last = fires[0]["from"].as_str().expect("a time").to_owned();
 
     // The same instant, on the same host: what came since is too recent to tell.
-    let with = standin(told("tick", &last, &["web1"])).await;
+    let with = standin(&tasks, told("tick", &last, &["web1"])).await;
     let recent = ["--tolerance", "20s", "--since", "60s"];
     let same = compare(&shadow, &with, &recent).await.ok().text();
     assert!(same.contains("tick: 1 the same (1 with their hosts), 0 different"), "{same}");
     assert!(same.contains("--follow sees more"), "{same}");
 
-    let with = standin(told("tick", &last, &["web1", "web9"])).await;
+    let with = standin(&tasks, told("tick", &last, &["web1", "web9"])).await;
     let other = compare(&shadow, &with, &recent).await.exits(6).text();
     assert!(other.contains("other hosts; only there: web9"), "{other}");
 
     // It has not run since, though it was due.
-    let with = standin(told("tick", &last, &["web1"])).await;
+    let with = standin(&tasks, told("tick", &last, &["web1"])).await;
     wait_for("a missing fire", PATIENCE, async || {
         let args = ["--tolerance", "1s", "--since", "60s", "-o", "json"];
         let found = compare(&shadow, &with, &args).await;
@@ -174,7 +175,7 @@ async fn differences_from_a_saltpeter_are_told() {
     })
     .await;
 
-    let with = standin(told("other", &last, &["web1"])).await;
+    let with = standin(&tasks, told("other", &last, &["web1"])).await;
     let found = compare(&shadow, &with, &recent).await.exits(6).text();
     assert!(found.contains("tick: this job is only here"), "{found}");
     assert!(found.contains("other: this job is only there"), "{found}");

@@ -17,6 +17,7 @@ pub mod job;
 pub mod link;
 pub mod log;
 pub mod maintenance;
+pub mod overlaps;
 pub mod plan;
 pub mod policy;
 pub mod run;

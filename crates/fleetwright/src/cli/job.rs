@@ -11,6 +11,7 @@ use fw_rt::Clock;
 use super::Session;
 use super::ask::{self, Sure};
 use super::begin::Waiting;
+use super::durations;
 use super::runs::limit;
 use crate::exit::Code;
 use crate::output::{self, Format};
@@ -75,6 +76,13 @@ pub(crate) struct CheckArgs {
     /// an object of its facts.
     #[arg(long, value_name = "FILE", requires = "dialect")]
     facts_file: Option<PathBuf>,
+    /// Warn of fires that would come while the earlier run goes on, by how long the server's last runs of each
+    /// job took.
+    #[arg(long)]
+    ask_server: bool,
+    /// With --dialect: likewise, by its log files in this directory.
+    #[arg(long, value_name = "DIR", requires = "dialect", conflicts_with = "ask_server")]
+    logs: Option<PathBuf>,
     /// Form of the answer.
     #[arg(long, short = 'o', value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
@@ -125,7 +133,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> anyhow::Result<Code> {
     match verb {
         Verb::List(args) => list(session, &args).await,
         Verb::Show(args) => show(session, &args).await,
-        Verb::Check(args) => check(&args),
+        Verb::Check(args) => check_asking(session, &args).await,
         Verb::Run(args) => run_now(session, args).await,
         Verb::Pause(args) => pause(session, &args.name, true).await,
         Verb::Resume(args) => pause(session, &args.name, false).await,
@@ -157,11 +165,27 @@ async fn show(session: &Session, args: &ShowArgs) -> anyhow::Result<Code> {
     Ok(Code::Success)
 }
 
+/// Whether a server is needed to check files.
+pub(crate) const fn asks_server(args: &CheckArgs) -> bool {
+    args.ask_server
+}
+
+/// Checks files; the server is asked only for how long runs took.
+async fn check_asking(session: &Session, args: &CheckArgs) -> anyhow::Result<Code> {
+    check(args, &durations::of_server(session).await?)
+}
+
+/// Checks files without a server.
+pub(crate) fn check_offline(args: &CheckArgs) -> anyhow::Result<Code> {
+    let past = args.logs.as_deref().map(durations::of_logs).transpose()?;
+    check(args, &past.unwrap_or_default())
+}
+
 /// Checks job files as the server would read them, all names together.
-pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<Code> {
+fn check(args: &CheckArgs, past: &durations::Past) -> anyhow::Result<Code> {
     if let Some(super::parse::Dialect::Saltpeter) = args.dialect {
         let machines = args.facts_file.as_deref().map(super::select::facts).transpose()?;
-        return super::lint::check(&args.files, machines.as_ref(), args.output);
+        return super::lint::check(&args.files, machines.as_ref(), past, args.output);
     }
     let now = Clock::system().now();
     let mut files = Vec::new();
@@ -175,6 +199,11 @@ pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<Code> {
         name,
         next_fire: job.next_run(now).filter(|_| job.spec.enabled),
     };
+    for (file, def) in jobs.values() {
+        if let Some(warning) = durations::warning(file, def, past, now) {
+            output::say(&format!("warning: {}", output::error_text(&warning)));
+        }
+    }
     let jobs = jobs.into_iter().map(job).collect();
     let errors = files.into_iter().flat_map(|(_, parsed)| parsed.errors).chain(twice).collect();
     tell(&CheckedJobs { jobs, errors }, args.output, now)

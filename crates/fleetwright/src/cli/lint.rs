@@ -4,14 +4,17 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
+use fw_core::overlaps::{Forecast, forecast};
 use fw_proto::api::SourceError;
 use fw_proto::{HostName, Timestamp};
 use fw_rt::Clock;
+use fw_server::dialects::saltpeter::beside;
 use fw_server::dialects::saltpeter::files::{self, Directory, Job, Level, Timeout};
 use fw_server::dialects::saltpeter::target::{Groups, translate};
 use serde::Serialize;
 
 use super::Refusal;
+use super::durations::Past;
 use super::select::{Machines, selected};
 use crate::exit::Code;
 use crate::output::{self, Format, line};
@@ -46,6 +49,7 @@ struct Line<'a> {
 pub(super) fn check(
     paths: &[String],
     machines: Option<&Machines>,
+    past: &Past,
     format: Format,
 ) -> anyhow::Result<Code> {
     let [path] = paths else {
@@ -53,7 +57,7 @@ pub(super) fn check(
     };
     let directory = files::read(Path::new(path)).with_context(|| format!("read {path}"))?;
     let now = Clock::system().now();
-    let answer = answer(&directory, machines, now);
+    let answer = answer(&directory, machines, past, now);
     match format {
         Format::Table | Format::Wide => {
             output::print(&page(&answer))?;
@@ -79,7 +83,12 @@ fn tell(answer: &Answer<'_>) {
     }
 }
 
-fn answer<'a>(directory: &'a Directory, machines: Option<&Machines>, now: Timestamp) -> Answer<'a> {
+fn answer<'a>(
+    directory: &'a Directory,
+    machines: Option<&Machines>,
+    past: &Past,
+    now: Timestamp,
+) -> Answer<'a> {
     let of = |level: Level| {
         let notes = directory.notes.iter().filter(move |note| note.level == level);
         notes.map(|note| note.what.clone()).collect()
@@ -91,11 +100,21 @@ fn answer<'a>(directory: &'a Directory, machines: Option<&Machines>, now: Timest
         if line.hosts.as_ref().is_some_and(Vec::is_empty) {
             warnings.push(about(job, format!("job {} matches no host", job.name)));
         }
+        if let Some(told) = overlaps(job, past, now) {
+            warnings.push(about(job, format!("job {} {told}", job.name)));
+        }
         jobs.push(line);
     }
     jobs.sort_by_key(|job| (job.group, job.name));
     warnings.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     Answer { jobs, errors, warnings }
+}
+
+/// What is to be expected when runs take as long as they did. Where overlap is wanted there is nothing to warn of.
+fn overlaps(job: &Job, past: &Past, now: Timestamp) -> Option<Forecast> {
+    let past = past.get(&beside::our_name(&job.name)).filter(|_| !job.allow_overlap)?;
+    let fires = std::iter::successors(job.times.next_after(now), |at| job.times.next_after(*at));
+    forecast(fires, past)
 }
 
 /// Something to tell about a job, at its name.
@@ -183,7 +202,7 @@ mod tests {
         let text = "sweep: {min: 30, hour: 3, dom: '*', mon: '*', dow: '*', command: sweep --all, targets: 'G@role:db and web*', target_type: compound, timeout: 1800}\nlate: {min: 0, hour: 0, dom: 30, mon: 2, dow: '*', command: 'true', targets: '*', target_type: glob, timeout: 0}\n";
         let files = BTreeMap::from([("night.yaml".to_owned(), Ok(text.to_owned()))]);
         let directory = files::of_texts(&files);
-        insta::assert_snapshot!(page(&answer(&directory, None, Timestamp::EPOCH)));
+        insta::assert_snapshot!(page(&answer(&directory, None, &Past::new(), Timestamp::EPOCH)));
     }
 
     #[test]
@@ -201,8 +220,36 @@ mod tests {
         let files = BTreeMap::from([("night.yaml".to_owned(), Ok(text.concat()))]);
         let machines = (0..10).map(|n| (format!("web{n}").parse().unwrap(), Default::default()));
         let (directory, machines) = (files::of_texts(&files), machines.collect());
-        let answer = answer(&directory, Some(&machines), Timestamp::EPOCH);
+        let answer = answer(&directory, Some(&machines), &Past::new(), Timestamp::EPOCH);
         let warnings: Vec<_> = answer.warnings.iter().map(ToString::to_string).collect();
         insta::assert_snapshot!(format!("{}\n{}", page(&answer), warnings.join("\n")));
+    }
+
+    #[test]
+    fn fires_that_would_overlap_are_warned_of() {
+        let job = |name: &str, more: &str| {
+            format!(
+                "{name}: {{min: '*', hour: '*', dom: '*', mon: '*', dow: '*', command: x, targets: '*', target_type: glob, timeout: 9{more}}}\n"
+            )
+        };
+        let wanted = ", allow_overlap: i know what i am doing!";
+        let text = [job("a job", ""), job("free", wanted), job("quick", "")].concat();
+        let files = BTreeMap::from([("night.yaml".to_owned(), Ok(text))]);
+        let span = |secs| vec![fw_proto::Span::from_secs(secs)];
+        let past = [("a job", 95), ("free", 95), ("quick", 59)];
+        let past: Past =
+            past.into_iter().map(|(name, secs)| (beside::our_name(name), span(secs))).collect();
+        let directory = files::of_texts(&files);
+        let answer = answer(&directory, None, &past, Timestamp::EPOCH);
+        let told: Vec<_> = answer.warnings.iter().map(ToString::to_string).collect();
+        assert!(
+            told.contains(&"night.yaml:1:1: job a job fires every 1m and took 1m 35s at p95 over its last 1 runs: 50 of its next 100 fires would overlap".to_owned()),
+            "{told:?}"
+        );
+        assert_eq!(
+            told.iter().filter(|told| told.contains("would overlap")).count(),
+            1,
+            "{told:?}"
+        );
     }
 }

@@ -361,6 +361,12 @@ jobs:
     }
 
     #[test]
+    fn a_row_of_an_older_server_has_no_hosts() {
+        let row = r#"{"verdict":"ran","reason":null,"nominal":null,"from":"1970-01-01T00:00:00Z","to":"1970-01-01T00:00:00Z","count":1,"run_id":null,"lag_ms":12}"#;
+        assert_eq!(serde_json::from_str::<Fire>(row).unwrap().hosts, None);
+    }
+
+    #[test]
     fn the_ledger_is_a_table() {
         let shadowed = || (1..=3).map(|n| format!("web{n}").parse().unwrap()).collect();
         let fire = |verdict, reason, to: i64| Fire {

@@ -5,13 +5,14 @@ use std::path::Path;
 
 use fw_core::run::Kind;
 use fw_proto::Timestamp;
+use fw_proto::api::Verdict;
 use fw_rt::Clock;
 use tokio::task::JoinSet;
 
 use super::{Schema, migrate, open};
 use crate::conformance::conform;
-use crate::conformance::fixture::{Story, at, chunk, host_id, noise, run_id, task};
-use crate::{Error, Store, restore_backup, verify_backup};
+use crate::conformance::fixture::{Story, at, chunk, host_id, job, noise, run_id, task};
+use crate::{Error, MAIN, Store, restore_backup, verify_backup};
 
 async fn opened(dir: &Path) -> Store {
     Store::open(dir, Clock::system()).await.expect("a store")
@@ -101,6 +102,24 @@ fn migrations_go_forward_and_keep_a_copy() {
     assert!(matches!(older, Err(Error::NewerSchema { found: 2, known: 1, .. })), "{older:?}");
     let other = migrate::migrate(&mut before, &path, &changed, now);
     assert!(matches!(other, Err(Error::ChangedMigration { number: 1, .. })), "{other:?}");
+}
+
+#[tokio::test]
+async fn fires_of_older_builds_have_no_hosts() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = Schema { file: "main.db", steps: MAIN.steps.get(..3).unwrap() };
+    let mut db = open::writing(&dir.path().join("main.db")).unwrap();
+    migrate::migrate(&mut db, &dir.path().join("main.db"), &before, Timestamp::EPOCH).unwrap();
+    let row = "INSERT INTO fires (job, verdict, from_at, to_at, count, manual) VALUES ('tick', 'skipped', 7, 7, 1, 0)";
+    db.execute(row, []).unwrap();
+    db.close().unwrap();
+    let store = opened(dir.path()).await;
+    let fires = store.ledger(&job("tick"), None, 10).await.unwrap().items;
+    assert_eq!((fires.len(), fires[0].verdict, &fires[0].hosts), (1, Verdict::Skipped, &None));
+    store.close().await;
+    let mut db = open::writing(&dir.path().join("main.db")).unwrap();
+    let older = migrate::migrate(&mut db, &dir.path().join("main.db"), &before, Timestamp::EPOCH);
+    assert!(matches!(older, Err(Error::NewerSchema { found: 4, known: 3, .. })), "{older:?}");
 }
 
 #[tokio::test]

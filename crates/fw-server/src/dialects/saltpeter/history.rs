@@ -30,6 +30,9 @@ pub struct History {
     /// When runs began, in the order of the log.
     #[serde(skip)]
     pub begun: Vec<Timestamp>,
+    /// How long runs took that ended, in the order of their ends.
+    #[serde(skip)]
+    pub took: Vec<Span>,
     /// When fires came while an earlier run went on.
     #[serde(skip)]
     pub held: Vec<Timestamp>,
@@ -182,8 +185,9 @@ impl History {
         begun: &mut BTreeMap<&'a str, Timestamp>,
     ) {
         self.finished += 1;
-        let took = begun.remove(instance).map(|begun| at.since(begun).as_millis() / 1000);
-        self.longest_seconds = self.longest_seconds.max(took);
+        let Some(took) = begun.remove(instance).map(|begun| at.since(begun)) else { return };
+        self.took.push(took);
+        self.longest_seconds = self.longest_seconds.max(Some(took.as_millis() / 1000));
     }
 
     fn result(&mut self, machine: &str, code: Option<i32>, at: Timestamp) {
