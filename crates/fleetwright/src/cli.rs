@@ -20,6 +20,7 @@ mod maintenance;
 mod man;
 mod parse;
 mod run;
+mod runbook;
 mod runs;
 mod schedule;
 mod secret;
@@ -96,6 +97,9 @@ enum Command {
     /// Switch maintenance on and off: while it is in force, no run begins by itself.
     #[command(subcommand)]
     Maintenance(maintenance::Verb),
+    /// Check runbooks, and show what they would do; they cannot be run yet.
+    #[command(subcommand)]
+    Runbook(runbook::Verb),
     /// See when a schedule is due.
     #[command(subcommand)]
     Schedule(schedule::Verb),
@@ -214,6 +218,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Code> {
         Command::Maintenance(verb) => {
             talk(&connection, async |session| maintenance::run(session, verb).await)
         }
+        Command::Runbook(verb) => runbook::run(verb, &connection),
         Command::Schedule(verb) => schedule::run(&verb),
         Command::Secrets(verb) => {
             talk(&connection, async |session| secret::run(session, verb).await)
