@@ -266,7 +266,10 @@ async fn groups_errors_and_links_are_reached_by_keys() {
     // All hosts, each with its colour.
     open(&browser, &door, &id, "").await;
     has_lines(&browser, 468).await;
-    browser.has(".lv-host.lv-hue-1").await;
+    let go = "return fetch(`/api/v1${location.pathname}/logs/lines?from=1&count=468`).then(r => r.json())
+        .then(page => { location.hash = `#L${page.lines.find(line => line.host === 'web2').n}` })";
+    browser.eval(go, &[]).await;
+    browser.has(".lv-marked .lv-host.lv-hue-1").await;
     browser.screens("log-hosts").await;
     let raw: Value = browser
         .eval("return fetch(document.querySelector('a[download]').href).then(r => r.text())", &[])
