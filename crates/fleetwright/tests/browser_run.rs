@@ -262,7 +262,8 @@ async fn groups_errors_and_links_are_reached_by_keys() {
     browser.has_text("log-view", "Copy 4 lines").await;
     browser.reload().await;
     browser.has("[id='L6'].lv-marked").await;
-    assert_eq!(browser.count(".lv-marked").await, 4);
+    let four = "return document.querySelectorAll('.lv-marked').length === 4";
+    browser.until("four marked lines", four, &[]).await;
     // All hosts, each with its colour.
     open(&browser, &door, &id, "").await;
     has_lines(&browser, 468).await;
