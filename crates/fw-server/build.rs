@@ -32,7 +32,7 @@ fn main() -> Result<()> {
             files.push((format!("{kind}/{name}"), std::fs::read(&path)?));
         }
     }
-    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo says where output goes")?);
     let mut table = format!(
         "/// Names this set of assets.\npub(super) const SET: &str = \"{}\";\n",
         hash(&files)

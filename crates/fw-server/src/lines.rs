@@ -186,7 +186,9 @@ pub(crate) fn damaged(error: &(dyn std::error::Error + 'static)) -> Failure {
 }
 
 /// What was used last, each with a lock of its own: who comes while another reads on waits for that.
-struct Kept<K, V>(Arc<Mutex<Vec<(K, Arc<tokio::sync::Mutex<V>>)>>>);
+struct Kept<K, V>(Arc<Mutex<Vec<Entry<K, V>>>>);
+
+type Entry<K, V> = (K, Arc<tokio::sync::Mutex<V>>);
 
 impl<K, V> Clone for Kept<K, V> {
     fn clone(&self) -> Self {

@@ -265,7 +265,8 @@ export class LogView extends HTMLElement {
         this.groups = answer.groups;
         // Rows that had not ended may read otherwise now.
         for (const [page, kept] of this.pages) {
-            if (!Array.isArray(kept) || kept.length < PAGE || kept.some(line => line.n > this.settled)) this.pages.delete(page);
+            if (!Array.isArray(kept)) this.pages.delete(page);
+            else if (kept.length < PAGE || kept.some(line => line.n > this.settled)) kept.stale = true;
         }
         this.settled = answer.settled;
         this.hide();
@@ -303,6 +304,7 @@ export class LogView extends HTMLElement {
         if (kept !== undefined) {
             this.pages.delete(number);
             this.pages.set(number, kept);
+            if (kept?.stale) this.reload(number, kept);
             return kept;
         }
         const asked = this.generation;
@@ -314,6 +316,19 @@ export class LogView extends HTMLElement {
             this.render();
         });
         return null;
+    }
+
+    // Loads a page anew; what it was stays in view meanwhile.
+    reload(number, old) {
+        if (old.loading) return;
+        old.loading = true;
+        const asked = this.generation;
+        this.load(number).then(lines => {
+            old.loading = false;
+            if (asked !== this.generation || this.pages.get(number) !== old) return;
+            if (lines) this.pages.set(number, lines);
+            this.render();
+        });
     }
 
     // An answer has a bound in bytes too: long lines come in several.

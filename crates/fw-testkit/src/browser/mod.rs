@@ -58,6 +58,11 @@ impl Theme {
     }
 }
 
+/// Waits for colours that change over a moment. What goes on for ever is no transition.
+const SETTLED: &str =
+    "const all = document.getAnimations().filter(one => one instanceof CSSTransition);
+    return Promise.all(all.map(one => one.finished.catch(() => {}))).then(() => true)";
+
 /// A tab of the browser, to come back to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tab(String);
@@ -372,6 +377,7 @@ impl Browser {
     pub async fn screens(&self, name: &str) {
         for theme in Theme::ALL {
             self.theme(theme).await;
+            self.eval(SETTLED, &[]).await;
             self.screenshot(&format!("{name}-{}", theme.name())).await;
             self.is_accessible().await;
         }

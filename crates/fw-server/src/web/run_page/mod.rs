@@ -113,7 +113,7 @@ fn view(page: Page, run: &api::Run, plan: &Plan, now: Timestamp) -> Shown {
     let is_final = summary.state.is_final();
     let failed = run.tasks.iter().filter(|task| task.state != TaskState::Succeeded).count();
     let failed = if is_final { u32::try_from(failed).unwrap_or(u32::MAX) } else { 0 };
-    let typed = |hosts: u32| (hosts > TYPED_FROM).then(|| hosts.to_string()).unwrap_or_default();
+    let typed = |hosts: u32| if hosts > TYPED_FROM { hosts.to_string() } else { String::new() };
     Shown {
         id: summary.id,
         title: title(&summary.command),
@@ -126,7 +126,7 @@ fn view(page: Page, run: &api::Run, plan: &Plan, now: Timestamp) -> Shown {
             .as_ref()
             .map(|job| (job.to_string(), format!("/jobs/{}", encode(job.as_str())))),
         retry_of: summary.retry_of,
-        retry_of_short: summary.retry_of.map(|id| short(id)).unwrap_or_default(),
+        retry_of_short: summary.retry_of.map(short).unwrap_or_default(),
         begun: When::new(now, summary.created_at),
         took: took(until.since(summary.created_at)),
         explain: explain(summary, &run.tasks, now),
