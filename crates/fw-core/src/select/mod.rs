@@ -109,11 +109,28 @@ impl Selector {
         self.root.matches(host)
     }
 
+    /// Whether it looks at names and labels only. What hosts say of themselves must grant no right.
+    #[must_use]
+    pub fn is_by_name_and_label(&self) -> bool {
+        self.root.is_by_name_and_label()
+    }
+
     /// The only names that hosts who are meant can have; `None` when it takes a look at each host.
     /// With it, a job for one host of ten thousand costs one look-up.
     #[must_use]
     pub fn names(&self) -> Option<BTreeSet<&str>> {
         self.root.names()
+    }
+}
+
+impl Expr {
+    fn is_by_name_and_label(&self) -> bool {
+        match self {
+            Self::Match(Matcher::Names(_) | Matcher::Regex(_) | Matcher::Label(_)) => true,
+            Self::Match(Matcher::Fact(_) | Matcher::Fold(_) | Matcher::Net(_)) => false,
+            Self::Not(part) => part.is_by_name_and_label(),
+            Self::And(parts) | Self::Or(parts) => parts.iter().all(Self::is_by_name_and_label),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! JSON; times are RFC 3339 UTC with milliseconds, durations as people write them (`90s`),
 //! absent values `null`. Requests refuse unknown fields; readers of answers should skip them.
 
+mod audit;
 mod host;
 mod invite;
 mod job;
@@ -16,6 +17,7 @@ mod session;
 mod token;
 mod user;
 
+pub use audit::{AuditCheck, AuditEntry};
 pub use host::{Host, HostState, LabelChange, NewName, Selected};
 pub use invite::{Invitation, NewInvitation};
 pub use job::{
@@ -31,9 +33,12 @@ pub use run::{
 };
 pub use secret::{NewSecret, Secret};
 pub use server::{BackupMade, KeyRotation, Readiness, ServerInfo};
-pub use session::{Me, Session, SetUp, SetupState, SignIn, StepUp};
+pub use session::{
+    Me, NewPassword, RecoveryCodes, Session, SetUp, SetupState, SignIn, StepUp, TotpCode,
+    TotpSecret,
+};
 pub use token::{NewToken, Scope, Token, TokenMade};
-pub use user::{NewUser, Role, SetUpLink, User, UserChange};
+pub use user::{NewUser, Role, SetUpLink, User, UserChange, UserMade};
 
 /// One page of a list, and where the next begins.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

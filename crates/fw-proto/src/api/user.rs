@@ -111,6 +111,16 @@ pub struct UserChange {
     pub disabled: Option<bool>,
 }
 
+/// A user who was added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct UserMade {
+    /// The user.
+    pub user: User,
+    /// With which they set their password; `null` when they brought one along.
+    pub link: Option<SetUpLink>,
+}
+
 /// A link with which someone sets a password, once. Shown this once; stored hashed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use fw_core::access::{Action, On};
 use fw_proto::api::{Code, Host, LabelChange, NewName, Page, Problem, Selected};
 use fw_proto::frame::DeniedReason;
 use fw_proto::{HostId, HostName};
@@ -47,10 +48,12 @@ pub(super) struct ListQuery {
     responses((status = 200, body = Page<Host>)))]
 pub(super) async fn list(
     State(app): State<App>,
+    caller: Caller,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<Host>>> {
     let limit = page::limit(query.limit)? as usize;
     let mut rows = app.store.hosts();
+    rows.retain(|row| caller.sees(row));
     if let Some(text) = &query.selector {
         let selector = fleet::selector(text)?;
         rows.retain(|row| selector.matches(fleet::seen(row)));
@@ -82,10 +85,12 @@ pub(super) struct SelectQuery {
     params(SelectQuery), responses((status = 200, body = Selected)))]
 pub(super) async fn select(
     State(app): State<App>,
+    caller: Caller,
     Query(query): Query<SelectQuery>,
 ) -> Result<Json<Selected>> {
     let selector = fleet::selector(&query.expr)?;
-    let rows = app.store.hosts();
+    let mut rows = app.store.hosts();
+    rows.retain(|row| caller.sees(row));
     let hosts = fleet::choose(&rows, &selector).into_iter().map(|host| host.name).collect();
     Ok(Json(Selected { hosts, undecided: fleet::undecided(&rows, &selector) }))
 }
@@ -93,8 +98,13 @@ pub(super) async fn select(
 /// Shows a host.
 #[utoipa::path(get, path = "/hosts/{host}", tag = "hosts", operation_id = "hosts_show",
     params(("host" = String, Path, description = "Name or id.")), responses((status = 200, body = Host)))]
-pub(super) async fn show(State(app): State<App>, Path(host): Path<String>) -> Result<Json<Host>> {
+pub(super) async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(host): Path<String>,
+) -> Result<Json<Host>> {
     let row = fleet::find(&app, &host)?;
+    caller.may_with(&app, Action::See, &row)?;
     view(&app, &row).await
 }
 
@@ -109,6 +119,8 @@ pub(super) async fn rename(
     Body(new): Body<NewName>,
 ) -> Result<Json<Host>> {
     let row = fleet::find(&app, &host)?;
+    // The name may be what a limit goes by.
+    caller.may(&app, Action::Change, On::Fleet)?;
     let changed = app.store.rename_host(row.id, new.name.clone()).await?;
     let row = after(&app, row.id, changed, new.name.as_str())?;
     tracing::info!(host.id = %row.id, host.name = %row.name, by = caller.name, "host renamed");
@@ -125,6 +137,7 @@ pub(super) async fn remove(
     Path(host): Path<String>,
 ) -> Result<StatusCode> {
     let row = fleet::find(&app, &host)?;
+    caller.may_with(&app, Action::RemoveHost, &row)?;
     // Revoked first: it must not link again between the end of its link and its removal.
     app.store.set_standing(row.id, Standing::Revoked).await?;
     app.hub.forget_host(row.id, DeniedReason::Revoked).await?;
@@ -140,11 +153,14 @@ pub(super) async fn remove(
     responses((status = 200, body = Host)))]
 pub(super) async fn label(
     State(app): State<App>,
+    caller: Caller,
     Path(host): Path<String>,
     Body(change): Body<LabelChange>,
 ) -> Result<Json<Host>> {
     check_labels(change.set.iter())?;
     let row = fleet::find(&app, &host)?;
+    // Labels may be what a limit goes by.
+    caller.may(&app, Action::Change, On::Fleet)?;
     let kept = row.labels.keys().filter(|key| !change.remove.contains(key));
     let labels: BTreeSet<_> = kept.chain(change.set.keys()).collect();
     if labels.len() > MAX_LABELS {
@@ -191,6 +207,7 @@ pub(super) async fn revoke(
     Path(host): Path<String>,
 ) -> Result<Json<Host>> {
     let row = fleet::find(&app, &host)?;
+    caller.may_with(&app, Action::RevokeHost, &row)?;
     app.store.set_standing(row.id, Standing::Revoked).await?;
     app.hub.forget_host(row.id, DeniedReason::Revoked).await?;
     tracing::info!(host.id = %row.id, host.name = %row.name, by = caller.name, "host revoked");

@@ -3,13 +3,14 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use fw_core::job::JobDef;
 use fw_proto::JobName;
 use fw_proto::api::{CheckedJobs, Created, Fire, Job, JobsText, Page, SourceError};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::page;
-use crate::auth::Caller;
+use crate::auth::{self, Caller};
 use crate::extract::{Body, Path, Query};
 use crate::fleet;
 use crate::problem::{Failure, Result};
@@ -58,7 +59,16 @@ pub(super) async fn apply(
     caller: Caller,
     Body(text): Body<JobsText>,
 ) -> Result<Json<CheckedJobs>> {
+    for job in app.jobs.read_defs(&text).await {
+        may_run(&app, &caller, &job)?;
+    }
     Ok(Json(app.jobs.apply(text, caller.actor()).await?))
+}
+
+/// Goes on only if a caller may run what a job would run now.
+fn may_run(app: &App, caller: &Caller, job: &JobDef) -> Result<()> {
+    let hosts = fleet::choose(&app.store.hosts(), &job.selector);
+    caller.may_with_all(app, auth::to_run(job.spec.user.as_deref()), &hosts)
 }
 
 /// Deletes a job that no file owns.
@@ -83,6 +93,9 @@ pub(super) async fn run(
     caller: Caller,
     Path(name): Path<JobName>,
 ) -> Result<(StatusCode, Json<Created>)> {
+    if let Some(job) = app.jobs.def(&name).await {
+        may_run(&app, &caller, &job)?;
+    }
     let id = app.jobs.run_now(&name, caller.actor()).await?;
     let job = app.jobs.def(&name).await;
     let hosts = job.map(|job| fleet::choose(&app.store.hosts(), &job.selector));

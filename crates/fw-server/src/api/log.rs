@@ -12,6 +12,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use fw_core::access::Action;
 use fw_core::plan::Plan;
 use fw_proto::api::LogEvent;
 use fw_proto::record::{self, Body as Content, MAX_CHUNK, Offsets, Stream};
@@ -72,6 +73,7 @@ pub(super) async fn follow(
 ) -> Result<Response> {
     let from = last.0.as_deref().map(Place::parse).transpose()?.unwrap_or_default();
     let plan = run::plan_of(&app, id).await?;
+    run::within(&app, &caller, Action::See, id).await?;
     let only = match &query.host {
         Some(name) => Some(host_of(&app, &plan, name).await?),
         None => None,
@@ -293,10 +295,12 @@ pub(super) struct RawQuery {
         headers(("Fleetwright-Dropped-Bytes" = u64), ("Fleetwright-Gaps" = String)))))]
 pub(super) async fn raw(
     State(app): State<App>,
+    caller: Caller,
     Path(id): Path<RunId>,
     Query(query): Query<RawQuery>,
 ) -> Result<Response> {
     let plan = run::plan_of(&app, id).await?;
+    run::within(&app, &caller, Action::See, id).await?;
     let host = host_of(&app, &plan, &query.host).await?;
     let written = app.store.log_hosts(id).await?;
     let last =

@@ -25,6 +25,7 @@ mod log_lines;
 pub(crate) mod maintenance;
 mod openapi;
 mod page;
+mod proof;
 pub(crate) mod run;
 mod run_events;
 mod secret;
@@ -32,6 +33,7 @@ mod server;
 mod session;
 mod setup;
 mod token;
+mod user;
 
 /// Where the API is.
 pub(crate) const ROOT: &str = "/api/v1";
@@ -126,6 +128,12 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(token::remove))
         .routes(routes!(session::show))
         .routes(routes!(session::step_up))
+        .routes(routes!(proof::password))
+        .routes(routes!(proof::begin_totp, proof::remove_totp))
+        .routes(routes!(proof::confirm_totp))
+        .routes(routes!(user::list, user::add))
+        .routes(routes!(user::change, user::remove))
+        .routes(routes!(user::reset))
         .routes(routes!(session::list, session::end_all))
         .routes(routes!(session::end))
         .routes(routes!(secret::list))

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use fw_core::access::Action;
 use fw_core::plan::Plan;
 use fw_core::{command, plan};
 use fw_proto::api::{
@@ -17,7 +18,7 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::page;
-use crate::auth::Caller;
+use crate::auth::{self, Caller};
 use crate::extract::{Body, Path, Query};
 use crate::problem::{Failure, Result};
 use crate::state::App;
@@ -45,6 +46,7 @@ pub(super) async fn begin(
 
 /// Checks what only the store knows, and begins.
 async fn commit(app: &App, caller: &Caller, plan: Plan) -> Result<(StatusCode, Json<Created>)> {
+    caller.may_with_all(app, auth::to_run(plan.exec.user.as_deref()), &plan.hosts)?;
     require_secrets(app, &plan.exec).await?;
     let (id, warning) = (new_id(app), fleet::warning(app, &plan.hosts));
     app.hub.begin(hub::Begin { run: id, plan, by: caller.actor(), fire: None }).await?;
@@ -167,7 +169,12 @@ fn cut(text: &mut String, most: usize) -> bool {
 /// Shows a run and its tasks.
 #[utoipa::path(get, path = "/runs/{id}", tag = "runs", operation_id = "runs_show",
     params(("id" = RunId, Path)), responses((status = 200, body = api::Run)))]
-pub(super) async fn show(State(app): State<App>, Path(id): Path<RunId>) -> Result<Json<api::Run>> {
+pub(super) async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<RunId>,
+) -> Result<Json<api::Run>> {
+    within(&app, &caller, Action::See, id).await?;
     whole(&app, id).await.map(Json)
 }
 
@@ -176,6 +183,14 @@ pub(crate) async fn whole(app: &App, id: RunId) -> Result<api::Run> {
     let mut run = read(app, id).await?;
     fill_offsets(app, &mut run).await?;
     Ok(run)
+}
+
+/// Goes on only if a caller may do this with all hosts of a run.
+pub(super) async fn within(app: &App, caller: &Caller, action: Action, id: RunId) -> Result<()> {
+    if caller.is_limited() {
+        caller.may_with_all(app, action, &plan_of(app, id).await?.hosts)?;
+    }
+    Ok(())
 }
 
 /// The run as it is now.
@@ -235,6 +250,7 @@ pub(super) async fn cancel(
     caller: Caller,
     Path(id): Path<RunId>,
 ) -> Result<StatusCode> {
+    within(&app, &caller, Action::Run, id).await?;
     if app.hub.cancel(id, caller.actor()).await? {
         return Ok(StatusCode::ACCEPTED);
     }

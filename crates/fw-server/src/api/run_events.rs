@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
+use fw_core::access::Action;
 use fw_proto::RunId;
 use fw_proto::api::{self, RunEvent};
 use tokio::sync::broadcast::Receiver;
@@ -41,6 +42,7 @@ pub(super) async fn events(
     let seen = last.0.as_deref().map(|text| parse(id, text)).transpose()?;
     // Before the stream begins, so that what is not there is a 404.
     run::read(&app, id).await?;
+    run::within(&app, &caller, Action::See, id).await?;
     let following = app.clone();
     Ok(sse::respond(&app, caller, move |out| async move {
         let follower = Follower { app: following, id, out, seen };

@@ -61,9 +61,9 @@ pub(super) async fn show(State(app): State<App>, caller: Caller) -> Json<Me> {
 }
 
 fn me(app: &App, caller: &Caller) -> Me {
-    let (session, totp) = match caller.by {
-        By::Session { id, totp, .. } => (Some(id), totp),
-        By::Token(_) => (None, false),
+    let (session, totp) = match &caller.by {
+        By::Session { id, totp, .. } => (Some(*id), *totp),
+        By::Token { .. } => (None, false),
     };
     let (role, scopes, selector, stepped_up_until) = match &caller.who {
         Who::Person { role, proved_at } => {
@@ -111,7 +111,7 @@ pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<
     let rows = match caller.by {
         _ if all => app.store.sessions().await?,
         By::Session { .. } => app.store.sessions_of(&caller.name).await?,
-        By::Token(_) => Vec::new(),
+        By::Token { .. } => Vec::new(),
     };
     let now = app.clock.now();
     let open =
@@ -136,7 +136,7 @@ pub(super) async fn end(
     let all = caller.may(&app, Action::Grant, On::Fleet).is_ok();
     let own = match caller.by {
         By::Session { .. } => Some(caller.name.as_str()),
-        By::Token(_) => Some(""),
+        By::Token { .. } => Some(""),
     };
     if !app.store.end_session(id, own.filter(|_| !all)).await? {
         return Err(Failure::not_found("session", id, "it is over, or not yours"));

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use fw_core::access::Who;
+use fw_core::access::{Action, On, Who};
 use fw_proto::api::{Code, NewToken, Problem, Scope, Token, TokenMade};
 use fw_proto::{Span, Timestamp};
 use fw_store::{Changed, TokenRow};
 
-use crate::auth::{self, Caller};
+use crate::auth::{self, By, Caller};
 use crate::extract::{Body, Path};
+use crate::fleet;
 use crate::problem::{Failure, Result};
 use crate::state::App;
 
@@ -21,11 +22,12 @@ const MAX_NAME: usize = 64;
 /// The longest that a token with an end may last; longer is a slip of the keyboard.
 const LONGEST: Span = Span::from_secs(10 * 366 * 24 * 60 * 60);
 
-/// Lists tokens by name.
+/// Lists tokens by name: your own, or all for an admin.
 #[utoipa::path(get, path = "/tokens", tag = "tokens", operation_id = "tokens_list",
     responses((status = 200, body = Vec<Token>)))]
-pub(super) async fn list(State(app): State<App>) -> Result<Json<Vec<Token>>> {
+pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Token>>> {
     let mut tokens = app.store.tokens().await?;
+    tokens.retain(|token| concerns(&app, &caller, token));
     tokens.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Json(tokens))
 }
@@ -50,15 +52,17 @@ pub(super) async fn create(
     let sha256 = auth::hash(&token).expect("what we generate is a token");
     let expires_at = new.ttl.map(|ttl| now + ttl);
     let name = new.name;
+    let selector = new.selector.as_deref().map(limit).transpose()?;
     let scopes = new.scopes.map_or_else(|| usual(&caller), |scopes| scopes.into_iter().collect());
+    may_give(&app, &caller, &scopes)?;
     let row = TokenRow {
         name: name.clone(),
         sha256,
         created_at: now,
         expires_at,
         scopes,
-        selector: new.selector,
-        user: None,
+        selector,
+        user: caller.person().map(str::to_owned),
     };
     match app.store.put_token(row).await? {
         Changed::Done => {}
@@ -71,6 +75,52 @@ pub(super) async fn create(
     }
     tracing::info!(token = name, by = caller.name, "token made");
     Ok((StatusCode::CREATED, Json(TokenMade { name, token, expires_at })))
+}
+
+/// Whether a token is a caller's to see and remove.
+fn concerns(app: &App, caller: &Caller, token: &Token) -> bool {
+    let own = token.user.is_some() && token.user.as_deref() == caller.person();
+    let itself = matches!(caller.by, By::Token { .. }) && token.name == caller.name;
+    own || itself || caller.may(app, Action::Grant, On::Fleet).is_ok()
+}
+
+/// Nobody gives what they have not. What is dangerous takes a fresh proof.
+fn may_give(app: &App, caller: &Caller, scopes: &BTreeSet<Scope>) -> Result<()> {
+    if scopes.is_empty() {
+        return Err(Failure::invalid("scopes: name at least one of read, run, admin"));
+    }
+    if caller.is_limited() {
+        caller.may(app, Action::Grant, On::Fleet)?;
+    }
+    let own = match &caller.who {
+        Who::Person { role, .. } => auth::scopes(*role),
+        Who::Token { scopes, .. } => scopes.clone(),
+    };
+    if scopes.contains(&Scope::Dangerous) {
+        caller.may(app, Action::Weaken, On::Nothing)?;
+    }
+    let beyond = |scope: &&Scope| {
+        **scope != Scope::Dangerous
+            && !own.iter().any(|has| has >= *scope && *has != Scope::Dangerous)
+    };
+    match scopes.iter().find(beyond) {
+        None => Ok(()),
+        Some(scope) => {
+            let detail = "a token may at most what you may yourself";
+            Err(Problem::new(Code::Forbidden, format!("the scope {scope} is not yours to give"))
+                .detail(detail)
+                .into())
+        }
+    }
+}
+
+/// A selector that may limit a token: by what the server says of hosts, not by what they say of themselves.
+fn limit(text: &str) -> Result<String> {
+    if fleet::selector(text)?.is_by_name_and_label() {
+        return Ok(text.to_owned());
+    }
+    let detail = "use names and labels: facts and addresses are what hosts say of themselves";
+    Err(Problem::new(Code::InvalidSelector, "facts cannot limit a token").detail(detail).into())
 }
 
 /// What a token may do when nobody says: as much as whoever makes it, without what is dangerous.
@@ -110,7 +160,8 @@ pub(super) async fn remove(
     let now = app.clock.now();
     let missing =
         || Failure::not_found("token", format!("{name:?}"), "`fleetwright tokens list` shows them");
-    tokens.iter().find(|token| token.name == name).ok_or_else(missing)?;
+    let mine = |token: &&Token| token.name == name && concerns(&app, &caller, token);
+    tokens.iter().find(mine).ok_or_else(missing)?;
     if !tokens.iter().any(|token| token.name != name && good(token, now)) {
         let detail = "without it nobody could use this API; make another one first (`fleetwright tokens create`)";
         return Err(Problem::new(Code::Conflict, "this is the last token").detail(detail).into());

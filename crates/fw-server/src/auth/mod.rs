@@ -27,25 +27,29 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fw_core::access::{self, Action, On, Refusal, Who};
+use fw_core::plan::Chosen;
 use fw_core::run::Actor;
 use fw_core::select::Selector;
 use fw_proto::api::{Code, Problem, Role, Scope};
 use fw_proto::{Span, Timestamp};
+use fw_store::HostRow;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
-use crate::Config;
 use crate::problem::{Failure, Result};
 use crate::serve::Peer;
 use crate::state::App;
+use crate::{Config, fleet};
 
-pub(crate) use cookie::hash as hash_link;
+pub(crate) use cookie::{generate as link_secret, hash as hash_link};
 pub use first::FirstTokenError;
-pub(crate) use first::{first_token, forget_link, set_up_link};
+pub(crate) use first::{first_token, forget_link, link, set_up_link};
 pub use needs::Need;
 pub(crate) use needs::need;
+pub(crate) use password::is_known as is_known_hash;
 pub(crate) use sign_in::{From, SignedIn, begin, no_cookie, sign_in, step_up};
+pub(crate) use totp::step as totp_step;
 
 /// What every token begins with, so that people and scanners of leaked secrets know it.
 const PREFIX: &str = "fwt_";
@@ -82,8 +86,13 @@ pub struct Caller {
 /// What lets a caller in.
 #[derive(Debug, Clone)]
 pub enum By {
-    /// A token, by its hash: a later one of the same name is another.
-    Token([u8; 32]),
+    /// A token.
+    Token {
+        /// By its hash: a later one of the same name is another.
+        sha256: [u8; 32],
+        /// The person it belongs to.
+        owner: Option<String>,
+    },
     /// A session.
     Session {
         /// Its number.
@@ -100,8 +109,17 @@ impl Caller {
     #[must_use]
     pub fn actor(&self) -> Actor {
         match self.by {
-            By::Token(_) => Actor::Token(self.name.clone()),
+            By::Token { .. } => Actor::Token(self.name.clone()),
             By::Session { .. } => Actor::User(self.name.clone()),
+        }
+    }
+
+    /// The person who asks, or whose token it is.
+    #[must_use]
+    pub fn person(&self) -> Option<&str> {
+        match &self.by {
+            By::Token { owner, .. } => owner.as_deref(),
+            By::Session { .. } => Some(&self.name),
         }
     }
 
@@ -135,6 +153,20 @@ pub(crate) fn scopes(role: Role) -> BTreeSet<Scope> {
     Role::ALL.into_iter().filter(|has| *has <= role).map(access::scope).collect()
 }
 
+/// A new secret of one-time codes, and the address that an app reads it from.
+pub(crate) fn new_totp(name: &str) -> (String, String) {
+    let secret = totp::generate();
+    let address = totp::address(&secret, name).expect("names of users have no colon");
+    (secret, address)
+}
+
+/// New recovery codes, and what the store keeps of them.
+pub(crate) fn recovery_codes() -> (Vec<String>, Vec<[u8; 32]>) {
+    let codes = totp::recovery_codes();
+    let hashes = codes.iter().filter_map(|code| totp::recovery_hash(code)).collect();
+    (codes, hashes)
+}
+
 /// Hashes a password that someone chose.
 pub(crate) async fn hash_password(app: &App, new: String, name: Option<&str>) -> Result<String> {
     password::check(&new, name)?;
@@ -148,6 +180,57 @@ pub(crate) fn begin_link(app: &App, from: &From) -> Result<()> {
         return Err(Problem::new(Code::RateLimited, "too many tries").detail(detail).into());
     }
     Ok(())
+}
+
+impl Caller {
+    /// Likewise, with one host.
+    ///
+    /// # Errors
+    /// As [`Caller::may`].
+    pub(crate) fn may_with(&self, app: &App, action: Action, host: &HostRow) -> Result<()> {
+        self.may(app, action, On::Hosts(&[fleet::seen(host)]))
+    }
+
+    /// Likewise, with the hosts of a plan.
+    ///
+    /// # Errors
+    /// As [`Caller::may`]; a token that is limited may nothing with hosts that are no more.
+    pub(crate) fn may_with_all(&self, app: &App, action: Action, hosts: &[Chosen]) -> Result<()> {
+        let rows: Vec<_> = hosts.iter().filter_map(|host| app.store.host(host.id)).collect();
+        if rows.len() < hosts.len() && self.is_limited() {
+            return Err(refused(&Refusal::Host("a host that was removed".to_owned())));
+        }
+        let seen: Vec<_> = rows.iter().map(|row| fleet::seen(row)).collect();
+        self.may(app, action, On::Hosts(&seen))
+    }
+
+    /// Whether they see this host in a list.
+    pub(crate) fn sees(&self, host: &HostRow) -> bool {
+        match &self.who {
+            Who::Token { selector: Some(selector), .. } => selector.matches(fleet::seen(host)),
+            Who::Token { selector: None, .. } | Who::Person { .. } => true,
+        }
+    }
+
+    /// Whether they are limited to some hosts.
+    pub(crate) const fn is_limited(&self) -> bool {
+        matches!(self.who, Who::Token { selector: Some(_), .. })
+    }
+}
+
+/// What it is to run this: more than a run, if it is as root.
+pub(crate) const fn to_run(user: Option<&str>) -> Action {
+    match user {
+        // The agent's own user is root, mostly, and nobody here can tell.
+        None => Action::RunAsRoot,
+        Some(user) => {
+            if matches!(user.as_bytes(), b"root" | b"0") {
+                Action::RunAsRoot
+            } else {
+                Action::Run
+            }
+        }
+    }
 }
 
 /// A refusal as a problem, with what to do.
@@ -203,6 +286,7 @@ struct Known {
 #[derive(Debug, Clone)]
 struct Token {
     name: String,
+    owner: Option<String>,
     who: Who,
     expires_at: Option<Timestamp>,
     touched_at: Option<Timestamp>,
@@ -260,7 +344,7 @@ impl Guard {
         caller: &Caller,
     ) -> std::result::Result<bool, fw_store::Error> {
         match &caller.by {
-            By::Token(sha256) => Ok(app.store.token_by_hash(sha256).await?.is_some()),
+            By::Token { sha256, .. } => Ok(app.store.token_by_hash(sha256).await?.is_some()),
             By::Session { sha256, .. } => Ok(app.store.session_by_hash(sha256).await?.is_some()),
         }
     }
@@ -284,11 +368,12 @@ impl Guard {
             return Ok(None);
         }
         let (name, who, expires_at) = (token.name.clone(), token.who.clone(), token.expires_at);
+        let owner = token.owner.clone();
         if token.touched_at.is_none_or(|at| now.since(at) >= TOUCH_EVERY || at > now) {
             self.remember(hash, Token { touched_at: Some(now), ..token }, deletions);
             self.touch(app, name.clone(), now);
         }
-        Ok(Some(Caller { name, address, who, by: By::Token(hash), expires_at }))
+        Ok(Some(Caller { name, address, who, by: By::Token { sha256: hash, owner }, expires_at }))
     }
 
     fn remember(&self, hash: [u8; 32], token: Token, deletions: u64) {
@@ -334,7 +419,13 @@ impl Token {
         // It was one when the token was made; a token with a limit that cannot be read must not go without.
         let selector = selector.map_err(|error| crate::problem::fault(&error))?;
         let who = Who::Token { scopes: row.scopes, owner, selector };
-        Ok(Self { name: row.name, who, expires_at: row.expires_at, touched_at: None })
+        Ok(Self {
+            name: row.name,
+            owner: row.user,
+            who,
+            expires_at: row.expires_at,
+            touched_at: None,
+        })
     }
 }
 
@@ -353,7 +444,8 @@ pub(crate) async fn require(
         cookie::refuse_foreign(&app.config, request.headers())?;
     }
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    caller.may(&app, need(request.method(), path)?.action(), On::Nothing)?;
+    let (action, on) = need(request.method(), path)?.of();
+    caller.may(&app, action, on)?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }

@@ -3,7 +3,7 @@
 //! What depends on the hosts, or is dangerous, its handler asks for as well.
 
 use axum::http::Method;
-use fw_core::access::Action;
+use fw_core::access::{Action, On};
 
 use crate::problem::{Failure, Result};
 
@@ -14,10 +14,16 @@ pub enum Need {
     Own,
     /// To see.
     See,
+    /// To see all hosts.
+    SeeAll,
     /// To run.
     Run,
-    /// To change the fleet.
+    /// To run, on all hosts.
+    RunAll,
+    /// To change hosts.
     Change,
+    /// To change the fleet.
+    ChangeAll,
     /// To change who may do what.
     Grant,
 }
@@ -25,13 +31,16 @@ pub enum Need {
 impl Need {
     /// As what is decided about.
     #[must_use]
-    pub const fn action(self) -> Action {
+    pub const fn of(self) -> (Action, On<'static>) {
         match self {
-            Self::Own => Action::Own,
-            Self::See => Action::See,
-            Self::Run => Action::Run,
-            Self::Change => Action::Change,
-            Self::Grant => Action::Grant,
+            Self::Own => (Action::Own, On::Nothing),
+            Self::See => (Action::See, On::Nothing),
+            Self::SeeAll => (Action::See, On::Fleet),
+            Self::Run => (Action::Run, On::Nothing),
+            Self::RunAll => (Action::Run, On::Fleet),
+            Self::Change => (Action::Change, On::Nothing),
+            Self::ChangeAll => (Action::Change, On::Fleet),
+            Self::Grant => (Action::Grant, On::Fleet),
         }
     }
 }
@@ -40,15 +49,15 @@ impl Need {
 const NEEDS: &[(Need, &str, &str)] = &[
     (Need::See, "GET", "/hosts"),
     (Need::See, "GET", "/hosts/select"),
-    (Need::See, "GET", "/hosts/events"),
+    (Need::SeeAll, "GET", "/hosts/events"),
     (Need::See, "GET", "/hosts/{host}"),
     (Need::Change, "PATCH", "/hosts/{host}"),
     (Need::Change, "DELETE", "/hosts/{host}"),
     (Need::Change, "PATCH", "/hosts/{host}/labels"),
     (Need::Change, "POST", "/hosts/{host}/revoke"),
-    (Need::Change, "POST", "/hosts/invite"),
+    (Need::ChangeAll, "POST", "/hosts/invite"),
     (Need::Run, "POST", "/runs"),
-    (Need::See, "GET", "/runs"),
+    (Need::SeeAll, "GET", "/runs"),
     (Need::See, "GET", "/runs/{id}"),
     (Need::Run, "POST", "/runs/{id}/cancel"),
     (Need::Run, "POST", "/runs/{id}/retry"),
@@ -58,30 +67,39 @@ const NEEDS: &[(Need, &str, &str)] = &[
     (Need::See, "GET", "/jobs"),
     (Need::See, "GET", "/jobs/errors"),
     (Need::See, "POST", "/jobs/check"),
-    (Need::Change, "POST", "/jobs/apply"),
+    (Need::ChangeAll, "POST", "/jobs/apply"),
     (Need::See, "GET", "/jobs/{name}"),
-    (Need::Change, "DELETE", "/jobs/{name}"),
+    (Need::ChangeAll, "DELETE", "/jobs/{name}"),
     (Need::Run, "POST", "/jobs/{name}/run"),
-    (Need::Run, "POST", "/jobs/{name}/pause"),
-    (Need::Run, "POST", "/jobs/{name}/resume"),
+    (Need::RunAll, "POST", "/jobs/{name}/pause"),
+    (Need::RunAll, "POST", "/jobs/{name}/resume"),
     (Need::See, "GET", "/jobs/{name}/ledger"),
     (Need::See, "GET", "/maintenances"),
-    (Need::Run, "POST", "/maintenances"),
-    (Need::Run, "POST", "/maintenances/{id}/end"),
+    (Need::RunAll, "POST", "/maintenances"),
+    (Need::RunAll, "POST", "/maintenances/{id}/end"),
     (Need::Own, "GET", "/session"),
     (Need::Own, "POST", "/session/step-up"),
+    (Need::Own, "POST", "/session/password"),
+    (Need::Own, "POST", "/session/totp"),
+    (Need::Own, "POST", "/session/totp/confirm"),
+    (Need::Own, "DELETE", "/session/totp"),
+    (Need::Grant, "GET", "/users"),
+    (Need::Grant, "POST", "/users"),
+    (Need::Grant, "PATCH", "/users/{name}"),
+    (Need::Grant, "DELETE", "/users/{name}"),
+    (Need::Grant, "POST", "/users/{name}/reset"),
     (Need::Own, "GET", "/sessions"),
     (Need::Own, "DELETE", "/sessions"),
     (Need::Own, "DELETE", "/sessions/{id}"),
     (Need::Own, "GET", "/tokens"),
     (Need::Own, "POST", "/tokens"),
     (Need::Own, "DELETE", "/tokens/{name}"),
-    (Need::Change, "GET", "/secrets"),
-    (Need::Change, "PUT", "/secrets/{name}"),
-    (Need::Change, "DELETE", "/secrets/{name}"),
+    (Need::ChangeAll, "GET", "/secrets"),
+    (Need::ChangeAll, "PUT", "/secrets/{name}"),
+    (Need::ChangeAll, "DELETE", "/secrets/{name}"),
     (Need::See, "GET", "/server"),
-    (Need::Change, "POST", "/server/keys/rotate"),
-    (Need::Change, "POST", "/server/backup"),
+    (Need::ChangeAll, "POST", "/server/keys/rotate"),
+    (Need::ChangeAll, "POST", "/server/backup"),
 ];
 
 /// What a route needs, by its whole path as the router knows it.
@@ -136,7 +154,9 @@ mod tests {
     fn only_these_changes_are_for_everyone() {
         let harmless: Vec<_> = NEEDS
             .iter()
-            .filter(|(need, method, _)| *method != "GET" && matches!(need, Need::Own | Need::See))
+            .filter(|(need, method, _)| {
+                *method != "GET" && matches!(need, Need::Own | Need::See | Need::SeeAll)
+            })
             .map(|(_, method, path)| format!("{method} {path}"))
             .collect();
         insta::assert_snapshot!(harmless.join("\n"));

@@ -13,6 +13,7 @@ mod document;
 mod hosts;
 mod logs;
 mod maintenances;
+mod rights;
 mod runs;
 mod server;
 mod sign_in;

@@ -196,6 +196,11 @@ impl Handle {
         self.checked(&self.read(text).await)
     }
 
+    /// The good jobs of a text. Changes nothing.
+    pub(crate) async fn read_defs(&self, text: &JobsText) -> Vec<JobDef> {
+        self.read(text.clone()).await.jobs
+    }
+
     /// Takes up the jobs of a text: all of them, or none when one is wrong. A dry run says what is
     /// wrong in its answer.
     ///
