@@ -450,6 +450,20 @@ pub(crate) async fn require(
     Ok(next.run(request).await)
 }
 
+/// Lets through who may see the whole fleet, which is what pages show. They change nothing, so links of other sites may
+/// lead to them.
+pub(crate) async fn require_page(
+    State(app): State<App>,
+    peer: Peer,
+    mut request: Request,
+    next: Next,
+) -> Result<Response> {
+    let caller = identify(&app, &peer, request.headers()).await?.ok_or_else(unauthenticated)?;
+    caller.may(&app, Action::See, On::Fleet)?;
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
 /// Who makes a request; `None` when it says nothing of it, or has a session that is over.
 ///
 /// # Errors

@@ -54,9 +54,11 @@ pub(crate) fn router(app: &App) -> Router<App> {
         .route("/maintenance", get(maintenance::list))
         .route("/settings", get(settings::enrolment))
         .route("/settings/enrolment", get(settings::enrolment))
+        .route("/settings/users", get(settings::users))
+        .route("/settings/sessions", get(settings::sessions))
         .route("/settings/tokens", get(settings::tokens))
         .route("/settings/about", get(settings::about))
-        .route_layer(from_fn_with_state(app.clone(), auth::require))
+        .route_layer(from_fn_with_state(app.clone(), auth::require_page))
         .route_layer(from_fn(sign_in::come_back));
     let policy = HeaderValue::from_static(POLICY);
     let hardened = ServiceBuilder::new()

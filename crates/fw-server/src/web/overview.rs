@@ -160,8 +160,8 @@ async fn failed_runs(
     let item = |(run, times): &(&fw_proto::api::RunSummary, u32)| {
         let row = run::row(run, now);
         let why = match times {
-            1 => format!("{} hosts, by {}", row.progress, row.by),
-            times => format!("{} hosts, failed {times} times in 24 h", row.progress),
+            1 => format!("hosts done: {}; by {}", row.progress, row.by),
+            times => format!("hosts done: {}; failed {times} times in 24 h", row.progress),
         };
         Item { status: row.status, what: row.what, href: row.href, why, at: Some(row.began) }
     };

@@ -19,6 +19,8 @@ struct Tab {
 
 const TABS: &[Tab] = &[
     Tab { href: "/settings/enrolment", label: "Enrolment" },
+    Tab { href: "/settings/users", label: "Users" },
+    Tab { href: "/settings/sessions", label: "Sessions" },
     Tab { href: "/settings/tokens", label: "Tokens" },
     Tab { href: "/settings/about", label: "About" },
 ];
@@ -46,6 +48,32 @@ struct Enrolment {
 pub(super) async fn enrolment(State(app): State<App>, visit: Visit) -> Result<Response> {
     let page = Page::new(&app, &visit, Nav::Settings, "Enrolment");
     Ok(render(&Enrolment { page, frame: Frame { here: "/settings/enrolment" } }))
+}
+
+#[derive(Template)]
+#[template(path = "users.html")]
+struct Users {
+    page: Page,
+    frame: Frame,
+}
+
+/// Who may sign in. The API says who is shown to whom.
+pub(super) async fn users(State(app): State<App>, visit: Visit) -> Result<Response> {
+    let page = Page::new(&app, &visit, Nav::Settings, "Users");
+    Ok(render(&Users { page, frame: Frame { here: "/settings/users" } }))
+}
+
+#[derive(Template)]
+#[template(path = "sessions.html")]
+struct Sessions {
+    page: Page,
+    frame: Frame,
+}
+
+/// In which browsers somebody is signed in.
+pub(super) async fn sessions(State(app): State<App>, visit: Visit) -> Result<Response> {
+    let page = Page::new(&app, &visit, Nav::Settings, "Sessions");
+    Ok(render(&Sessions { page, frame: Frame { here: "/settings/sessions" } }))
 }
 
 #[derive(Debug)]

@@ -24,7 +24,7 @@ const HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");
 
 /// The routes of this file.
 pub(super) fn routes() -> Router<App> {
-    Router::new().route("/sign-in", get(sign_in))
+    Router::new().route("/sign-in", get(sign_in)).route("/setup", get(set_up))
 }
 
 /// Sends whoever is not signed in to the page where that is done.
@@ -64,6 +64,18 @@ struct SignIn {
 
 async fn sign_in(headers: HeaderMap, Query(query): Query<SignInQuery>) -> Response {
     render(&SignIn { set: SET, theme: Theme::of(&headers), next: local(query.next) })
+}
+
+#[derive(Template)]
+#[template(path = "setup.html")]
+struct SetUp {
+    set: &'static str,
+    theme: Theme,
+}
+
+/// Where a set-up link leads. Its secret is behind `#`, so it never comes here.
+async fn set_up(headers: HeaderMap) -> Response {
+    render(&SetUp { set: SET, theme: Theme::of(&headers) })
 }
 
 /// A place on this server: a link must not lead elsewhere through the page of sign-in.
