@@ -2,6 +2,7 @@
 
 mod plan;
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use fw_core::runbook::{self, Parsed};
@@ -81,7 +82,6 @@ fn read(path: &str) -> anyhow::Result<Parsed> {
 
 fn check(args: &CheckArgs) -> anyhow::Result<Code> {
     let parsed = read(&args.file)?;
-    let step = |step: &'_ runbook::Step| (step.line, step.kind.name());
     match args.output {
         Format::Table | Format::Wide => output::print(&page(&parsed))?,
         Format::Name => {
@@ -89,9 +89,10 @@ fn check(args: &CheckArgs) -> anyhow::Result<Code> {
             output::print(&names.collect::<String>())?;
         }
         Format::Json | Format::Jsonl | Format::Yaml => {
-            let steps = parsed.runbook.steps.iter().map(|one| {
-                let (line, kind) = step(one);
-                CheckedStep { id: one.id.as_str(), line, kind }
+            let steps = parsed.runbook.steps.iter().map(|step| CheckedStep {
+                id: step.id.as_str(),
+                line: step.line,
+                kind: step.kind.name(),
             });
             let checked = Checked { steps: steps.collect(), errors: &parsed.errors };
             output::print(&output::item(&checked, "", args.output, String::new)?)?;
@@ -123,11 +124,9 @@ fn page(parsed: &Parsed) -> String {
             page.push_str(&heading(parsed, phase));
         }
         let (id, kind) = (step.id.as_str(), step.kind.name());
-        page.push_str(&format!(
-            "  {:>5}  {id:width$}  {kind:8}  {}\n",
-            step.line,
-            line(&step.title)
-        ));
+        let title = line(&step.title);
+        writeln!(page, "  {:>5}  {id:width$}  {kind:8}  {title}", step.line)
+            .expect("writing to memory");
     }
     page
 }
