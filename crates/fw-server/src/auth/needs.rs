@@ -83,6 +83,8 @@ const NEEDS: &[(Need, &str, &str)] = &[
     (Need::Own, "POST", "/session/totp"),
     (Need::Own, "POST", "/session/totp/confirm"),
     (Need::Own, "DELETE", "/session/totp"),
+    (Need::Grant, "GET", "/audit"),
+    (Need::Grant, "GET", "/audit/verify"),
     (Need::Grant, "GET", "/users"),
     (Need::Grant, "POST", "/users"),
     (Need::Grant, "PATCH", "/users/{name}"),
