@@ -87,7 +87,7 @@ impl Store {
             move || Scratch::beside(&beside)
         };
         let scratch = blocking(make).await?;
-        for (database, schema) in [(self.main(), &MAIN), (self.logs(), &LOGS)] {
+        for (database, schema) in [(self.main().db, &MAIN), (self.logs(), &LOGS)] {
             let target = scratch.path().join(schema.file);
             database.read(move |db| copy(db, &target)).await?;
         }

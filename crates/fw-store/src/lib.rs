@@ -8,6 +8,7 @@
 //! On a full disk calls fail with [`Error::Full`], which says where; reads go on, and so do writes as soon as
 //! there is space again.
 
+mod audit;
 mod backup;
 mod board;
 mod error;
@@ -44,6 +45,7 @@ use fw_rt::Clock;
 use rusqlite::{OptionalExtension as _, params};
 use uuid::Uuid;
 
+pub use audit::{AuditQuery, NewAudit};
 pub use backup::{BackupInfo, Part, restore_backup, verify_backup};
 pub use board::{Past, Quarter};
 pub use error::Error;
@@ -85,6 +87,53 @@ pub(crate) const LOGS: Schema =
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
+    /// What goes into the audit with the next change through this handle.
+    note: Option<Arc<NewAudit>>,
+}
+
+/// The main database, and what a change of it is noted with.
+pub(crate) struct Main<'s> {
+    db: &'s Database,
+    note: Option<Arc<NewAudit>>,
+}
+
+impl Main<'_> {
+    /// As [`Database::write`], with the note.
+    pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection) -> Result<T, Error> + Send + 'static,
+    {
+        self.write_then(work, |_| ()).await
+    }
+
+    /// As [`Database::write_then`], with the note. What changes nothing is not noted.
+    pub(crate) async fn write_then<T, F, A>(&self, work: F, after: A) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection) -> Result<T, Error> + Send + 'static,
+        A: FnOnce(&T) + Send + 'static,
+    {
+        let Some(note) = self.note.clone() else { return self.db.write_then(work, after).await };
+        let noted = move |db: &rusqlite::Connection| {
+            let before = db.total_changes();
+            let done = work(db)?;
+            if db.total_changes() > before {
+                audit::append(db, &note)?;
+            }
+            Ok(done)
+        };
+        self.db.write_then(noted, after).await
+    }
+
+    /// As [`Database::read`].
+    pub(crate) async fn read<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection) -> Result<T, Error> + Send + 'static,
+    {
+        self.db.read(work).await
+    }
 }
 
 struct Inner {
@@ -167,7 +216,7 @@ impl Store {
         match begin.await {
             Ok((incarnation, epoch, roster)) => {
                 let inner = Inner { main, logs, roster, dir, clock, incarnation, epoch };
-                Ok(Self { inner: Arc::new(inner) })
+                Ok(Self { inner: Arc::new(inner), note: None })
             }
             Err(error) => {
                 main.close().await;
@@ -202,8 +251,8 @@ impl Store {
         self.inner.logs.close().await;
     }
 
-    pub(crate) fn main(&self) -> &Database {
-        &self.inner.main
+    pub(crate) fn main(&self) -> Main<'_> {
+        Main { db: &self.inner.main, note: self.note.clone() }
     }
 
     pub(crate) fn logs(&self) -> &Database {

@@ -92,7 +92,7 @@ impl Store {
         swept.runs += self.sweep_large(keep.bytes).await?;
         swept.rows += self.sweep_rows(now, cutoff).await?;
         self.sweep_orphans(cutoff).await?;
-        give_back(self.main()).await?;
+        give_back(self.main().db).await?;
         give_back(self.logs()).await?;
         swept.used = self.size().await?.used();
         Ok(swept)
@@ -200,7 +200,7 @@ impl Store {
             let streams = self.logs().read(move |db| old_streams(db, cutoff, after)).await?;
             let Some(last) = streams.last() else { return Ok(()) };
             after = (last.begun_at, last.id);
-            let orphans = self.main().read(move |db| {
+            let orphans = self.main().db.read(move |db| {
                 let mut known = db.prepare_cached("SELECT 1 FROM runs WHERE id = ?1")?;
                 let mut orphans = Vec::new();
                 for stream in streams {
@@ -260,7 +260,7 @@ impl Store {
     /// What the databases say.
     pub async fn integrity(&self) -> Result<Vec<String>, Error> {
         let mut wrong = Vec::new();
-        for (database, file) in [(self.main(), MAIN.file), (self.logs(), LOGS.file)] {
+        for (database, file) in [(self.main().db, MAIN.file), (self.logs(), LOGS.file)] {
             let found = database.read(check).await?;
             wrong.extend(found.into_iter().map(|what| format!("{file}: {what}")));
         }

@@ -12,7 +12,7 @@ use fw_core::access::{Action, On};
 use fw_proto::api::{Code, Host, LabelChange, NewName, Page, Problem, Selected};
 use fw_proto::frame::DeniedReason;
 use fw_proto::{HostId, HostName};
-use fw_store::{Changed, HostRow, Standing};
+use fw_store::{Changed, HostRow, NewAudit, Standing};
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 use utoipa::IntoParams;
@@ -121,7 +121,12 @@ pub(super) async fn rename(
     let row = fleet::find(&app, &host)?;
     // The name may be what a limit goes by.
     caller.may(&app, Action::Change, On::Fleet)?;
-    let changed = app.store.rename_host(row.id, new.name.clone()).await?;
+    let note = NewAudit {
+        before: Some(serde_json::json!({ "name": row.name })),
+        after: Some(serde_json::json!({ "name": new.name })),
+        ..caller.note_host(&app, "host.rename", &row)
+    };
+    let changed = app.store.noting(note).rename_host(row.id, new.name.clone()).await?;
     let row = after(&app, row.id, changed, new.name.as_str())?;
     tracing::info!(host.id = %row.id, host.name = %row.name, by = caller.name, "host renamed");
     app.live.host_changed(row.id);
@@ -141,7 +146,8 @@ pub(super) async fn remove(
     // Revoked first: it must not link again between the end of its link and its removal.
     app.store.set_standing(row.id, Standing::Revoked).await?;
     app.hub.forget_host(row.id, DeniedReason::Revoked).await?;
-    app.store.remove_host(row.id).await?;
+    let note = caller.note_host(&app, "host.remove", &row);
+    app.store.noting(note).remove_host(row.id).await?;
     tracing::info!(host.id = %row.id, host.name = %row.name, by = caller.name, "host removed");
     app.live.host_changed(row.id);
     Ok(StatusCode::NO_CONTENT)
@@ -168,7 +174,12 @@ pub(super) async fn label(
             "a host has at most {MAX_LABELS} labels; remove some"
         )));
     }
-    let changed = app.store.label_host(row.id, change).await?;
+    let note = NewAudit {
+        before: Some(serde_json::json!({ "labels": row.labels })),
+        after: Some(serde_json::json!(change)),
+        ..caller.note_host(&app, "host.label", &row)
+    };
+    let changed = app.store.noting(note).label_host(row.id, change).await?;
     let row = after(&app, row.id, changed, row.name.as_str())?;
     app.live.host_changed(row.id);
     view(&app, &row).await
@@ -208,7 +219,8 @@ pub(super) async fn revoke(
 ) -> Result<Json<Host>> {
     let row = fleet::find(&app, &host)?;
     caller.may_with(&app, Action::RevokeHost, &row)?;
-    app.store.set_standing(row.id, Standing::Revoked).await?;
+    let note = caller.note_host(&app, "host.revoke", &row);
+    app.store.noting(note).set_standing(row.id, Standing::Revoked).await?;
     app.hub.forget_host(row.id, DeniedReason::Revoked).await?;
     tracing::info!(host.id = %row.id, host.name = %row.name, by = caller.name, "host revoked");
     app.live.host_changed(row.id);

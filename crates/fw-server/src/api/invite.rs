@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fw_proto::api::{Invitation, NewInvitation};
 use fw_proto::{Join, Span};
-use fw_store::Invite;
+use fw_store::{Invite, NewAudit};
 use sha2::{Digest as _, Sha256};
 
 use super::host::check_labels;
@@ -43,6 +43,11 @@ pub(super) async fn invite(
         return Err(Failure::invalid("ttl: give more than 0s and at most 30d"));
     }
     check_labels(new.labels.iter())?;
+    let note = NewAudit {
+        after: Some(serde_json::json!({ "uses": uses, "ttl": ttl, "labels": new.labels })),
+        ..caller.note(&app, "host.invite", uses)
+    };
+    app.store.note(note).await?;
     let made = make(&app, app.config.url(), uses, ttl, new.labels, &caller.name).await?;
     tracing::info!(by = caller.name, uses, expires_at = %made.expires_at, "invitation made");
     Ok(Json(made))

@@ -59,8 +59,13 @@ pub(super) async fn apply(
     caller: Caller,
     Body(text): Body<JobsText>,
 ) -> Result<Json<CheckedJobs>> {
-    for job in app.jobs.read_defs(&text).await {
-        may_run(&app, &caller, &job)?;
+    let defs = app.jobs.read_defs(&text).await;
+    for job in &defs {
+        may_run(&app, &caller, job)?;
+    }
+    if !text.dry_run {
+        let names: Vec<_> = defs.iter().map(|job| job.name.to_string()).collect();
+        app.store.note(caller.note(&app, "job.apply", names.join(", "))).await?;
     }
     Ok(Json(app.jobs.apply(text, caller.actor()).await?))
 }
@@ -80,6 +85,7 @@ pub(super) async fn delete(
     caller: Caller,
     Path(name): Path<JobName>,
 ) -> Result<StatusCode> {
+    app.store.note(caller.note(&app, "job.delete", &name)).await?;
     app.jobs.delete(&name).await?;
     tracing::info!(job = %name, by = caller.name, "job deleted");
     Ok(StatusCode::NO_CONTENT)
@@ -96,6 +102,7 @@ pub(super) async fn run(
     if let Some(job) = app.jobs.def(&name).await {
         may_run(&app, &caller, &job)?;
     }
+    app.store.note(caller.note(&app, "job.run", &name)).await?;
     let id = app.jobs.run_now(&name, caller.actor()).await?;
     let job = app.jobs.def(&name).await;
     let hosts = job.map(|job| fleet::choose(&app.store.hosts(), &job.selector));
@@ -126,6 +133,8 @@ pub(super) async fn resume(
 }
 
 async fn paused(app: &App, caller: &Caller, name: &JobName, paused: bool) -> Result<Json<Job>> {
+    let action = if paused { "job.pause" } else { "job.resume" };
+    app.store.note(caller.note(app, action, name)).await?;
     app.jobs.pause(name, paused).await?;
     let verb = if paused { "paused" } else { "resumed" };
     tracing::info!(job = %name, by = caller.name, "job {verb}");

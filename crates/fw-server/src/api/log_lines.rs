@@ -9,6 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use fw_core::access::Action;
 use fw_core::log::{End, Group, Index, Line, Only, Pattern, Search, Splitter};
 use fw_proto::api::{LineEnd, LogGroup, LogLine, LogLines, LogMatch, LogMatches, OnlyLines};
 use fw_proto::record::{self, Body as Content};
@@ -18,6 +19,7 @@ use utoipa::IntoParams;
 
 use super::log::host_of;
 use super::run;
+use crate::auth::Caller;
 use crate::extract::{Path, Query};
 use crate::lines::{self, Enough, Log, Taken};
 use crate::problem::{Failure, Result};
@@ -56,6 +58,7 @@ pub(super) struct LinesQuery {
     params(("id" = RunId, Path), LinesQuery), responses((status = 200, body = LogLines)))]
 pub(super) async fn lines(
     State(app): State<App>,
+    caller: Caller,
     Path(id): Path<RunId>,
     Query(query): Query<LinesQuery>,
 ) -> Result<Json<LogLines>> {
@@ -63,7 +66,7 @@ pub(super) async fn lines(
     if most == 0 || most > MOST_LINES {
         return Err(Failure::invalid(format!("count: give a number from 1 to {MOST_LINES}")));
     }
-    let (log, hosts) = find(&app, id, query.host.as_deref()).await?;
+    let (log, hosts) = find(&app, &caller, id, query.host.as_deref()).await?;
     let only = only(query.only);
     let (mut answer, from, mark, end) = app
         .lines
@@ -127,9 +130,11 @@ fn group(group: &Group) -> LogGroup {
 /// The log that is meant, and the names of its hosts.
 async fn find(
     app: &App,
+    caller: &Caller,
     id: RunId,
     host: Option<&str>,
 ) -> Result<(Log, BTreeMap<HostId, HostName>)> {
+    run::within(app, caller, Action::See, id).await?;
     let plan = run::plan_of(app, id).await?;
     let host = match host {
         Some(name) => Some(host_of(app, &plan, name).await?),
@@ -205,11 +210,12 @@ pub(super) struct SearchQuery {
     params(("id" = RunId, Path), SearchQuery), responses((status = 200, body = LogMatches)))]
 pub(super) async fn search(
     State(app): State<App>,
+    caller: Caller,
     Path(id): Path<RunId>,
     Query(query): Query<SearchQuery>,
 ) -> Result<Json<LogMatches>> {
     let SearchQuery { q, regex, host, only: among, from } = query;
-    let (log, _) = find(&app, id, host.as_deref()).await?;
+    let (log, _) = find(&app, &caller, id, host.as_deref()).await?;
     let pattern = Pattern { text: q, regex, only: only(among) };
     let answer = |search: &Search, taken| {
         let rows = search.rows();
@@ -242,10 +248,11 @@ pub(super) struct TextQuery {
     responses((status = 200, body = String, content_type = "text/plain")))]
 pub(super) async fn text(
     State(app): State<App>,
+    caller: Caller,
     Path(id): Path<RunId>,
     Query(query): Query<TextQuery>,
 ) -> Result<Response> {
-    let (log, hosts) = find(&app, id, query.host.as_deref()).await?;
+    let (log, hosts) = find(&app, &caller, id, query.host.as_deref()).await?;
     let name = log.host.and_then(|host| hosts.get(&host)).map(|name| format!("-{name}"));
     let name = format!("attachment; filename=\"run-{id}{}.log\"", name.unwrap_or_default());
     let name = HeaderValue::from_str(&name)

@@ -67,6 +67,13 @@ pub(super) async fn begin(
     let until = end_of(&new, now)?;
     let NewMaintenance { hosts, reason, message, .. } = new;
     let wanted = Wanted { hosts, reason, message, until };
+    app.store
+        .note(caller.note(
+            &app,
+            "maintenance.begin",
+            wanted.hosts.as_deref().unwrap_or("everything"),
+        ))
+        .await?;
     let begun = app.jobs.begin_maintenance(wanted, By::Caller(caller.actor())).await?;
     Ok((StatusCode::CREATED, Json(view(&app, begun, now))))
 }
@@ -80,6 +87,7 @@ pub(super) async fn end(
     caller: Caller,
     Path(id): Path<MaintenanceId>,
 ) -> Result<Json<Maintenance>> {
+    app.store.note(caller.note(&app, "maintenance.end", id)).await?;
     let ended = app.jobs.end_maintenance(id, By::Caller(caller.actor())).await?;
     Ok(Json(view(&app, ended, app.clock.now())))
 }

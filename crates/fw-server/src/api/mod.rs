@@ -15,6 +15,7 @@ use crate::extract::BodyLimit;
 use crate::state::App;
 use crate::{auth, gateway, metrics, problem, web};
 
+mod audit;
 mod events;
 mod health;
 mod host;
@@ -131,6 +132,8 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(proof::password))
         .routes(routes!(proof::begin_totp, proof::remove_totp))
         .routes(routes!(proof::confirm_totp))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::verify))
         .routes(routes!(user::list, user::add))
         .routes(routes!(user::change, user::remove))
         .routes(routes!(user::reset))

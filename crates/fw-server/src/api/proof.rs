@@ -22,7 +22,10 @@ pub(super) async fn password(
 ) -> Result<StatusCode> {
     let session = person(&app, &caller)?;
     let hash = auth::hash_password(&app, new.password, Some(&caller.name)).await?;
-    app.store.set_password(&caller.name, hash, session).await?;
+    caller
+        .noting(&app, "user.password", &caller.name)
+        .set_password(&caller.name, hash, session)
+        .await?;
     app.auth.forget();
     tracing::info!(user = caller.name, "password changed");
     Ok(StatusCode::NO_CONTENT)
@@ -65,7 +68,8 @@ pub(super) async fn confirm_totp(
     let step = auth::totp_step(&secret, &code.code, app.clock.now());
     let step = step.ok_or_else(|| Failure::invalid(wrong))?;
     let (codes, hashes) = auth::recovery_codes();
-    match app.store.confirm_totp(&caller.name, pending, step, hashes).await? {
+    let store = caller.noting(&app, "user.totp_on", &caller.name);
+    match store.confirm_totp(&caller.name, pending, step, hashes).await? {
         Changed::Done => {}
         Changed::Unknown | Changed::Taken => {
             return Err(Failure::invalid("another secret was made meanwhile; confirm that one"));
@@ -80,7 +84,7 @@ pub(super) async fn confirm_totp(
     responses((status = 204)))]
 pub(super) async fn remove_totp(State(app): State<App>, caller: Caller) -> Result<StatusCode> {
     person(&app, &caller)?;
-    app.store.remove_totp(&caller.name).await?;
+    caller.noting(&app, "user.totp_off", &caller.name).remove_totp(&caller.name).await?;
     tracing::info!(user = caller.name, "one-time codes switched off");
     Ok(StatusCode::NO_CONTENT)
 }

@@ -12,7 +12,7 @@ use fw_proto::api::{
     self, Code, Command, Created, EnvValue, NewRun, Page, Problem, Retry, RunState, RunSummary,
 };
 use fw_proto::{HostName, JobName, RunId};
-use fw_store::RunQuery;
+use fw_store::{NewAudit, RunQuery};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
@@ -49,6 +49,12 @@ async fn commit(app: &App, caller: &Caller, plan: Plan) -> Result<(StatusCode, J
     caller.may_with_all(app, auth::to_run(plan.exec.user.as_deref()), &plan.hosts)?;
     require_secrets(app, &plan.exec).await?;
     let (id, warning) = (new_id(app), fleet::warning(app, &plan.hosts));
+    let note = NewAudit {
+        hosts: plan.hosts.iter().map(|host| host.name.to_string()).collect(),
+        after: Some(serde_json::json!({ "selector": plan.selector, "user": plan.exec.user })),
+        ..caller.note(app, "run.begin", id)
+    };
+    app.store.note(note).await?;
     app.hub.begin(hub::Begin { run: id, plan, by: caller.actor(), fire: None }).await?;
     Ok((StatusCode::CREATED, Json(Created { id, warning })))
 }
@@ -251,6 +257,7 @@ pub(super) async fn cancel(
     Path(id): Path<RunId>,
 ) -> Result<StatusCode> {
     within(&app, &caller, Action::Run, id).await?;
+    app.store.note(caller.note(&app, "run.cancel", id)).await?;
     if app.hub.cancel(id, caller.actor()).await? {
         return Ok(StatusCode::ACCEPTED);
     }

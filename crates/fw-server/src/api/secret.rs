@@ -35,7 +35,7 @@ pub(super) async fn set(
     }
     let sealed = app.secrets.encrypt(&new.value).map_err(|error| crate::problem::fault(&error))?;
     let updated_at = app.clock.now();
-    app.store.put_secret(&name, sealed, updated_at).await?;
+    caller.noting(&app, "secret.set", &name).put_secret(&name, sealed, updated_at).await?;
     tracing::info!(secret = name, by = caller.name, "secret set");
     Ok(Json(Secret { name, updated_at }))
 }
@@ -54,7 +54,7 @@ pub(super) async fn remove(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Result<StatusCode> {
-    if !app.store.remove_secret(&name).await? {
+    if !caller.noting(&app, "secret.remove", &name).remove_secret(&name).await? {
         let shown: String = name.chars().take(80).collect();
         let hint = "`fleetwright secrets list` shows those that there are";
         return Err(Failure::not_found("secret", format!("{shown:?}"), hint));

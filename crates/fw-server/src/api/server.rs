@@ -28,6 +28,7 @@ pub(super) async fn show(State(app): State<App>) -> Result<Json<ServerInfo>> {
 #[utoipa::path(post, path = "/server/keys/rotate", tag = "server", operation_id = "server_keys_rotate",
     responses((status = 200, body = KeyRotation)))]
 pub(super) async fn rotate(State(app): State<App>, caller: Caller) -> Result<Json<KeyRotation>> {
+    app.store.note(caller.note(&app, "server.key_rotate", "server")).await?;
     let keys = app.keys.clone();
     let rotated = tokio::task::spawn_blocking(move || keys.rotate()).await;
     let keys = rotated.map_err(|error| fault(&error))?.map_err(|error| fault(&error))?;
@@ -42,6 +43,7 @@ pub(super) async fn rotate(State(app): State<App>, caller: Caller) -> Result<Jso
 pub(super) async fn backup(State(app): State<App>, caller: Caller) -> Result<Json<BackupMade>> {
     let name = format!("fleetwright-{}.backup", app.clock.now().to_string().replace(':', ""));
     let path = app.config.backup.dir.join(name);
+    app.store.note(caller.note(&app, "server.backup", path.display())).await?;
     let made = app.store.backup(&path).await?;
     let file = path.display().to_string();
     tracing::info!(by = caller.name, backup.file = file, "backup made");

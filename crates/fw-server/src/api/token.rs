@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use fw_core::access::{Action, On, Who};
 use fw_proto::api::{Code, NewToken, Problem, Scope, Token, TokenMade};
 use fw_proto::{Span, Timestamp};
-use fw_store::{Changed, TokenRow};
+use fw_store::{Changed, NewAudit, TokenRow};
 
 use crate::auth::{self, By, Caller};
 use crate::extract::{Body, Path};
@@ -64,7 +64,13 @@ pub(super) async fn create(
         selector,
         user: caller.person().map(str::to_owned),
     };
-    match app.store.put_token(row).await? {
+    let note = NewAudit {
+        after: Some(
+            serde_json::json!({ "scopes": row.scopes, "selector": row.selector, "expires_at": expires_at }),
+        ),
+        ..caller.note(&app, "token.create", &name)
+    };
+    match app.store.noting(note).put_token(row).await? {
         Changed::Done => {}
         Changed::Taken | Changed::Unknown => {
             let title = format!("there is a token {name} already");
@@ -166,7 +172,7 @@ pub(super) async fn remove(
         let detail = "without it nobody could use this API; make another one first (`fleetwright tokens create`)";
         return Err(Problem::new(Code::Conflict, "this is the last token").detail(detail).into());
     }
-    app.store.remove_token(&name).await?;
+    caller.noting(&app, "token.remove", &name).remove_token(&name).await?;
     app.auth.forget();
     tracing::info!(token = name, by = caller.name, "token deleted");
     Ok(StatusCode::NO_CONTENT)

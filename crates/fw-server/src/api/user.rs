@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use fw_core::access::{Action, On};
 use fw_proto::Span;
 use fw_proto::api::{Code, NewUser, Problem, SetUpLink, User, UserChange, UserMade};
-use fw_store::{Changed, UserChanged, UserRow};
+use fw_store::{Changed, NewAudit, UserChanged, UserRow};
 
 use super::token::check_name;
 use crate::auth::{self, Caller};
@@ -60,7 +60,11 @@ pub(super) async fn add(
         created_at: app.clock.now(),
         last_sign_in: None,
     };
-    match app.store.add_user(row.clone()).await? {
+    let note = NewAudit {
+        after: Some(serde_json::json!({ "role": row.role })),
+        ..caller.note(&app, "user.add", &row.name)
+    };
+    match app.store.noting(note).add_user(row.clone()).await? {
         Changed::Done => {}
         Changed::Taken | Changed::Unknown => {
             let title = format!("there is a user {} already", row.name);
@@ -103,7 +107,13 @@ pub(super) async fn change(
     Body(change): Body<UserChange>,
 ) -> Result<Json<User>> {
     caller.may(&app, Action::Weaken, On::Fleet)?;
-    done(app.store.change_user(&name, change.role, change.disabled).await?, &name)?;
+    let before = app.store.user(&name).await?;
+    let note = NewAudit {
+        before: before.map(|row| serde_json::json!({ "role": row.role, "disabled": row.disabled })),
+        after: Some(serde_json::json!(change)),
+        ..caller.note(&app, "user.change", &name)
+    };
+    done(app.store.noting(note).change_user(&name, change.role, change.disabled).await?, &name)?;
     app.auth.forget();
     let row = app.store.user(&name).await?.ok_or_else(|| missing(&name))?;
     tracing::info!(user = name, user.role = %row.role, user.disabled = row.disabled, by = caller.name, "user changed");
@@ -131,7 +141,7 @@ pub(super) async fn remove(
     Path(name): Path<String>,
 ) -> Result<StatusCode> {
     caller.may(&app, Action::Weaken, On::Fleet)?;
-    done(app.store.remove_user(&name).await?, &name)?;
+    done(caller.noting(&app, "user.remove", &name).remove_user(&name).await?, &name)?;
     app.auth.forget();
     tracing::info!(user = name, by = caller.name, "user removed");
     Ok(StatusCode::NO_CONTENT)
@@ -146,6 +156,7 @@ pub(super) async fn reset(
     Path(name): Path<String>,
 ) -> Result<Json<SetUpLink>> {
     caller.may(&app, Action::Weaken, On::Fleet)?;
+    app.store.note(caller.note(&app, "user.reset", &name)).await?;
     let link = new_link(&app, &name).await?;
     tracing::info!(user = name, by = caller.name, "user reset");
     Ok(Json(link))

@@ -32,7 +32,7 @@ use fw_core::run::Actor;
 use fw_core::select::Selector;
 use fw_proto::api::{Code, Problem, Role, Scope};
 use fw_proto::{Span, Timestamp};
-use fw_store::HostRow;
+use fw_store::{HostRow, NewAudit, Store};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
@@ -183,6 +183,35 @@ pub(crate) fn begin_link(app: &App, from: &From) -> Result<()> {
 }
 
 impl Caller {
+    /// What they are about to do, for the audit.
+    pub(crate) fn note(
+        &self,
+        app: &App,
+        action: &str,
+        subject: impl std::fmt::Display,
+    ) -> NewAudit {
+        NewAudit {
+            at: app.clock.now(),
+            by: self.name.clone(),
+            address: Some(self.address.to_string()),
+            action: action.to_owned(),
+            subject: subject.to_string(),
+            hosts: Vec::new(),
+            before: None,
+            after: None,
+        }
+    }
+
+    /// Likewise, with a host.
+    pub(crate) fn note_host(&self, app: &App, action: &str, host: &HostRow) -> NewAudit {
+        NewAudit { hosts: vec![host.name.to_string()], ..self.note(app, action, &host.name) }
+    }
+
+    /// The store, that notes its next change as this.
+    pub(crate) fn noting(&self, app: &App, action: &str, subject: impl std::fmt::Display) -> Store {
+        app.store.noting(self.note(app, action, subject))
+    }
+
     /// Likewise, with one host.
     ///
     /// # Errors

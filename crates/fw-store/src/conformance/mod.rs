@@ -8,6 +8,7 @@
     reason = "a check that panics is how a store hears that it does not conform"
 )]
 
+mod access;
 pub mod crowd;
 mod fires;
 pub mod fixture;
@@ -82,6 +83,13 @@ checks! {
     rest::a_secret_is_replaced_and_removed,
     rest::a_notice_is_sent_once,
     rest::a_maintenance_is_kept_with_its_end_and_then_swept,
+    access::a_code_counts_once,
+    access::the_first_link_makes_one_user,
+    access::who_is_disabled_is_signed_out,
+    access::the_last_admin_stays,
+    access::sessions_are_listed_ended_and_pruned,
+    access::changes_are_noted_with_what_they_change,
+    access::the_audit_is_paged_and_filtered,
     rest::it_is_known_when_a_server_was_alive,
     upkeep::what_is_old_is_swept_with_its_output,
     upkeep::what_is_too_much_is_swept_oldest_first,

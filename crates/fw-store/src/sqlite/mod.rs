@@ -166,6 +166,8 @@ const PROBE: usize = 32 * 1024;
 #[cfg(test)]
 mod again;
 #[cfg(test)]
+mod audit_tests;
+#[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
 mod disk_tests;

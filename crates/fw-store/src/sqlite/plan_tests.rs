@@ -19,8 +19,18 @@ use crate::conformance::fixture::{Story, at, job, run_id};
 use crate::{LOGS, MAIN, NewNotice, Retention, RunQuery, Store};
 
 /// Tables that grow with use.
-const LARGE: [&str; 8] =
-    ["runs", "events", "tasks", "fires", "notices", "streams", "chunks", "facts"];
+const LARGE: [&str; 10] = [
+    "runs",
+    "events",
+    "tasks",
+    "fires",
+    "notices",
+    "streams",
+    "chunks",
+    "facts",
+    "audit",
+    "audit_hosts",
+];
 
 /// Indexes of a few rows each, whatever the table holds: what goes on, waits or is due.
 const SMALL: [&str; 4] = ["runs_unfinished", "fires_pending", "notices_due", "notices_done"];

@@ -198,7 +198,7 @@ impl Model {
 }
 
 async fn runs(store: &Store) -> BTreeMap<u128, Found> {
-    let read = store.main().read(|db| {
+    let read = store.main().db.read(|db| {
         let mut statement = db.prepare("SELECT id, seq, finished_at IS NOT NULL FROM runs")?;
         let rows = statement.query_and_then([], |row| {
             let found = Found { seq: row::count(row, "seq")?, finished: row.get(2)? };
@@ -223,7 +223,7 @@ async fn streams(store: &Store) -> BTreeMap<u128, u64> {
 
 /// The runs that fires have begun.
 async fn began(store: &Store) -> BTreeSet<u128> {
-    let read = store.main().read(|db| {
+    let read = store.main().db.read(|db| {
         let mut statement = db.prepare("SELECT run FROM fires WHERE verdict = 'ran'")?;
         let rows = statement
             .query_and_then(params![], |row| Ok::<_, Error>(row::uuid(row, "run")?.as_u128()))?;
