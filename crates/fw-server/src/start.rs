@@ -168,6 +168,7 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         None => None,
     };
     feed::start(app.clone(), &driving);
+    driving.spawn("access.prune", auth::prune(app.clone()));
     bound.serve(api::router(app.clone()), &serving);
     drive::upkeep::start(drive::upkeep::Parts::of(&app), &driving);
     Ok(Running { addr, url, first_token, set_up_link, app, saltpeter, serving, driving })

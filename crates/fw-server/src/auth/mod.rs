@@ -48,7 +48,7 @@ pub(crate) use first::{first_token, forget_link, link, set_up_link};
 pub use needs::Need;
 pub(crate) use needs::need;
 pub(crate) use password::is_known as is_known_hash;
-pub(crate) use sign_in::{From, SignedIn, begin, no_cookie, sign_in, step_up};
+pub(crate) use sign_in::{From, SignedIn, begin, no_cookie, prune, sign_in, step_up};
 pub(crate) use totp::step as totp_step;
 
 /// What every token begins with, so that people and scanners of leaked secrets know it.

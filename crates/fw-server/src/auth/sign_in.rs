@@ -26,6 +26,9 @@ const FAILED_AFTER: Duration = Duration::from_millis(500);
 /// The longest name of a browser that is kept.
 const LONGEST_AGENT: usize = 256;
 
+/// What is over costs nothing but space.
+const PRUNE_EVERY: Duration = Duration::from_secs(60 * 60);
+
 /// As with tokens: a write a minute.
 const TOUCH_EVERY: Span = Span::from_secs(60);
 
@@ -103,6 +106,19 @@ pub(crate) async fn begin(app: &App, from: From, user: UserRow) -> Result<Signed
         expires_at: Some(expires_at),
     };
     Ok(SignedIn { caller, cookie: cookie::set(Some(&secret), from.secure) })
+}
+
+/// Forgets sessions, links and addresses that are over, every now and then; none of them lets anyone in before.
+pub(crate) async fn prune(app: App) {
+    let mut hours = tokio::time::interval(PRUNE_EVERY);
+    loop {
+        hours.tick().await;
+        let now = app.clock.now();
+        let pruned = app.store.prune_sessions(now, app.config.session_idle, now - KNOWN).await;
+        if let Err(error) = pruned {
+            tracing::warn!(error = %crate::problem::Chain(&error), "old sessions not deleted");
+        }
+    }
 }
 
 /// Whose session this is; `None` when it is over.
