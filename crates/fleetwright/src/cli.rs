@@ -2,6 +2,7 @@
 
 mod agent;
 mod ask;
+mod audit;
 mod backup;
 mod begin;
 mod bench;
@@ -30,6 +31,7 @@ mod server;
 mod settings;
 mod token;
 mod up;
+mod user;
 mod version;
 
 use std::path::PathBuf;
@@ -109,6 +111,12 @@ enum Command {
     /// Look after API tokens.
     #[command(subcommand)]
     Tokens(token::Verb),
+    /// Look after those who may sign in.
+    #[command(subcommand)]
+    Users(user::Verb),
+    /// See what was changed, by whom.
+    #[command(subcommand)]
+    Audit(audit::Verb),
     /// Show the server, and change its key.
     #[command(subcommand)]
     Server(server::Verb),
@@ -224,6 +232,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Code> {
             talk(&connection, async |session| secret::run(session, verb).await)
         }
         Command::Tokens(verb) => talk(&connection, async |session| token::run(session, verb).await),
+        Command::Users(verb) => talk(&connection, async |session| user::run(session, verb).await),
+        Command::Audit(verb) => talk(&connection, async |session| audit::run(session, verb).await),
         Command::Server(verb) => {
             talk(&connection, async |session| server::run(session, verb).await)
         }

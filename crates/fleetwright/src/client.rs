@@ -7,10 +7,10 @@ mod sse;
 use std::time::Duration;
 
 use fw_proto::api::{
-    BackupMade, CheckedJobs, Created, Fire, Host, Invitation, Job, JobsText, KeyRotation,
-    LabelChange, Maintenance, NewInvitation, NewMaintenance, NewName, NewRun, NewSecret, NewToken,
-    Page, Problem, Retry, Run, RunState, RunSummary, Secret, Selected, ServerInfo, SourceError,
-    Token, TokenMade,
+    AuditCheck, AuditEntry, BackupMade, CheckedJobs, Created, Fire, Host, Invitation, Job,
+    JobsText, KeyRotation, LabelChange, Maintenance, NewInvitation, NewMaintenance, NewName,
+    NewRun, NewSecret, NewToken, NewUser, Page, Problem, Retry, Run, RunState, RunSummary, Secret,
+    Selected, ServerInfo, SetUpLink, SourceError, Token, TokenMade, User, UserChange, UserMade,
 };
 use fw_proto::record::Stream;
 use fw_proto::{HostName, JobName, MaintenanceId, RunId};
@@ -434,6 +434,45 @@ impl Client {
     /// Removes a token.
     pub(crate) async fn remove_token(&self, name: &str) -> Result<()> {
         self.nothing(self.request(Method::DELETE, &["tokens", name])).await
+    }
+
+    /// All users.
+    pub(crate) async fn users(&self) -> Result<Vec<User>> {
+        self.list(&["users"], &[], None).await
+    }
+
+    /// Adds a user.
+    pub(crate) async fn add_user(&self, user: &NewUser) -> Result<UserMade> {
+        self.post(&["users"], user).await
+    }
+
+    /// Changes a user.
+    pub(crate) async fn change_user(&self, name: &str, change: &UserChange) -> Result<User> {
+        self.json(self.request(Method::PATCH, &["users", name]).json(change)).await
+    }
+
+    /// Takes a user's password away.
+    pub(crate) async fn reset_user(&self, name: &str) -> Result<SetUpLink> {
+        self.json(self.request(Method::POST, &["users", name, "reset"])).await
+    }
+
+    /// Removes a user.
+    pub(crate) async fn remove_user(&self, name: &str) -> Result<()> {
+        self.nothing(self.request(Method::DELETE, &["users", name])).await
+    }
+
+    /// What was changed, newest first.
+    pub(crate) async fn audit(
+        &self,
+        query: &[(&str, String)],
+        limit: Option<usize>,
+    ) -> Result<Vec<AuditEntry>> {
+        self.list(&["audit"], query, limit).await
+    }
+
+    /// Whether the audit is whole.
+    pub(crate) async fn verify_audit(&self) -> Result<AuditCheck> {
+        self.json(self.request(Method::GET, &["audit", "verify"])).await
     }
 
     /// The names of all secrets.

@@ -1,9 +1,9 @@
-//! Tokens, secrets and the server, for people.
+//! Tokens, users, secrets, the audit and the server, for people.
 
 use std::fmt::Write as _;
 
 use fw_proto::Timestamp;
-use fw_proto::api::{Secret, ServerInfo, Token};
+use fw_proto::api::{AuditEntry, Secret, ServerInfo, Token, User};
 
 use super::line;
 use super::table::{Row, Width, ago};
@@ -28,6 +28,61 @@ impl Row for Token {
 
     fn name(&self) -> String {
         self.name.clone()
+    }
+}
+
+impl Row for User {
+    const COLUMNS: &'static [(&'static str, Width)] = &[
+        ("NAME", Width::Always),
+        ("ROLE", Width::Always),
+        ("STATE", Width::Always),
+        ("ONE-TIME CODES", Width::Always),
+        ("LAST SIGN-IN", Width::Always),
+    ];
+
+    fn cells(&self, now: Timestamp) -> Vec<String> {
+        let state = match (self.disabled, self.set_up) {
+            (true, _) => "disabled",
+            (false, true) => "active",
+            (false, false) => "invited",
+        };
+        vec![
+            self.name.clone(),
+            self.role.to_string(),
+            state.to_owned(),
+            if self.totp { "on" } else { "off" }.to_owned(),
+            self.last_sign_in.map_or_else(|| "never".to_owned(), |at| ago(at, now)),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Row for AuditEntry {
+    const COLUMNS: &'static [(&'static str, Width)] = &[
+        ("N", Width::Always),
+        ("AT", Width::Always),
+        ("BY", Width::Always),
+        ("FROM", Width::Always),
+        ("ACTION", Width::Always),
+        ("SUBJECT", Width::Always),
+    ];
+
+    fn cells(&self, now: Timestamp) -> Vec<String> {
+        vec![
+            self.n.to_string(),
+            ago(self.at, now),
+            self.by.clone(),
+            self.address.clone().unwrap_or_else(|| "the server".to_owned()),
+            self.action.clone(),
+            self.subject.clone(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.n.to_string()
     }
 }
 

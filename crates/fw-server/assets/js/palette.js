@@ -7,17 +7,18 @@ const RECENT = "fw-recent";
 let items = [];
 let at = 0;
 let fleet = null;
+let ready = Promise.resolve();
 
 export function startPalette() {
   const dialog = document.getElementById("palette");
   if (!dialog) return;
   const input = dialog.querySelector("input");
-  dialog.addEventListener("fw:open", () => { input.value = ""; input.focus(); fleet = null; list(""); load().then(() => list(input.value)); });
+  dialog.addEventListener("fw:open", () => { input.value = ""; input.focus(); fleet = null; list(""); ready = load().then(() => list(input.value)); });
   input.addEventListener("input", () => list(input.value));
   input.addEventListener("keydown", (event) => {
     if (event.key === "ArrowDown") { event.preventDefault(); choose(at + 1); }
     else if (event.key === "ArrowUp") { event.preventDefault(); choose(at - 1); }
-    else if (event.key === "Enter") { event.preventDefault(); open(items[at], dialog, event.ctrlKey || event.metaKey); }
+    else if (event.key === "Enter") { event.preventDefault(); enter(dialog, event.ctrlKey || event.metaKey); }
     else if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "c" && input.selectionStart === input.selectionEnd && items[at]?.cli) { event.preventDefault(); copy(items[at].cli); }
   });
   dialog.addEventListener("click", (event) => {
@@ -26,6 +27,12 @@ export function startPalette() {
     if (row) open(items[Number(row.dataset.at)], dialog, event.ctrlKey || event.metaKey);
   });
   remember();
+}
+
+// Who types faster than the fleet is read gets what he would have seen.
+async function enter(dialog, aside) {
+  await ready;
+  if (dialog.open) open(items[at], dialog, aside);
 }
 
 async function load() {
