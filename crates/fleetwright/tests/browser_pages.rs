@@ -1,0 +1,135 @@
+//! The dashboard in a real browser: every screen in both themes, wide and narrow, passes axe; what hosts say is text;
+//! the main tasks by keyboard alone.
+
+use fw_testkit::browser::Browser;
+use fw_testkit::door::Door;
+use fw_testkit::fleet::Fleet;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_fleetwright");
+
+const JOBS: &str = r#"
+jobs:
+  heartbeat: {schedule: "@every 1h", hosts: "*", run: "echo ok"}
+  nightly: {schedule: "30 3 * * *", timezone: Europe/Athens, hosts: "web1 or nobody", run: "echo '<script>alert(1)</script>'"}
+"#;
+
+/// Each page, and what to call its picture.
+const PAGES: &[(&str, &str)] = &[
+    ("overview", "/"),
+    ("hosts", "/hosts"),
+    ("hosts-wrong", "/hosts?q=os:("),
+    ("host", "/hosts/web1"),
+    ("jobs", "/jobs"),
+    ("job", "/jobs/nightly"),
+    ("runs", "/runs"),
+    ("command", "/run?hosts=*"),
+    ("maintenance", "/maintenance"),
+    ("enrolment", "/settings/enrolment"),
+    ("users", "/settings/users"),
+    ("sessions", "/settings/sessions"),
+    ("tokens", "/settings/tokens"),
+    ("about", "/settings/about"),
+    ("sign-in", "/sign-in?next=/hosts"),
+    ("set-up", "/setup"),
+];
+
+async fn all_pages(browser: &Browser, door: &Door, kind: &str) {
+    for (name, path) in PAGES {
+        browser.open(&format!("{}{path}", door.url())).await;
+        browser.has("main h1").await;
+        browser.screens(&format!("{name}-{kind}")).await;
+    }
+}
+
+/// Nothing is cut off at the side of a small screen.
+async fn is_narrow(browser: &Browser, door: &Door) {
+    for (name, path) in PAGES {
+        browser.open(&format!("{}{path}", door.url())).await;
+        browser.has("main h1").await;
+        let fits = "return document.documentElement.scrollWidth <= innerWidth";
+        assert_eq!(browser.eval(fits, &[]).await, true, "{name} fits");
+    }
+}
+
+#[tokio::test]
+async fn every_screen_is_accessible_in_both_themes() {
+    let fleet = Fleet::start(BINARY).await;
+    let door = fleet.door().await;
+    let browser = Browser::start().await;
+    let empty: &[&str] = &["/", "/hosts", "/jobs", "/runs", "/maintenance"];
+    for path in empty {
+        browser.open(&format!("{}{path}", door.url())).await;
+        browser.has("main .empty").await;
+        browser.is_accessible().await;
+    }
+    let _host = fleet.agent("web1").await;
+    fleet.cli_with_input(&["jobs", "apply", "-"], JOBS.as_bytes()).await;
+    fleet.run_shell("web1", &[], "echo hello").await;
+    all_pages(&browser, &door, "wide").await;
+    browser.size(360, 780).await;
+    is_narrow(&browser, &door).await;
+    all_pages(&browser, &door, "narrow").await;
+    let breaches: Vec<_> = browser.console().await;
+    assert!(!breaches.iter().any(|line| line.contains("Content Security Policy")), "{breaches:?}");
+}
+
+#[tokio::test]
+async fn the_main_tasks_need_no_mouse() {
+    let fleet = Fleet::start(BINARY).await;
+    let _host = fleet.agent("web1").await;
+    fleet.cli_with_input(&["jobs", "apply", "-"], JOBS.as_bytes()).await;
+    let door = fleet.door().await;
+    let browser = Browser::start().await;
+    browser.open(&door.url()).await;
+    browser.has("main h1").await;
+    browser.press(&["g", "h"]).await;
+    browser.is_at("/hosts").await;
+    browser.press(&["j", "x"]).await;
+    browser.has_text("[data-chosen]", "1 selected").await;
+    browser.press(&["r"]).await;
+    browser.has_text("#preview", "1 host").await;
+    browser.focus("#command").await;
+    browser.type_text("echo by-keyboard").await;
+    browser.has_text("[data-cli]", "fleetwright run web1 --shell 'echo by-keyboard'").await;
+    browser.focus("[data-submit-run]").await;
+    browser.press(&["Enter"]).await;
+    browser.has_text("#run-head", "Succeeded").await;
+    browser.press(&["Control+k"]).await;
+    browser.type_text("nightly").await;
+    browser.press(&["Enter"]).await;
+    browser.is_at("/jobs/nightly").await;
+    browser.press(&["?"]).await;
+    browser.has("#keys[open]").await;
+    browser.press(&["Escape"]).await;
+    browser.press(&["r"]).await;
+    browser.has_text("#run-head", "Succeeded").await;
+}
+
+#[tokio::test]
+async fn what_others_say_is_shown_as_text() {
+    let fleet = Fleet::start(BINARY).await;
+    let _host = fleet.agent("web1").await;
+    let evil = "<img src=x onerror=\"document.title='owned'\">";
+    fleet.cli(&["hosts", "label", "web1", &format!("note={evil}")]).await;
+    fleet.run_shell("web1", &[], &format!("echo {}", "'<svg onload=alert(1)>'")).await;
+    let door = fleet.door().await;
+    let browser = Browser::start().await;
+    browser.open(&format!("{}/hosts/web1", door.url())).await;
+    browser.has_text(".labels", evil).await;
+    for path in [
+        "/hosts",
+        "/runs",
+        "/",
+        "/hosts?q=%3Cscript%3Ealert(1)%3C/script%3E",
+        "/run?hosts=%22%3E%3Cscript%3Ealert(1)%3C/script%3E",
+    ] {
+        browser.open(&format!("{}{path}", door.url())).await;
+        browser.has("main h1").await;
+        assert_eq!(
+            browser.count("main script, main img, main [onerror], main [onload]").await,
+            0,
+            "{path}"
+        );
+        assert_ne!(browser.eval("return document.title", &[]).await, "owned");
+    }
+}
