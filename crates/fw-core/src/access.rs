@@ -232,12 +232,12 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(who: &Who, action: Action, hosts: &[&str], expected: Result<(), Refusal>) {
+    fn check(who: &Who, action: Action, hosts: &[&str], expected: &Result<(), Refusal>) {
         let names: Vec<HostName> = hosts.iter().map(|name| name.parse().unwrap()).collect();
         let (labels, facts) = (BTreeMap::new(), serde_json::Map::new());
         let seen: Vec<_> =
             names.iter().map(|name| Seen { name, labels: &labels, facts: &facts }).collect();
-        assert_eq!(allowed(who, action, On::Hosts(&seen), Rules::default(), NOW), expected);
+        assert_eq!(allowed(who, action, On::Hosts(&seen), Rules::default(), NOW), *expected);
     }
 
     #[test]
@@ -257,44 +257,44 @@ mod tests {
 
     #[test]
     fn dangerous_actions_ask_for_a_fresh_proof() {
-        check(&person(Role::Admin, 299), Action::RevokeHost, &["a"], Ok(()));
-        check(&person(Role::Admin, 300), Action::RevokeHost, &["a"], Err(Refusal::Prove));
+        check(&person(Role::Admin, 299), Action::RevokeHost, &["a"], &Ok(()));
+        check(&person(Role::Admin, 300), Action::RevokeHost, &["a"], &Err(Refusal::Prove));
         let later = Who::Person { role: Role::Admin, proved_at: NOW + Span::from_secs(1) };
-        check(&later, Action::RemoveHost, &["a"], Err(Refusal::Prove));
+        check(&later, Action::RemoveHost, &["a"], &Err(Refusal::Prove));
         let many = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"];
-        check(&person(Role::Operator, 300), Action::RunAsRoot, &many[..10], Ok(()));
-        check(&person(Role::Operator, 300), Action::RunAsRoot, &many, Err(Refusal::Prove));
-        check(&person(Role::Operator, 300), Action::Run, &many, Ok(()));
+        check(&person(Role::Operator, 300), Action::RunAsRoot, &many[..10], &Ok(()));
+        check(&person(Role::Operator, 300), Action::RunAsRoot, &many, &Err(Refusal::Prove));
+        check(&person(Role::Operator, 300), Action::Run, &many, &Ok(()));
     }
 
     #[test]
     fn tokens_need_the_scope_for_what_is_dangerous() {
         let admin = [Scope::Admin];
-        check(&token(&admin, None), Action::RevokeHost, &["a"], Err(Refusal::Dangerous));
-        check(&token(&[Scope::Admin, Scope::Dangerous], None), Action::RevokeHost, &["a"], Ok(()));
+        check(&token(&admin, None), Action::RevokeHost, &["a"], &Err(Refusal::Dangerous));
+        check(&token(&[Scope::Admin, Scope::Dangerous], None), Action::RevokeHost, &["a"], &Ok(()));
         let only = [Scope::Dangerous];
-        check(&token(&only, None), Action::See, &[], Err(Refusal::Scope(Scope::Read)));
-        check(&token(&[Scope::Run], None), Action::See, &["a"], Ok(()));
+        check(&token(&only, None), Action::See, &[], &Err(Refusal::Scope(Scope::Read)));
+        check(&token(&[Scope::Run], None), Action::See, &["a"], &Ok(()));
     }
 
     #[test]
     fn a_limited_token_stays_within_its_hosts() {
         let web = token(&[Scope::Run], Some("web*"));
-        check(&web, Action::Run, &["web1", "web2"], Ok(()));
-        check(&web, Action::Run, &["web1", "db1"], Err(Refusal::Host("db1".to_owned())));
+        check(&web, Action::Run, &["web1", "web2"], &Ok(()));
+        check(&web, Action::Run, &["web1", "db1"], &Err(Refusal::Host("db1".to_owned())));
         let fleet = |action| allowed(&web, action, On::Fleet, Rules::default(), NOW);
         assert_eq!(fleet(Action::Run), Err(Refusal::Fleet));
         let admin = token(&[Scope::Admin], Some("web*"));
-        check(&admin, Action::Grant, &[], Err(Refusal::Fleet));
+        check(&admin, Action::Grant, &[], &Err(Refusal::Fleet));
     }
 
     #[test]
     fn a_persons_token_may_no_more_than_they() {
         let theirs =
             Who::Token { scopes: [Scope::Admin].into(), owner: Some(Role::Viewer), selector: None };
-        check(&theirs, Action::See, &["a"], Ok(()));
+        check(&theirs, Action::See, &["a"], &Ok(()));
         let refused = Refusal::Role { needs: Role::Operator, has: Role::Viewer };
-        check(&theirs, Action::Run, &["a"], Err(refused));
+        check(&theirs, Action::Run, &["a"], &Err(refused));
     }
 
     proptest! {

@@ -139,7 +139,7 @@ impl Store {
             if more {
                 continue;
             }
-            let there = (last > 0).then(|| (last, before));
+            let there = (last > 0).then_some((last, before));
             let cut = end != there;
             let newest = end.map_or(0, |(n, _)| n);
             let broken =

@@ -33,7 +33,7 @@ mod secret;
 mod server;
 mod session;
 mod setup;
-mod token;
+pub(crate) mod token;
 mod user;
 
 /// Where the API is.

@@ -84,7 +84,7 @@ pub(super) async fn create(
 }
 
 /// Whether a token is a caller's to see and remove.
-fn concerns(app: &App, caller: &Caller, token: &Token) -> bool {
+pub(crate) fn concerns(app: &App, caller: &Caller, token: &Token) -> bool {
     let own = token.user.is_some() && token.user.as_deref() == caller.person();
     let itself = matches!(caller.by, By::Token { .. }) && token.name == caller.name;
     own || itself || caller.may(app, Action::Grant, On::Fleet).is_ok()

@@ -105,7 +105,7 @@ impl Heat {
         let days = (0..DAYS).rev().map(|back| now - Span::from_secs(back * 24 * 60 * 60));
         let mut names: Vec<_> = days.map(|at| place(schedule, at).0).collect();
         names.dedup();
-        Self { days: names.into_iter().map(|name| day(name, &hours)).collect() }
+        Self { days: names.into_iter().map(|name| day(&name, &hours)).collect() }
     }
 
     /// The hours of a day.
@@ -138,9 +138,9 @@ fn place(schedule: &Schedule, at: Timestamp) -> (String, usize) {
     (wall.get(..10).unwrap_or_default().to_owned(), hour)
 }
 
-fn day(name: String, hours: &Hours) -> Day {
+fn day(name: &str, hours: &Hours) -> Day {
     let cell = |hour: usize| {
-        let fates = hours.get(&(name.clone(), hour));
+        let fates = hours.get(&(name.to_owned(), hour));
         let fate = fates.and_then(|fates| fates.keys().next()).copied().unwrap_or(Fate::None);
         let words = fates.map(|fates| {
             let words = fates.iter().map(|(fate, count)| format!("{count} {}", fate.word()));

@@ -83,10 +83,11 @@ pub(super) async fn list(
     let page = query.page.clamp(1, last + 1);
     let jobs: Vec<_> = jobs.into_iter().skip((page - 1) * ROWS).take(ROWS).collect();
     let names = jobs.iter().map(|job| job.name.clone()).collect();
-    let mut past = app.store.past_of_jobs(names, BARS).await?;
+    let past = app.store.past_of_jobs(names, BARS).await?;
     let now = app.clock.now();
     let at = |page: usize| link("/jobs", &[("q", &q), ("page", &page.to_string())]);
-    let rows = jobs.iter().map(|job| row(job, past.remove(&job.name).unwrap_or_default(), now));
+    let rows =
+        jobs.iter().map(|job| row(job, past.get(&job.name).map_or(&[][..], Vec::as_slice), now));
     let errors = app.jobs.errors().await;
     let rows = rows.collect();
     let everything = app.jobs.held().everything(now).is_some();
@@ -103,7 +104,7 @@ pub(super) async fn list(
     }))
 }
 
-fn row(job: &Job, past: Vec<Past>, now: Timestamp) -> Row {
+fn row(job: &Job, past: &[Past], now: Timestamp) -> Row {
     let last = past.iter().find_map(|run| Some(run.finished_at?.since(run.created_at)));
     Row {
         name: job.name.to_string(),

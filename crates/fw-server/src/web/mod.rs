@@ -15,6 +15,7 @@ use crate::auth;
 use crate::state::App;
 
 mod assets;
+mod audit;
 mod command;
 mod error;
 mod heat;
@@ -52,6 +53,7 @@ pub(crate) fn router(app: &App) -> Router<App> {
         .route("/run", get(command::form))
         .route("/run/preview", get(command::preview))
         .route("/maintenance", get(maintenance::list))
+        .route("/audit", get(audit::list))
         .route("/settings", get(settings::enrolment))
         .route("/settings/enrolment", get(settings::enrolment))
         .route("/settings/users", get(settings::users))

@@ -173,7 +173,7 @@ async fn lost_fires(app: &App, now: Timestamp) -> Result<Vec<Item>> {
     let mut seen = BTreeMap::new();
     for (name, fire) in app.store.fires_not_run(now - DAY, LOOKED_AT).await? {
         if is_trouble(fire.reason) {
-            let entry = seen.entry(name).or_insert((fire.clone(), 0));
+            let entry = seen.entry(name).or_insert_with(|| (fire.clone(), 0));
             entry.1 += fire.count;
         }
     }

@@ -21,6 +21,7 @@ pub(super) enum Nav {
     Runs,
     Command,
     Maintenance,
+    Audit,
     Settings,
 }
 
@@ -50,6 +51,7 @@ const RAIL: &[Entry] = &[
         icon: "maintenance",
         key: 'm',
     },
+    Entry { nav: Nav::Audit, href: "/audit", label: "Audit", icon: "audit", key: 'a' },
     Entry { nav: Nav::Settings, href: "/settings", label: "Settings", icon: "settings", key: 's' },
 ];
 
@@ -119,6 +121,13 @@ pub(super) struct Page {
     pub(super) who: String,
     /// How many hosts there are; beside their entry in the rail.
     pub(super) hosts: usize,
+}
+
+impl Visit {
+    /// Who looks.
+    pub(super) const fn caller(&self) -> &Caller {
+        &self.caller
+    }
 }
 
 impl Page {

@@ -8,6 +8,7 @@ use super::error::{Result, render};
 use super::link::{encode, quoted};
 use super::page::{Nav, Page, Visit};
 use super::time::When;
+use crate::api::token as api;
 use crate::state::App;
 
 /// A tab of the settings.
@@ -99,6 +100,7 @@ struct Tokens {
 pub(super) async fn tokens(State(app): State<App>, visit: Visit) -> Result<Response> {
     let now = app.clock.now();
     let mut tokens = app.store.tokens().await?;
+    tokens.retain(|token| api::concerns(&app, visit.caller(), token));
     tokens.sort_by(|a, b| a.name.cmp(&b.name));
     let row = |token: fw_proto::api::Token| Token {
         api: format!("DELETE /api/v1/tokens/{}", encode(&token.name)),

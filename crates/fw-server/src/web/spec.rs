@@ -9,7 +9,7 @@ pub(super) fn lines(spec: &JobSpec) -> Vec<(&'static str, String)> {
         ("Hosts", spec.hosts.clone()),
     ];
     let mut put = |key, value: Option<String>| {
-        lines.extend(value.filter(|value| !value.is_empty()).map(|value| (key, value)))
+        lines.extend(value.filter(|value| !value.is_empty()).map(|value| (key, value)));
     };
     put("User", spec.user.clone());
     put("Directory", spec.cwd.clone());
