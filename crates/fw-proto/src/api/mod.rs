@@ -22,8 +22,8 @@ pub use job::{
 pub use maintenance::{Maintenance, NewMaintenance};
 pub use problem::{Code, Problem};
 pub use run::{
-    Command, Created, EnvValue, LogEvent, NewRun, Offline, OnFull, Retry, Run, RunEvent, RunReport,
-    RunState, RunSummary, Task, TaskReason, TaskState, WaitingOn,
+    Cancel, Command, Created, EnvValue, LogEvent, NewRun, Offline, OnFull, Retry, Run, RunEvent,
+    RunReport, RunState, RunSummary, Task, TaskReason, TaskState, WaitingOn,
 };
 pub use secret::{NewSecret, Secret};
 pub use server::{BackupMade, KeyRotation, Readiness, ServerInfo};
