@@ -7,7 +7,7 @@ mod sse;
 use std::time::Duration;
 
 use fw_proto::api::{
-    AuditCheck, AuditEntry, BackupMade, CheckedJobs, Created, Fire, Host, Invitation, Job,
+    AuditCheck, AuditEntry, BackupMade, Cancel, CheckedJobs, Created, Fire, Host, Invitation, Job,
     JobsText, KeyRotation, LabelChange, Maintenance, NewInvitation, NewMaintenance, NewName,
     NewRun, NewSecret, NewToken, NewUser, Page, Problem, Retry, Run, RunState, RunSummary, Secret,
     Selected, ServerInfo, SetUpLink, SourceError, Token, TokenMade, User, UserChange, UserMade,
@@ -293,8 +293,9 @@ impl Client {
     }
 
     /// Cancels a run.
-    pub(crate) async fn cancel(&self, id: RunId) -> Result<()> {
-        self.nothing(self.request(Method::POST, &["runs", &id.to_string(), "cancel"])).await
+    pub(crate) async fn cancel(&self, id: RunId, cancel: &Cancel) -> Result<()> {
+        let request = self.request(Method::POST, &["runs", &id.to_string(), "cancel"]);
+        self.nothing(request.json(cancel)).await
     }
 
     /// Runs again what a run did.

@@ -1,6 +1,8 @@
 //! The page of a run in a real browser: watched live, over a restart of the server, with a million lines, from ten
 //! tabs, and with output that would rather be markup.
 
+#![expect(clippy::indexing_slicing, reason = "a page without what is looked for fails the test")]
+
 use fw_testkit::browser::Browser;
 use fw_testkit::door::Door;
 use fw_testkit::fleet::{Fleet, PATIENCE, wait_for};
@@ -56,7 +58,7 @@ async fn a_run_is_watched_from_the_click_to_the_last_line() {
     browser.has_text("#run-head", "Succeeded").await;
     browser.has_text("#run-hosts", "Succeeded").await;
     browser.screens("run-ended").await;
-    assert_eq!(browser.console().await, [String::new(); 0], "no breach of the policy");
+    assert_eq!(browser.console().await, Vec::<String>::new(), "no breach of the policy");
 }
 
 #[tokio::test]
@@ -185,10 +187,8 @@ async fn output_is_text_whatever_it_says() {
         "<log-view data-run=x></log-view><b>bold</b>",
         "javascript:hacked=1 {{7*7}} ${7*7}",
     ];
-    let mut text = String::new();
-    for line in hostile {
-        text.push_str(&format!("printf '%s\\n' '{line}'; "));
-    }
+    let printed: Vec<_> = hostile.iter().map(|line| format!("printf '%s\\n' '{line}'; ")).collect();
+    let mut text = printed.concat();
     let escapes = "printf '\\033[31mred\\033[0m \\033[38;5;208morange\\033[m \\033[38;2;1;2;3mtrue\\033[m \
         \\033]0;title\\007\\033]8;;javascript:hacked=1\\033\\\\link\\033]8;;\\033\\\\ \
         \\033[2J\\033[H\\033P1q\\033\\\\end\\n10%%\\r100%%\\n\\342\\200\\256rtl\\n'";
@@ -215,7 +215,7 @@ async fn output_is_text_whatever_it_says() {
     let title = browser.eval("return document.title", &[]).await;
     assert!(title.as_str().is_some_and(|title| title.contains("<script>")), "{title}");
     browser.screens("log-hostile").await;
-    assert_eq!(browser.console().await, [String::new(); 0]);
+    assert_eq!(browser.console().await, Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -144,6 +144,30 @@ async fn what_failed_is_tried_again() {
     assert_ne!(refused.code, 0, "{}", refused.stderr);
 }
 
+/// What is cancelled on one host ends there, and the others go on to their own end.
+#[tokio::test]
+async fn a_run_that_is_cancelled_on_one_host_goes_on_at_the_other() {
+    let (fleet, _agents) = fleet::<2>().await;
+    let text = "echo began >> began; while ! test -e go; do sleep 0.05; done";
+    let id = fleet.begin_shell("*", &[], text).await;
+    wait_for("both to begin", PATIENCE, async || (fleet.lines("began").len() == 2).then_some(()))
+        .await;
+    let host = fleet.runs_show(&id).await["tasks"][0]["host"].as_str().expect("a name").to_owned();
+    drop(fleet.cli(&["runs", "cancel", &id, "--host", &host]).await.ok());
+    wait_for("its end there", PATIENCE, async || {
+        (states(&fleet.runs_show(&id).await) == ["cancelled", "running"]).then_some(())
+    })
+    .await;
+    let again = fleet.cli(&["runs", "cancel", &id, "--hosts", &host]).await;
+    assert!(again.code != 0 && again.stderr.contains("at none of these hosts"), "{}", again.stderr);
+    std::fs::write(fleet.scratch().join("go"), "").expect("write the scratch directory");
+    let ended = fleet.ended(&id).await;
+    assert_eq!(
+        (&ended["state"], states(&ended)),
+        (&"cancelled".into(), vec!["cancelled", "succeeded"])
+    );
+}
+
 /// Cancel ends the command on every host, and `cancelled` is said only then.
 #[tokio::test]
 async fn a_cancelled_run_has_ended_everywhere() {

@@ -73,14 +73,19 @@ pub fn draw(hosts: &[Chosen], most: u32, online: &BTreeSet<HostId>, run: RunId) 
 }
 
 /// The hosts of a repetition, by their present names, in the order of the first run: all of them
-/// that are still here, or those that did not succeed.
+/// that are still here, but for those whose part ended in one of `but`.
 #[must_use]
-pub fn again(rows: &[Arc<HostRow>], first: &Plan, run: &api::Run, failed: bool) -> Vec<Chosen> {
-    let succeeded = |task: &&api::Task| failed && task.state == TaskState::Succeeded;
-    let good: BTreeSet<_> = run.tasks.iter().filter(succeeded).map(|task| &task.host).collect();
+pub fn again(
+    rows: &[Arc<HostRow>],
+    first: &Plan,
+    run: &api::Run,
+    but: &[TaskState],
+) -> Vec<Chosen> {
+    let done = |task: &&api::Task| but.contains(&task.state);
+    let done: BTreeSet<_> = run.tasks.iter().filter(done).map(|task| &task.host).collect();
     let active = rows.iter().filter(|row| row.standing == Standing::Active);
     let active: BTreeMap<_, _> = active.map(|row| (row.id, &row.name)).collect();
-    let again = first.hosts.iter().filter(|host| !good.contains(&host.name));
+    let again = first.hosts.iter().filter(|host| !done.contains(&host.name));
     again
         .filter_map(|host| {
             active.get(&host.id).map(|name| Chosen { id: host.id, name: (*name).clone() })

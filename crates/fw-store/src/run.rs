@@ -445,7 +445,8 @@ fn plan_of(db: &Connection, n: i64) -> Result<Plan, Error> {
             | Kind::Asked { .. }
             | Kind::Reported { .. }
             | Kind::Ruled { .. }
-            | Kind::CancelRequested,
+            | Kind::CancelRequested
+            | Kind::HostsCancelRequested { .. },
         )
         | None => Err(Error::corrupt("a run without its plan")),
     }

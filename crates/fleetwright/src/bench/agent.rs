@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use fw_proto::api::{Command, NewInvitation, NewRun, OnFull, Run, RunState, TaskState};
+use fw_proto::api::{Cancel, Command, NewInvitation, NewRun, OnFull, Run, RunState, TaskState};
 use fw_proto::{RunId, Span, Timestamp};
 use fw_rt::{Clock, Tasks};
 use tokio::process::Child;
@@ -173,7 +173,7 @@ impl Bench {
         }
         let supervisor = supervisors(agent).into_iter().find(|pid| !before.contains(pid));
         let bytes = supervisor.and_then(machine::private);
-        self.client.cancel(id).await?;
+        self.client.cancel(id, &Cancel::default()).await?;
         while !self.client.run(id).await?.summary.state.is_final() {
             ensure!(begun.elapsed() < PATIENCE, "a command does not end");
             tokio::time::sleep(process::LOOK).await;

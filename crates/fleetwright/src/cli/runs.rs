@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use fw_proto::api::{Retry, RunState};
+use fw_proto::api::{Cancel, Retry, RunState};
 use fw_proto::record::Stream;
 use fw_proto::{HostName, JobName, RunId};
 
@@ -26,7 +26,7 @@ pub(crate) enum Verb {
     Show(ShowArgs),
     /// Show the output of a run.
     Logs(LogsArgs),
-    /// Cancel a run: end it on every host.
+    /// Cancel a run: end it on every host, or on some.
     Cancel(CancelArgs),
     /// Run again what a run did.
     Retry(RetryArgs),
@@ -104,6 +104,12 @@ pub(crate) struct CancelArgs {
     /// Id of the run, or `latest`.
     #[arg(value_name = "ID", value_parser = parse::run_name)]
     run: RunName,
+    /// Only on this host; may be given several times.
+    #[arg(long, value_name = "NAME", conflicts_with = "hosts")]
+    host: Vec<HostName>,
+    /// Only on those of its hosts that this selector picks.
+    #[arg(long, value_name = "SELECTOR")]
+    hosts: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -178,8 +184,11 @@ async fn show(session: &Session, args: ShowArgs) -> anyhow::Result<Code> {
 
 async fn cancel(session: &Session, args: CancelArgs) -> anyhow::Result<Code> {
     let id = resolve(session, args.run).await?;
-    session.client.cancel(id).await?;
-    output::say(&format!("run {id} is being cancelled; see `fleetwright runs show {id}`"));
+    let named = || args.host.iter().map(HostName::as_str).collect::<Vec<_>>().join(",");
+    let hosts = args.hosts.clone().or_else(|| (!args.host.is_empty()).then(named));
+    let on = hosts.as_ref().map_or_else(String::new, |hosts| format!(" on {hosts}"));
+    session.client.cancel(id, &Cancel { hosts }).await?;
+    output::say(&format!("run {id} is being cancelled{on}; see `fleetwright runs show {id}`"));
     Ok(Code::Success)
 }
 

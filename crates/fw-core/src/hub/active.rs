@@ -101,7 +101,7 @@ impl Active {
         self.silent.remove(host);
         self.put(place, false);
         self.sent.remove(&host);
-        let cancelled = self.run.cancel_requested_at.is_some();
+        let cancelled = self.run.is_cancelled(host);
         if known.contains(&key) {
             return if cancelled {
                 Due::Effect(Effect::Cancel { host, key })

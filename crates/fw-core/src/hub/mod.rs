@@ -178,6 +178,26 @@ impl Hub {
         true
     }
 
+    /// Asks for the end of a run on some hosts alone; gives how many of them it goes on at, `None` when
+    /// it is not active. Asking again changes nothing.
+    pub fn cancel_hosts(
+        &mut self,
+        id: RunId,
+        hosts: &[HostId],
+        by: Actor,
+        now: Timestamp,
+    ) -> Option<usize> {
+        let run = &self.runs.get(&id)?.run;
+        let open = |host: &HostId| run.tasks.get(host).is_some_and(|task| !task.state.is_final());
+        let open: Vec<_> = hosts.iter().copied().filter(open).collect();
+        let count = open.len();
+        let hosts: Vec<_> = open.into_iter().filter(|host| !run.is_cancelled(*host)).collect();
+        if !hosts.is_empty() {
+            self.apply(id, by, Kind::HostsCancelRequested { hosts }, now);
+        }
+        Some(count)
+    }
+
     /// A host has linked, and says which tasks it has not been told are settled.
     pub fn linked(&mut self, host: HostId, digest: Vec<Report>, now: Timestamp) {
         self.online.insert(host);
@@ -332,11 +352,11 @@ impl Hub {
         task.is_some_and(|task| task.attempt == key.attempt && !task.state.is_final())
     }
 
-    /// Whether someone has asked for the end of a run. That wish may have come to a host which did not
-    /// know its task yet: it goes with each start.
+    /// Whether someone has asked for the end of a run on a host. That wish may have come to a host which
+    /// did not know its task yet: it goes with each start.
     #[must_use]
-    pub fn is_cancelled(&self, id: RunId) -> bool {
-        self.run(id).is_some_and(|run| run.cancel_requested_at.is_some())
+    pub fn is_cancelled(&self, id: RunId, host: HostId) -> bool {
+        self.run(id).is_some_and(|run| run.is_cancelled(host))
     }
 
     /// All runs that have not ended.
@@ -401,19 +421,18 @@ impl Hub {
                 News::Event => news.push((host, said)),
             }
         }
-        let cancelled = active.run.cancel_requested_at.is_some();
         // In this life of the store a host that was sent the start is believed when it comes to it,
         // but not one that spoke first, of the same run in an earlier life, and has lost it since.
         let restored = active.run.plan.incarnation != self.incarnation;
         asked.retain(|host| restored || active.run.was_taken_up(*host));
-        if !asked.is_empty() {
+        let (unsent, asked): (Vec<_>, Vec<_>) =
+            asked.into_iter().partition(|host| active.run.is_cancelled(*host));
+        if !unsent.is_empty() {
             let ruling = Ruling::CancelledUnsent;
-            let kind = if cancelled {
-                Kind::Ruled { hosts: asked, ruling }
-            } else {
-                Kind::Asked { hosts: asked }
-            };
-            self.apply(id, Actor::Server, kind, now);
+            self.apply(id, Actor::Server, Kind::Ruled { hosts: unsent, ruling }, now);
+        }
+        if !asked.is_empty() {
+            self.apply(id, Actor::Server, Kind::Asked { hosts: asked }, now);
         }
         if !news.is_empty() {
             self.apply(id, Actor::Server, Kind::Reported { reports: news }, now);
@@ -476,9 +495,10 @@ impl Kind {
     fn hosts(&self, run: &Run) -> Vec<HostId> {
         match self {
             Self::Planned(plan) => plan.hosts.iter().map(|host| host.id).collect(),
-            Self::Dispatched { hosts, .. } | Self::Asked { hosts } | Self::Ruled { hosts, .. } => {
-                hosts.clone()
-            }
+            Self::Dispatched { hosts, .. }
+            | Self::Asked { hosts }
+            | Self::Ruled { hosts, .. }
+            | Self::HostsCancelRequested { hosts } => hosts.clone(),
             Self::Reported { reports } => reports.iter().map(|(host, _)| *host).collect(),
             Self::CancelRequested => run.undispatched.iter().map(|(_, host)| *host).collect(),
         }

@@ -22,6 +22,7 @@ enum Step {
     Said(u128, Reported),
     Gone(u128),
     Cancel,
+    CancelHost(u128),
     Wait(u64),
 }
 
@@ -83,7 +84,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (host.clone(), prop::option::of(said())).prop_map(|(host, said)| Step::Linked(host, said)),
         2 => host.clone().prop_map(Step::Unlinked),
         4 => (host.clone(), said()).prop_map(|(host, said)| Step::Said(host, said)),
-        1 => host.prop_map(Step::Gone),
+        1 => host.clone().prop_map(Step::Gone),
+        1 => host.prop_map(Step::CancelHost),
         1 => Just(Step::Cancel),
         2 => (1..300_u64).prop_map(Step::Wait),
     ]
@@ -112,6 +114,9 @@ proptest! {
                 Step::Said(n, said) => hub.reported(host(n), report(said)),
                 Step::Gone(n) => hub.gone(host(n), at(secs)),
                 Step::Cancel => drop(hub.cancel(RUN, Actor::Server, at(secs))),
+                Step::CancelHost(n) => {
+                    hub.cancel_hosts(RUN, &[host(n)], Actor::Server, at(secs));
+                }
                 Step::Wait(more) => secs += more,
             }
             hub.decide(at(secs));
@@ -148,6 +153,9 @@ proptest! {
                 Step::Said(n, said) => hub.reported(host(n), report(said)),
                 Step::Gone(n) => hub.gone(host(n), now),
                 Step::Cancel => drop(hub.cancel(RUN, Actor::Server, now)),
+                Step::CancelHost(n) => {
+                    hub.cancel_hosts(RUN, &[host(n)], Actor::Server, now);
+                }
                 // To the next instant at which something is due, not past it.
                 Step::Wait(more) => {
                     let wake = hub.next_wake().unwrap_or(now).max(now);
@@ -233,6 +241,34 @@ fn a_run_that_goes_on_is_not_begun_again() {
     assert!(append.events.iter().all(|event| !matches!(event.kind, crate::run::Kind::Planned(_))));
     assert!(hub.cancel(RUN, Actor::Server, at(2)), "asking again changes nothing");
     assert_eq!(hub.decide(at(2)), crate::hub::Decisions::default());
+}
+
+/// The wish comes again when the host links, and a host that never had the start will not get it.
+#[test]
+fn a_host_that_is_cancelled_alone_makes_room_for_the_next() {
+    let mut hub = Hub::new(Incarnation(Uuid::from_u128(1)), at(0), Span::from_secs(30));
+    hub.begin(RUN, plan(Some(2)), Actor::Server, at(0));
+    (0..HOSTS).for_each(|n| hub.linked(host(n), Vec::new(), at(0)));
+    hub.decide(at(0));
+    let key = TaskKey { run: RUN, node: ONLY_NODE, attempt: 1 };
+    let cancel =
+        |hub: &mut Hub, n, now| hub.cancel_hosts(RUN, &[host(n), host(9)], Actor::Server, at(now));
+    assert_eq!(cancel(&mut hub, 0, 1), Some(1));
+    assert_eq!(cancel(&mut hub, 9, 1), Some(0), "no host of the run");
+    assert_eq!(hub.decide(at(1)).effects, [Effect::Cancel { host: host(0), key }]);
+    assert!(hub.is_cancelled(RUN, host(0)) && !hub.is_cancelled(RUN, host(1)));
+    assert_eq!(cancel(&mut hub, 0, 2), Some(1), "asking again changes nothing");
+    assert_eq!(hub.decide(at(2)), crate::hub::Decisions::default());
+    // It comes back, and knows the task; then it has lost it, and the next one's turn comes.
+    hub.unlinked(host(0), at(3));
+    hub.linked(host(0), vec![report(Reported::Queued)], at(3));
+    assert_eq!(hub.decide(at(3)).effects, [Effect::Cancel { host: host(0), key }]);
+    hub.unlinked(host(0), at(4));
+    hub.linked(host(0), Vec::new(), at(4));
+    let effects = hub.decide(at(4)).effects;
+    assert!(matches!(effects[..], [Effect::Start { host: next, .. }] if next == host(2)));
+    let state = |n| hub.run(RUN).map(|run| run.tasks[&host(n)].state);
+    assert_eq!((state(0), state(3)), (Some(TaskState::Cancelled), Some(TaskState::Queued)));
 }
 
 /// Its store is older than its dispatch, and the host has lost what it held back.

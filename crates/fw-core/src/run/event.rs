@@ -70,6 +70,11 @@ pub enum Kind {
     },
     /// Someone asked for its end.
     CancelRequested,
+    /// Someone asked for its end on these hosts; on the others it goes on.
+    HostsCancelRequested {
+        /// Which hosts.
+        hosts: Vec<HostId>,
+    },
 }
 
 /// Why the server ends a task by itself.

@@ -18,11 +18,17 @@ impl Run {
                 (None, false) => RunState::Running,
             };
         }
-        if self.cancel_requested_at.is_some() && self.count(TaskState::Cancelled) > 0 {
+        let cancelled = self.count(TaskState::Cancelled);
+        let good = self.count(TaskState::Succeeded) + self.count(TaskState::Skipped);
+        if self.cancel_requested_at.is_some() && cancelled > 0 {
             return RunState::Cancelled;
         }
-        let good = self.count(TaskState::Succeeded) + self.count(TaskState::Skipped);
-        if good as usize == self.tasks.len() { RunState::Succeeded } else { RunState::Failed }
+        // Hosts whose part somebody ended have not failed; nor is it a success when there are such.
+        match ((good + cancelled) as usize == self.tasks.len(), cancelled) {
+            (true, 0) => RunState::Succeeded,
+            (true, _) => RunState::Cancelled,
+            (false, _) => RunState::Failed,
+        }
     }
 
     /// When the run is tried again: only one that failed by itself is, and not one whose end

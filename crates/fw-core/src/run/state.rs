@@ -68,6 +68,8 @@ pub struct Task {
     pub confirmed_at: Option<Timestamp>,
     /// In a run of an older incarnation: the host was asked and does not know it.
     pub asked: bool,
+    /// When someone asked for its end on this host alone.
+    pub cancel_requested_at: Option<Timestamp>,
     /// When its process was started, by the host's clock.
     pub started_at: Option<Timestamp>,
     /// When it ended, by the host's clock.

@@ -113,6 +113,9 @@ impl Run {
                 hosts.iter().for_each(|host| self.ruled(*host, *ruling, event.at));
             }
             Kind::CancelRequested => effects.extend(self.cancel(&event.by, event.at)),
+            Kind::HostsCancelRequested { hosts } => {
+                effects.extend(hosts.iter().filter_map(|host| self.cancel_host(*host, event.at)));
+            }
         }
         if self.open == 0 && !was_final {
             self.finished_at = Some(event.at);
@@ -221,7 +224,7 @@ impl Run {
                 task.started_at = Some(*started_at);
                 self.take_up(host);
                 self.shift(host, TaskState::Running);
-                self.cancel_requested_at.map(|_| Effect::Cancel(host))
+                self.is_cancelled(host).then_some(Effect::Cancel(host))
             }
             Reported::Ended(ended) => {
                 task.ended(ended);
@@ -274,6 +277,24 @@ impl Run {
             .filter(|(_, task)| !task.state.is_final())
             .map(|(host, _)| Effect::Cancel(*host))
             .collect()
+    }
+
+    /// Ends one host's part. Whoever has begun must say so itself.
+    fn cancel_host(&mut self, host: HostId, at: Timestamp) -> Option<Effect> {
+        let task = self.tasks.get_mut(&host).filter(|task| !task.state.is_final())?;
+        task.cancel_requested_at.get_or_insert(at);
+        if self.undispatched.contains(&(task.place, host)) {
+            self.ruled(host, Ruling::CancelledUnsent, at);
+            return None;
+        }
+        Some(Effect::Cancel(host))
+    }
+
+    /// Whether someone has asked for the end of a host's task, or of the whole run.
+    #[must_use]
+    pub fn is_cancelled(&self, host: HostId) -> bool {
+        let alone = self.tasks.get(&host).and_then(|task| task.cancel_requested_at);
+        alone.or(self.cancel_requested_at).is_some()
     }
 
     /// Whether a host is in flight only because it said so: nobody here dispatched it.
@@ -344,6 +365,7 @@ impl Task {
             not_after: None,
             confirmed_at: None,
             asked: false,
+            cancel_requested_at: None,
             started_at: None,
             finished_at: None,
             cause: None,

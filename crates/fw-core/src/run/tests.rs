@@ -94,6 +94,7 @@ fn kind() -> impl Strategy<Value = Kind> {
     prop_oneof![
         hosts.clone().prop_map(|hosts| Kind::Dispatched { hosts, not_after: at(60) }),
         hosts.clone().prop_map(|hosts| Kind::Asked { hosts }),
+        hosts.clone().prop_map(|hosts| Kind::HostsCancelRequested { hosts }),
         prop::collection::vec(((0..HOSTS + 1).prop_map(host), reported()), 0..4)
             .prop_map(|reports| Kind::Reported { reports }),
         (hosts, ruling).prop_map(|(hosts, ruling)| Kind::Ruled { hosts, ruling }),
@@ -189,7 +190,41 @@ fn a_run_says_where_it_stands() {
         vec![sent, Kind::Ruled { hosts: all.clone(), ruling: Ruling::Lost }, say(ended(0))],
         RunState::Failed,
     );
-    check(vec![Kind::Ruled { hosts: all, ruling: Ruling::OfflineSkipped }], RunState::Succeeded);
+    check(
+        vec![Kind::Ruled { hosts: all.clone(), ruling: Ruling::OfflineSkipped }],
+        RunState::Succeeded,
+    );
+    // On some hosts alone: the others go on, and decide whether it has failed.
+    let some = Kind::HostsCancelRequested { hosts: vec![host(0), host(9)] };
+    let rest: Vec<_> = all.iter().copied().filter(|of| *of != host(0)).collect();
+    let send = Kind::Dispatched { hosts: all, not_after: at(60) };
+    let rest_says =
+        |code| Kind::Reported { reports: rest.iter().map(|of| (*of, ended(code))).collect() };
+    check(vec![some.clone()], RunState::Running);
+    check(vec![some.clone(), send.clone(), rest_says(0)], RunState::Cancelled);
+    check(vec![some, send, rest_says(1)], RunState::Failed);
+}
+
+#[test]
+fn a_host_that_is_cancelled_alone_leaves_room_and_no_failure() {
+    let mut run = Run::begin(RunId(Uuid::nil()), &event(Kind::Planned(Box::new(plan())), 0))
+        .expect("planned");
+    let mut step = |kind, secs| run.step(&event(kind, secs));
+    step(Kind::Dispatched { hosts: vec![host(0), host(1)], not_after: at(60) }, 1);
+    let cancel = Kind::HostsCancelRequested { hosts: vec![host(0), host(2)] };
+    assert_eq!(step(cancel.clone(), 2), [Effect::Cancel(host(0))]);
+    // Told again, and also to a host that confirms its start only now.
+    assert_eq!(step(cancel, 3), [Effect::Cancel(host(0))]);
+    let started = |of| Kind::Reported { reports: vec![(host(of), Reported::Started(at(4)))] };
+    assert_eq!(step(started(0), 4), [Effect::Cancel(host(0))]);
+    assert_eq!(step(started(1), 4), []);
+    let Reported::Ended(ended) = ended(143) else { unreachable!("an end") };
+    let end = Reported::Ended(Ended { cause: Cause::Cancelled, ..ended });
+    step(Kind::Reported { reports: vec![(host(0), end)] }, 5);
+    let state = |of| run.tasks[&host(of)].state;
+    assert_eq!((state(0), state(2)), (TaskState::Cancelled, TaskState::Cancelled));
+    assert_eq!((state(1), state(3)), (TaskState::Running, TaskState::Queued));
+    assert_eq!((run.failures, run.room(), run.state()), (0, 1, RunState::Running));
 }
 
 #[test]

@@ -125,6 +125,16 @@ pub struct Retry {
     pub failed: bool,
 }
 
+/// A request to end a run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Cancel {
+    /// Only on those of its hosts that this selector picks, while it goes on at the others; else everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<String>,
+}
+
 /// A run in a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -177,7 +187,8 @@ pub enum RunState {
     Succeeded,
     /// Some task did neither.
     Failed,
-    /// It was cancelled, and every started host has confirmed or is lost.
+    /// It was cancelled, and every started host has confirmed or is lost; or some hosts were, and no other
+    /// failed.
     Cancelled,
 }
 

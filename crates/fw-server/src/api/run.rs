@@ -9,7 +9,8 @@ use fw_core::access::Action;
 use fw_core::plan::Plan;
 use fw_core::{command, plan};
 use fw_proto::api::{
-    self, Code, Command, Created, EnvValue, NewRun, Page, Problem, Retry, RunState, RunSummary,
+    self, Cancel, Code, Command, Created, EnvValue, NewRun, Page, Problem, Retry, RunState,
+    RunSummary, TaskState,
 };
 use fw_proto::{HostName, JobName, RunId};
 use fw_store::{NewAudit, RunQuery};
@@ -247,23 +248,41 @@ async fn fill_offsets(app: &App, run: &mut api::Run) -> Result<()> {
     Ok(())
 }
 
-/// Asks for a run's end. It has ended when each started host has confirmed, or is lost.
+/// Asks for a run's end, everywhere or on some of its hosts. It has ended when each started host has
+/// confirmed, or is lost.
 #[utoipa::path(post, path = "/runs/{id}/cancel", tag = "runs", operation_id = "runs_cancel",
-    params(("id" = RunId, Path)),
-    responses((status = 202), (status = 409, description = "It has ended.")))]
+    params(("id" = RunId, Path)), request_body = Cancel,
+    responses((status = 202), (status = 409, description = "It has ended."),
+        (status = 422, description = "It goes on at none of these hosts.")))]
 pub(super) async fn cancel(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<RunId>,
+    Body(cancel): Body<Cancel>,
 ) -> Result<StatusCode> {
     within(&app, &caller, Action::Run, id).await?;
     app.store.note(caller.note(&app, "run.cancel", id)).await?;
-    if app.hub.cancel(id, caller.actor()).await? {
-        return Ok(StatusCode::ACCEPTED);
+    let open = match &cancel.hosts {
+        None => app.hub.cancel(id, caller.actor()).await?.then_some(1),
+        Some(selector) => {
+            let hosts = fleet::choose(&app.store.hosts(), &fleet::selector(selector)?);
+            let hosts = hosts.into_iter().map(|host| host.id).collect();
+            app.hub.cancel_hosts(id, hosts, caller.actor()).await?
+        }
+    };
+    match open {
+        Some(0) => {
+            let title = format!("run {id} goes on at none of these hosts");
+            let detail = "`fleetwright runs show` lists its hosts, and which have ended";
+            Err(Problem::new(Code::NoHosts, title).detail(detail).into())
+        }
+        Some(_) => Ok(StatusCode::ACCEPTED),
+        None => {
+            let run = read(&app, id).await?;
+            let detail = format!("it is {} since {}", run.summary.state.as_str(), ended_at(&run));
+            Err(Problem::new(Code::Conflict, format!("run {id} has ended")).detail(detail).into())
+        }
     }
-    let run = read(&app, id).await?;
-    let detail = format!("it is {} since {}", run.summary.state.as_str(), ended_at(&run));
-    Err(Problem::new(Code::Conflict, format!("run {id} has ended")).detail(detail).into())
 }
 
 fn ended_at(run: &api::Run) -> String {
@@ -288,7 +307,8 @@ pub(super) async fn retry(
             .into());
     }
     let first = plan_of(&app, id).await?;
-    let hosts = fleet::again(&app.store.hosts(), &first, &run, retry.failed);
+    let done: &[TaskState] = if retry.failed { &[TaskState::Succeeded] } else { &[] };
+    let hosts = fleet::again(&app.store.hosts(), &first, &run, done);
     if hosts.is_empty() {
         let detail = if retry.failed {
             "every host succeeded, or is not in the fleet any more"

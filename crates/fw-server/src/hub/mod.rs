@@ -78,6 +78,7 @@ type Reply<T> = oneshot::Sender<T>;
 enum Message {
     Begin(Box<Begin>, Reply<Result<(), Error>>),
     Cancel(RunId, Actor, Reply<Result<bool, Error>>),
+    CancelHosts(RunId, Vec<HostId>, Actor, Reply<Result<Option<usize>, Error>>),
     Run(RunId, Reply<Option<api::Run>>),
     Summaries(BTreeSet<RunId>, Reply<Vec<api::RunSummary>>),
     Active(Reply<BTreeMap<RunId, Option<JobName>>>),
@@ -109,6 +110,20 @@ impl Handle {
     /// The server is stopping, or the store could not commit.
     pub async fn cancel(&self, run: RunId, by: Actor) -> Result<bool, Error> {
         self.ask(|reply| Message::Cancel(run, by, reply)).await?
+    }
+
+    /// Asks for the end of a run on some hosts alone; gives at how many of them it goes on, `None` when it
+    /// is not active.
+    ///
+    /// # Errors
+    /// The server is stopping, or the store could not commit.
+    pub async fn cancel_hosts(
+        &self,
+        run: RunId,
+        hosts: Vec<HostId>,
+        by: Actor,
+    ) -> Result<Option<usize>, Error> {
+        self.ask(|reply| Message::CancelHosts(run, hosts, by, reply)).await?
     }
 
     /// A run that has not ended.

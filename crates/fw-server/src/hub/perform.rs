@@ -40,7 +40,7 @@ impl Shell {
                     let start = self.start(host, key, not_after, prepared);
                     if let Some(start) = start {
                         outgoing.start(host, start);
-                        if self.hub.is_cancelled(key.run) {
+                        if self.hub.is_cancelled(key.run, host) {
                             outgoing.cancel(host, key);
                         }
                     }

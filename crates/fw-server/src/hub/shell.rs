@@ -117,6 +117,10 @@ impl Shell {
                 let known = self.hub.cancel(run, by, now);
                 self.answer_later(None, move |outcome| answer(reply, outcome.map(|()| known)));
             }
+            Message::CancelHosts(run, hosts, by, reply) => {
+                let open = self.hub.cancel_hosts(run, &hosts, by, now);
+                self.answer_later(None, move |outcome| answer(reply, outcome.map(|()| open)));
+            }
             Message::Run(id, reply) => {
                 answer(reply, self.hub.run(id).map(|run| self.hub.view(run)));
             }

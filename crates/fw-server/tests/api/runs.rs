@@ -34,6 +34,30 @@ async fn a_run_is_begun_shown_listed_and_cancelled() {
 }
 
 #[tokio::test]
+async fn a_run_is_cancelled_on_some_hosts_and_goes_on_at_the_others() {
+    let server = TestServer::start().await;
+    server.host("web1", &[]).await;
+    server.host("web2", &[]).await;
+    server.host("db1", &[]).await;
+    let run = server.waiting_run("web*").await;
+    let path = format!("/runs/{run}/cancel");
+    let nowhere = server.post(&path, json!({"hosts": "db1"})).await;
+    assert_eq!((nowhere.0, &nowhere.1["code"]), (422, &json!("no_hosts")));
+    let wrong = server.post(&path, json!({"hosts": "web1 and"})).await;
+    assert_eq!(wrong.1["code"], "invalid_selector");
+    assert_eq!(server.post(&path, json!({"hosts": "web1,db1"})).await, (202, Value::Null));
+    let (_, shown) = server.get(&format!("/runs/{run}")).await;
+    let states: Vec<_> =
+        shown["tasks"].as_array().unwrap().iter().map(|task| &task["state"]).collect();
+    assert_eq!(states, ["cancelled", "queued"]);
+    let again = server.post(&path, json!({"hosts": "web1"})).await;
+    assert_eq!(again.0, 422, "it has ended there");
+    assert_eq!(server.post(&path, json!({"hosts": "web2"})).await.0, 202);
+    server.until(run, "cancelled").await;
+    assert_eq!(server.post(&path, json!({"hosts": "web2"})).await.0, 409);
+}
+
+#[tokio::test]
 async fn the_list_is_paged_newest_first() {
     let server = TestServer::start().await;
     server.host("web1", &[]).await;

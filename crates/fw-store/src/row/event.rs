@@ -54,6 +54,7 @@ enum KindRow {
     Reported { reports: Vec<(HostId, ReportedRow)> },
     Ruled { hosts: Vec<HostId>, ruling: Text<Ruling> },
     CancelRequested,
+    HostsCancelRequested { hosts: Vec<HostId> },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -125,6 +126,9 @@ impl From<&Kind> for KindRow {
                 Self::Ruled { hosts: hosts.clone(), ruling: Text(*ruling) }
             }
             Kind::CancelRequested => Self::CancelRequested,
+            Kind::HostsCancelRequested { hosts } => {
+                Self::HostsCancelRequested { hosts: hosts.clone() }
+            }
         }
     }
 }
@@ -146,6 +150,7 @@ impl TryFrom<KindRow> for Kind {
             }
             KindRow::Ruled { hosts, ruling } => Self::Ruled { hosts, ruling: ruling.0 },
             KindRow::CancelRequested => Self::CancelRequested,
+            KindRow::HostsCancelRequested { hosts } => Self::HostsCancelRequested { hosts },
         })
     }
 }

@@ -173,6 +173,7 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|reports| Kind::Reported { reports }),
         (hosts(), ruling).prop_map(|(hosts, ruling)| Kind::Ruled { hosts, ruling }),
         Just(Kind::CancelRequested),
+        hosts().prop_map(|hosts| Kind::HostsCancelRequested { hosts }),
     ];
     (at(), by, kind).prop_map(|(at, by, kind)| Event { at, by, kind })
 }

@@ -73,11 +73,13 @@ pub enum Sight {
     TriedAgain,
     /// Or was not, after all.
     GivenUp,
+    /// A run was ended on one host and went on at others.
+    CancelledOnHost,
 }
 
 impl Sight {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Superseded,
         Self::OldLinkHeard,
         Self::GreetedLate,
@@ -100,6 +102,7 @@ impl Sight {
         Self::Replaced,
         Self::TriedAgain,
         Self::GivenUp,
+        Self::CancelledOnHost,
     ];
 }
 

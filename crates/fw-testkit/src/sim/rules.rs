@@ -299,7 +299,7 @@ fn sent(task: &Task) -> bool {
 fn hosts(kind: &Kind) -> Vec<HostId> {
     match kind {
         Kind::Planned(_) | Kind::Dispatched { .. } | Kind::Asked { .. } => Vec::new(),
-        Kind::Ruled { hosts, .. } => hosts.clone(),
+        Kind::Ruled { hosts, .. } | Kind::HostsCancelRequested { hosts } => hosts.clone(),
         Kind::Reported { reports } => reports.iter().map(|(host, _)| *host).collect(),
         Kind::CancelRequested => Vec::new(),
     }
@@ -500,6 +500,7 @@ fn verdict_is_true(
             Some(_) => true,
         },
         TaskState::Skipped | TaskState::Refused => !started || replayed,
+        TaskState::Cancelled if !run.is_cancelled(host) => replayed,
         TaskState::Cancelled if task.cause == Some(Cause::Cancelled) => started,
         TaskState::Cancelled => !started || replayed,
         TaskState::Lost | TaskState::Unknown => sent || started || replayed,

@@ -60,6 +60,7 @@ pub(super) struct Server {
 pub(super) enum Message {
     Begin { run: RunId, plan: Box<Plan>, by: Actor, fire: Option<Row> },
     Cancel(RunId, Actor),
+    CancelHosts(RunId, Vec<HostId>, Actor),
     Linked(HostId, ConnId, Vec<Report>),
     Unlinked(HostId, ConnId),
     Reports(HostId, Vec<Report>),
@@ -180,6 +181,15 @@ impl Server {
             Message::Cancel(run, by) => {
                 let known = self.hub.cancel(run, by, now);
                 ctx.history.note((22_u8, run.0), || format!("cancel of {run}: active {known}"));
+            }
+            Message::CancelHosts(run, hosts, by) => {
+                let open = self.hub.cancel_hosts(run, &hosts, by, now);
+                let goes_on = self.hub.run(run).is_some_and(|run| run.open > 0);
+                if open.is_some_and(|open| open > 0) && goes_on {
+                    ctx.history.sight(Sight::CancelledOnHost);
+                }
+                ctx.history
+                    .note((122_u8, run.0), || format!("cancel of {run} on {hosts:?}: {open:?}"));
             }
             Message::Linked(host, id, digest) => self.linked(ctx, host, id, digest, now),
             Message::Unlinked(host, id) => {
@@ -436,7 +446,7 @@ impl Server {
         }
         let (incarnation, epoch) = (store.incarnation, self.epoch);
         outgoing.start(host, Start { key, not_after, incarnation, epoch, spec });
-        if self.hub.is_cancelled(key.run) {
+        if self.hub.is_cancelled(key.run, host) {
             outgoing.cancel(host, key);
         }
     }

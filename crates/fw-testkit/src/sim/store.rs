@@ -74,7 +74,8 @@ impl NewEvents {
             | Kind::Asked { .. }
             | Kind::Reported { .. }
             | Kind::Ruled { .. }
-            | Kind::CancelRequested => None,
+            | Kind::CancelRequested
+            | Kind::HostsCancelRequested { .. } => None,
         }
     }
 }

@@ -292,7 +292,7 @@ impl World {
             let runs: Vec<_> = self.store.open.keys().copied().collect();
             let at = self.ctx.rng.random_range(0..runs.len().max(1));
             if let (Some(server), Some(run)) = (&mut self.server, runs.get(at)) {
-                server.inbox.push_back(Message::Cancel(*run, person()));
+                server.inbox.push_back(requests::cancel(*run, &self.store));
             }
         }
         if self.ctx.one_in(100) {

@@ -17,7 +17,7 @@ use fw_core::maintenance::Maintenances;
 use fw_core::plan::{Chosen, Plan};
 use fw_core::run::Actor;
 use fw_core::{command, fires};
-use fw_proto::api::{Code, EnvValue, FireReason, Problem, Verdict};
+use fw_proto::api::{Code, EnvValue, FireReason, Problem, TaskState, Verdict};
 use fw_proto::{HostId, JobName, MaintenanceId, RunId, Span, Timestamp};
 use fw_rt::Clock;
 use fw_store::{HostRow, NewFire, Store};
@@ -204,7 +204,9 @@ impl Performer {
         let Some((plan, run)) = plan.zip(run) else { return Ok(Begun::No(None)) };
         let Some(job) = plan.origin.job.clone() else { return Ok(Begun::No(None)) };
         let rows = self.store.hosts();
-        let hosts = fleet::again(&rows, &plan, &run, true);
+        // Where somebody ended it, nobody wants it again.
+        let done = [TaskState::Succeeded, TaskState::Cancelled];
+        let hosts = fleet::again(&rows, &plan, &run, &done);
         let hosts = fleet::free(&rows, &hosts, &self.maintenances, self.clock.now());
         if hosts.is_empty() {
             return Ok(Begun::No(None));

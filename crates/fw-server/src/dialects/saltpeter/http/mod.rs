@@ -23,7 +23,7 @@ use tracing::{info, warn};
 pub(super) use state::State;
 
 use super::served::Watch;
-use super::{Error, Options, codes, names, translate};
+use super::{Error, Options, names, translate};
 use crate::serve;
 use crate::state::App;
 
@@ -107,22 +107,30 @@ async fn kill(state: &State, job: &str) -> Result<usize, crate::hub::Error> {
     Ok(killed)
 }
 
-/// Ends the run of a job on one machine; says whether it did. We end whole runs, so only where the others of
-/// it have ended already.
+/// Ends what a job runs on one machine: all of it, or what one instance does; the other machines go on. Says
+/// whether there was such.
 ///
 /// # Errors
 /// It cannot be looked up, or the store could not commit.
-async fn kill_machine(state: &State, job: &str, machine: &str) -> Result<bool, state::Error> {
-    let snapshot = state.now(true).await?;
-    let open =
-        |task: &&fw_proto::api::Task| codes::ending(task, codes::Limits::default()).is_none();
+async fn kill_machine(
+    state: &State,
+    job: &str,
+    machine: &str,
+    instance: Option<&str>,
+) -> Result<bool, state::Error> {
+    let rows = state.app.store.hosts();
+    let Some(host) = rows.iter().find(|row| row.name.as_str() == machine).map(|row| row.id) else {
+        return Ok(false);
+    };
+    let (snapshot, mut killed) = (state.now(true).await?, false);
     for (_, run) in snapshot.running.iter().filter(|(of, _)| of == job) {
-        let mut open = run.tasks.iter().filter(open).map(|task| task.host.as_str());
-        if open.next() == Some(machine) && open.next().is_none() {
-            return Ok(state.app.hub.cancel(run.summary.id, actor()).await?);
+        if instance.is_none_or(|instance| instance == view::instance(job, run)) {
+            let id = run.summary.id;
+            let open = state.app.hub.cancel_hosts(id, vec![host], actor()).await?;
+            killed |= open.is_some_and(|open| open > 0);
         }
     }
-    Ok(false)
+    Ok(killed)
 }
 
 /// Who asks: this API knows no names.

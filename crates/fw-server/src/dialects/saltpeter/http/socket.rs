@@ -180,12 +180,12 @@ impl Follower {
         } else if let Some(wanted) = message.get("killMachine") {
             let text = |key: &str| wanted.get(key).and_then(Value::as_str).unwrap_or_default();
             let (job, machine) = (text("cron"), text("machine"));
-            match kill_machine(&self.state, job, machine).await? {
+            let instance = wanted.get("job_instance").and_then(Value::as_str);
+            match kill_machine(&self.state, job, machine, instance).await? {
                 true => info!(job, machine, "killed from a page of Saltpeter"),
                 false => warn!(
                     job,
-                    machine,
-                    "a page of Saltpeter wants to kill one machine of several, or one that has ended; kill the job instead"
+                    machine, "a page of Saltpeter wants to kill what does not run on this machine"
                 ),
             }
         } else if let Some(wanted) = message.get("getTimeline") {

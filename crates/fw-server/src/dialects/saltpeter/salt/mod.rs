@@ -99,7 +99,7 @@ fn left(runs: Vec<Run>) -> BTreeMap<HostId, Vec<Left>> {
                     key: TaskKey { run: run.id, node: ONLY_NODE, attempt: task.attempt },
                     timeout: run.plan.exec.timeout,
                     started_at: task.started_at,
-                    cancelled: run.cancel_requested_at.is_some(),
+                    cancelled: run.is_cancelled(*host),
                 });
             }
         }
