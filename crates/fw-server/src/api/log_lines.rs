@@ -47,6 +47,7 @@ pub(super) struct LinesQuery {
     count: Option<u32>,
     /// All lines, or those that tell of errors; rows are counted among them.
     #[serde(default)]
+    #[param(inline)]
     only: OnlyLines,
 }
 
@@ -198,6 +199,7 @@ pub(super) struct SearchQuery {
     host: Option<String>,
     /// In all lines, or in those that tell of errors.
     #[serde(default)]
+    #[param(inline)]
     only: OnlyLines,
     /// The row from which on the next match is looked for, and before which the previous; 1 when absent.
     from: Option<u64>,
