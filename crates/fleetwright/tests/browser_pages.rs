@@ -25,6 +25,7 @@ const PAGES: &[(&str, &str)] = &[
     ("command", "/run?hosts=*"),
     ("maintenance", "/maintenance"),
     ("enrolment", "/settings/enrolment"),
+    ("audit", "/audit"),
     ("users", "/settings/users"),
     ("sessions", "/settings/sessions"),
     ("tokens", "/settings/tokens"),

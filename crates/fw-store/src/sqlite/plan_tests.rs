@@ -85,7 +85,7 @@ fn is_slow(step: &str) -> bool {
         && !SMALL.iter().any(|index| scanned.ends_with(&format!("INDEX {index}")))
 }
 
-/// What the checks leave out: jobs, filters and notices.
+/// What the checks leave out: jobs, filters, notices and boards.
 async fn the_rest(store: &Store) {
     let mut story = Story::begin(1, 2, Some("backup"), at(0)).ended(at(1), 0);
     store.commit(vec![story.append()]).await.unwrap();
@@ -118,6 +118,11 @@ async fn the_rest(store: &Store) {
         store.notice_done(notice.id).await.unwrap();
     }
     store.log_places(run_id(1), None, 0, 10).await.unwrap();
+    store.last_tasks(vec!["h1".parse().unwrap()], 20).await.unwrap();
+    store.past_of_jobs(vec![job("backup")], 20).await.unwrap();
+    store.ended_since(at(0)).await.unwrap();
+    store.fires_not_run(at(0), 100).await.unwrap();
+    store.fires_by_quarter(&job("backup"), at(0)).await.unwrap();
     let keep = Retention { age: Span::from_secs(1), bytes: 0 };
     store.sweep(keep).await.unwrap();
 }
