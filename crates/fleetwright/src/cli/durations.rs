@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::Context as _;
 use fw_core::job::JobDef;
 use fw_core::overlaps::forecast;
 use fw_proto::api::{Overlap, RunState, RunSummary, SourceError};
 use fw_proto::{JobName, Span, Timestamp};
-use fw_server::dialects::saltpeter::{beside, history};
+use fw_server::dialects::saltpeter::beside;
+use fw_server::dialects::saltpeter::history::History;
 
 use super::Session;
+use super::import::histories;
 use crate::client::RunFilter;
 
 /// Of each job so many runs are looked at, the last.
@@ -40,18 +41,11 @@ fn took(run: &RunSummary) -> Option<Span> {
 
 /// As log files of Saltpeter say it.
 pub(super) fn of_logs(dir: &Path) -> anyhow::Result<Past> {
-    let failed = || format!("read {}", dir.display());
-    let mut past = Past::new();
-    for entry in std::fs::read_dir(dir).with_context(failed)? {
-        let entry = entry.with_context(failed)?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".log")) else { continue };
-        let path = entry.path();
-        let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        let mut took = history::read(&String::from_utf8_lossy(&text)).took;
-        past.insert(beside::our_name(name), took.split_off(took.len().saturating_sub(RUNS)));
-    }
-    Ok(past)
+    let last = |(name, mut history): (String, History)| {
+        let too_many = history.took.len().saturating_sub(RUNS);
+        (beside::our_name(&name), history.took.split_off(too_many))
+    };
+    Ok(histories(dir)?.into_iter().map(last).collect())
 }
 
 /// What to warn of a job in a file of ours; nothing where overlap is wanted, or it does not fire.

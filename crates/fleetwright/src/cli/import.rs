@@ -20,6 +20,8 @@ use super::{Refusal, select};
 use crate::exit::Code;
 use crate::output::{self, Format, line};
 
+pub(super) use past::histories;
+
 /// Another program whose jobs can be carried over.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {

@@ -54,12 +54,15 @@ pub(super) async fn watch(
             viewer.until("event: snapshot").await?;
             viewer.until("event: snapshot").await?;
             drop(one);
-            ready.send(()).await.ok();
+            // Nobody waits any more when the benchmark was given up.
+            if ready.send(()).await.is_err() {
+                return anyhow::Ok(());
+            }
             loop {
                 viewer.until("event: delta").await?;
                 // Nobody listens when the benchmark is over.
                 if heard.send(Instant::now()).await.is_err() {
-                    return anyhow::Ok(());
+                    return Ok(());
                 }
             }
         });

@@ -23,20 +23,27 @@ pub(super) struct Past {
 
 /// Reads the `*.log` of a directory; by the names of the jobs.
 pub(super) fn read(dir: &Path, jobs: &[Carried]) -> anyhow::Result<BTreeMap<String, Past>> {
+    let with_compared = |(name, history)| {
+        let job = jobs.iter().find(|job| job.original == name);
+        let compared = job.map(|job| Compared::of(&job.times, &history));
+        (name, Past { history, compared })
+    };
+    Ok(histories(dir)?.into_iter().map(with_compared).collect())
+}
+
+/// What each `*.log` of a directory tells; by the names of the jobs.
+pub(in crate::cli) fn histories(dir: &Path) -> anyhow::Result<BTreeMap<String, History>> {
     let failed = || format!("read {}", dir.display());
-    let mut past = BTreeMap::new();
+    let mut histories = BTreeMap::new();
     for entry in std::fs::read_dir(dir).with_context(failed)? {
         let entry = entry.with_context(failed)?;
         let name = entry.file_name();
         let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".log")) else { continue };
         let path = entry.path();
         let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        let history = history::read(&String::from_utf8_lossy(&text));
-        let job = jobs.iter().find(|job| job.original == name);
-        let compared = job.map(|job| Compared::of(&job.times, &history));
-        past.insert(name.to_owned(), Past { history, compared });
+        histories.insert(name.to_owned(), history::read(&String::from_utf8_lossy(&text)));
     }
-    Ok(past)
+    Ok(histories)
 }
 
 /// A few lines a job.
