@@ -9,6 +9,7 @@ pub mod access;
 pub mod agent;
 pub mod calendar;
 pub mod caret;
+pub mod change;
 pub mod command;
 pub mod fires;
 pub mod host;

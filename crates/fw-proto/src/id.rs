@@ -53,6 +53,10 @@ uuid_newtype! {
     RunId
 }
 uuid_newtype! {
+    /// A rollout or runbook that was begun. Version 7, sortable by time.
+    ChangeId
+}
+uuid_newtype! {
     /// A host, for as long as its key is enrolled. Names change; this does not.
     HostId
 }

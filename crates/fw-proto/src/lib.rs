@@ -14,8 +14,8 @@ pub mod record;
 mod time;
 
 pub use id::{
-    Epoch, HostId, HostName, Incarnation, InvalidName, JobName, MaintenanceId, NodeId, RunId,
-    TaskKey,
+    ChangeId, Epoch, HostId, HostName, Incarnation, InvalidName, JobName, MaintenanceId, NodeId,
+    RunId, TaskKey,
 };
 pub use join::{InvalidJoin, Join};
 pub use key::{InvalidKey, PublicKey};

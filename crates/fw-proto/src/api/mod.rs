@@ -4,6 +4,7 @@
 //! absent values `null`. Requests refuse unknown fields; readers of answers should skip them.
 
 mod audit;
+mod change;
 mod host;
 mod invite;
 mod job;
@@ -18,6 +19,7 @@ mod token;
 mod user;
 
 pub use audit::{AuditCheck, AuditEntry};
+pub use change::ChangeState;
 pub use host::{Host, HostState, LabelChange, NewName, Selected};
 pub use invite::{Invitation, NewInvitation};
 pub use job::{
