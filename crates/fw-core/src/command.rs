@@ -140,14 +140,14 @@ pub fn stagger(hosts: &mut [Chosen], job: &JobName) {
 #[must_use]
 pub fn again(of: RunId, plan: Plan, hosts: Vec<Chosen>, incarnation: Incarnation) -> Plan {
     // A repetition is begun by a person, not by the job's schedule, so it is no run of the job.
-    let origin = Origin { job: None, retry_of: Some(of) };
+    let origin = Origin { job: None, retry_of: Some(of), change: None };
     Plan { hosts, origin, retries: None, incarnation, ..plan }
 }
 
 /// Makes the plan of the next try of a job's run that failed: a run of the job as well.
 #[must_use]
 pub fn next_try(of: RunId, plan: Plan, hosts: Vec<Chosen>, incarnation: Incarnation) -> Plan {
-    let origin = Origin { job: plan.origin.job.clone(), retry_of: Some(of) };
+    let origin = Origin { job: plan.origin.job.clone(), retry_of: Some(of), change: None };
     let retries = plan.retries.and_then(Retries::next);
     Plan { hosts, origin, retries, incarnation, ..plan }
 }
@@ -457,7 +457,7 @@ mod tests {
         first.origin.job = Some("nightly".parse().unwrap());
         let of = RunId(Uuid::from_u128(9));
         let second = again(of, first.clone(), Vec::new(), Incarnation(Uuid::from_u128(2)));
-        assert_eq!(second.origin, Origin { job: None, retry_of: Some(of) });
+        assert_eq!(second.origin, Origin { job: None, retry_of: Some(of), change: None });
         assert_eq!((second.exec, second.limits), (first.exec, first.limits));
         assert_eq!(second.incarnation, Incarnation(Uuid::from_u128(2)));
     }

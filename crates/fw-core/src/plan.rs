@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fw_proto::api::{Command, EnvValue, Offline, OnFull};
 use fw_proto::frame;
-use fw_proto::{HostId, HostName, Incarnation, JobName, NodeId, RunId, Span};
+use fw_proto::{ChangeId, HostId, HostName, Incarnation, JobName, NodeId, RunId, Span};
 
 /// The node of a plan that has only one.
 pub const ONLY_NODE: NodeId = NodeId(0);
@@ -159,4 +159,6 @@ pub struct Origin {
     pub job: Option<JobName>,
     /// The run it repeats.
     pub retry_of: Option<RunId>,
+    /// The rollout or runbook that it is a part of.
+    pub change: Option<ChangeId>,
 }

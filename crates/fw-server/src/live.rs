@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use fw_proto::{HostId, JobName, RunId, Timestamp, api};
+use fw_proto::{ChangeId, HostId, JobName, RunId, Timestamp, api};
 use tokio::sync::broadcast;
 
 /// Hints that a slow follower may lag behind before it must read anew: a second of a busy fleet.
@@ -18,6 +18,7 @@ pub struct Live {
     logs: broadcast::Sender<LogChange>,
     hosts: broadcast::Sender<HostId>,
     fires: broadcast::Sender<JobName>,
+    changes: broadcast::Sender<ChangeId>,
 }
 
 /// A run has changed, and the change is committed.
@@ -51,6 +52,7 @@ impl Default for Live {
             logs: broadcast::channel(KEPT).0,
             hosts: broadcast::channel(KEPT).0,
             fires: broadcast::channel(KEPT).0,
+            changes: broadcast::channel(KEPT).0,
         }
     }
 }
@@ -78,6 +80,17 @@ impl Live {
     #[must_use]
     pub fn fires(&self) -> broadcast::Receiver<JobName> {
         self.fires.subscribe()
+    }
+
+    /// Rollouts and runbooks of which an event was committed.
+    #[must_use]
+    pub fn changes(&self) -> broadcast::Receiver<ChangeId> {
+        self.changes.subscribe()
+    }
+
+    /// Tells followers of a rollout's or runbook's change.
+    pub fn change_changed(&self, change: ChangeId) {
+        tell(&self.changes, change);
     }
 
     /// Tells followers of a run's change.

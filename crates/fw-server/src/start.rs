@@ -136,6 +136,14 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         lost_after: config.lost_after,
     };
     let jobs = drive::jobs::start(parts, &driving).await?;
+    let parts = drive::changes::Parts {
+        store: store.clone(),
+        hub: hub.clone(),
+        live: live.clone(),
+        clock: clock.clone(),
+        lost_after: config.lost_after,
+    };
+    let changes = drive::changes::start(parts, &driving).await?;
     let (addr, url, handshake_rate) = (config.listen, config.url(), config.handshake_rate);
     let app = App {
         store,
@@ -148,6 +156,7 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         config: Arc::new(config),
         secrets,
         jobs,
+        changes,
         keys,
         lines: Lines::default(),
         auth: auth::Guard::default(),

@@ -34,6 +34,8 @@ pub struct App {
     pub secrets: secrets::Vault,
     /// The jobs and their schedules.
     pub jobs: drive::jobs::Handle,
+    /// The rollouts and runbooks on their way.
+    pub changes: drive::changes::Handle,
     /// The keys that hosts know this server by.
     pub keys: keys::ServerKeys,
     /// What browsers follow.

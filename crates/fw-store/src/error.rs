@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fw_proto::record::Offsets;
-use fw_proto::{JobName, RunId, Timestamp};
+use fw_proto::{ChangeId, JobName, RunId, Timestamp};
 use rusqlite::ErrorCode;
 
 /// Why the store did not do what it was asked. Nothing of a failed call is kept.
@@ -15,6 +15,12 @@ pub enum Error {
     Conflict {
         /// Which run.
         run: RunId,
+    },
+    /// The rollout or runbook has other events than the caller thinks: reload it.
+    #[error("change {change} was changed by someone else")]
+    ChangeConflict {
+        /// Which.
+        change: ChangeId,
     },
     /// This fire has its verdict already.
     #[error("the fire of job {job} at {nominal} has its verdict already")]
@@ -179,6 +185,7 @@ impl Error {
             | Self::BadCursor
             | Self::BadBackup { .. }
             | Self::Closed
+            | Self::ChangeConflict { .. }
             | Self::Io { .. } => None,
         };
         if let Some((name, verb)) = unnamed.filter(|(name, _)| name.is_empty()) {

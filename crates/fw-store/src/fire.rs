@@ -281,7 +281,7 @@ pub(crate) fn read_fire(row: &Row<'_>) -> Result<Fire, Error> {
         from,
         to: row::at(row, "to_at")?,
         count,
-        run_id: row::maybe_run(row, "run")?,
+        run_id: row::maybe_uuid(row, "run")?.map(RunId),
         lag_ms: lag_ms.and_then(|ms| u64::try_from(ms).ok()),
         hosts: read_hosts(row)?,
     })

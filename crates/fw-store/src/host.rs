@@ -104,7 +104,7 @@ impl Store {
             }
             set(db, "name = ?2", params![blob(&id.0), name.as_str()])
         };
-        self.change(id, write, move |row| row.name = new).await
+        self.change_host(id, write, move |row| row.name = new).await
     }
 
     /// Sets labels and takes others off.
@@ -118,7 +118,7 @@ impl Store {
             relabel(&mut host.labels, change);
             set(db, "labels = ?2", params![blob(&id.0), row::json(&host.labels)])
         };
-        self.change(id, write, move |row| relabel(&mut row.labels, also)).await
+        self.change_host(id, write, move |row| relabel(&mut row.labels, also)).await
     }
 
     /// Says whether a host may link.
@@ -128,7 +128,7 @@ impl Store {
     pub async fn set_standing(&self, id: HostId, standing: Standing) -> Result<Changed, Error> {
         let write =
             move |db: &Connection| set(db, "standing = ?2", params![blob(&id.0), standing.text()]);
-        self.change(id, write, move |row| row.standing = standing).await
+        self.change_host(id, write, move |row| row.standing = standing).await
     }
 
     /// Forgets a host. What it ran and wrote stays.
@@ -155,7 +155,7 @@ impl Store {
             }
             set(db, "key = ?2", params![blob(&id.0), key.0])
         };
-        self.change(id, write, move |row| row.key = key).await
+        self.change_host(id, write, move |row| row.key = key).await
     }
 
     /// Records what a host says of itself.
@@ -174,7 +174,7 @@ impl Store {
             let rows = db.prepare_cached(sql)?.execute(params![blob(&id.0), body])?;
             Ok(Changed::when(rows > 0))
         };
-        self.change(id, write, move |row| row.facts = facts).await
+        self.change_host(id, write, move |row| row.facts = facts).await
     }
 
     /// Records the greeting of a host: it is online, with this build and this policy.
@@ -199,7 +199,7 @@ impl Store {
             row.policy = Some(policy);
             row.heard(at, None);
         };
-        self.change(id, write, greeted).await
+        self.change_host(id, write, greeted).await
     }
 
     /// Records when hosts were last heard; they are online.
@@ -239,7 +239,7 @@ impl Store {
     }
 
     /// Changes a host in the database, then in memory.
-    async fn change(
+    async fn change_host(
         &self,
         id: HostId,
         write: impl FnOnce(&Connection) -> Result<Changed, Error> + Send + 'static,

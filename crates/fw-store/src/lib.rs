@@ -11,6 +11,7 @@
 mod audit;
 mod backup;
 mod board;
+mod change;
 mod error;
 mod fire;
 mod host;
@@ -48,6 +49,7 @@ use uuid::Uuid;
 pub use audit::{AuditQuery, NewAudit};
 pub use backup::{BackupInfo, Part, restore_backup, verify_backup};
 pub use board::{Past, Quarter};
+pub use change::{ChangeAppend, ChangeQuery, ChangeRow, StoredChange};
 pub use error::Error;
 pub use fire::NewFire;
 pub use host::{Changed, HostRow, Standing};
@@ -76,6 +78,7 @@ pub(crate) const MAIN: Schema = Schema {
         include_str!("../migrations/main/0003_maintenances.sql"),
         include_str!("../migrations/main/0004_access.sql"),
         include_str!("../migrations/main/0005_shadow.sql"),
+        include_str!("../migrations/main/0006_changes.sql"),
     ],
 };
 

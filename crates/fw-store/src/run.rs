@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fw_core::plan::Plan;
 use fw_core::run::{Event, Kind, Run};
 use fw_proto::api::{self, Page, RunReport, RunState, RunSummary, TaskState};
-use fw_proto::{HostId, HostName, JobName, RunId, Timestamp};
+use fw_proto::{ChangeId, HostId, HostName, JobName, RunId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use crate::fire::{self, NewFire};
@@ -301,10 +301,10 @@ fn append(db: &Connection, new: &Ready) -> Result<(), Error> {
 fn insert(db: &Connection, new: &Ready) -> Result<Option<i64>, Error> {
     let summary = &new.summary;
     let mut statement = db.prepare_cached(
-        "INSERT INTO runs (id, seq, state, counts, total, actor, job, retry_of, selector, command,
-                           created_at, finished_at)
-         VALUES (:id, :seq, :state, :counts, :total, :actor, :job, :retry_of, :selector, :command,
-                 :created_at, :finished_at)
+        "INSERT INTO runs (id, seq, state, counts, total, actor, job, retry_of, change, selector,
+                           command, created_at, finished_at)
+         VALUES (:id, :seq, :state, :counts, :total, :actor, :job, :retry_of, :change, :selector,
+                 :command, :created_at, :finished_at)
          ON CONFLICT (id) DO NOTHING RETURNING n",
     )?;
     let inserted = statement.query_row(
@@ -317,6 +317,7 @@ fn insert(db: &Connection, new: &Ready) -> Result<Option<i64>, Error> {
             ":actor": summary.by,
             ":job": summary.job.as_ref().map(JobName::as_str),
             ":retry_of": summary.retry_of.as_ref().map(|run| blob(&run.0)),
+            ":change": summary.change.as_ref().map(|change| blob(&change.0)),
             ":selector": summary.hosts,
             ":command": new.command,
             ":created_at": summary.created_at.as_millis(),
@@ -552,7 +553,8 @@ fn read_summary(row: &Row<'_>) -> Result<RunSummary, Error> {
         },
         by: row.get("actor")?,
         job: row::maybe_name(row, "job")?,
-        retry_of: row::maybe_run(row, "retry_of")?,
+        retry_of: row::maybe_uuid(row, "retry_of")?.map(RunId),
+        change: row::maybe_uuid(row, "change")?.map(ChangeId),
         hosts: row.get("selector")?,
         command: row::from_json::<CommandRow>(row, "command")?.into(),
         created_at: row::at(row, "created_at")?,

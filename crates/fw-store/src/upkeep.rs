@@ -25,7 +25,7 @@ pub struct Retention {
 pub struct Swept {
     /// Runs deleted.
     pub runs: u64,
-    /// Rows of the ledger, notices, maintenances and invitations deleted.
+    /// Rows of the ledger, notices, maintenances, changes and invitations deleted.
     pub rows: u64,
     /// Bytes in use after it.
     pub used: u64,
@@ -144,7 +144,10 @@ impl Store {
         self.main()
             .read(move |db| {
                 let mut statement = db.prepare_cached(
+                    // What a change goes on with may need what its earlier runs printed.
                     "SELECT id, total FROM runs WHERE finished_at IS NOT NULL AND finished_at < ?1
+                     AND (change IS NULL
+                          OR change NOT IN (SELECT id FROM changes WHERE finished_at IS NULL))
                      ORDER BY finished_at LIMIT ?2",
                 )?;
                 let old = statement.query_and_then(params![cutoff.as_millis(), ROUND], |row| {
@@ -232,6 +235,10 @@ impl Store {
             ),
             (
                 "DELETE FROM maintenances WHERE id IN (SELECT id FROM maintenances WHERE until < ?1 LIMIT ?2)",
+                cutoff,
+            ),
+            (
+                "DELETE FROM changes WHERE n IN (SELECT n FROM changes WHERE finished_at < ?1 LIMIT ?2)",
                 cutoff,
             ),
             (

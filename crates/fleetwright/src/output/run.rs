@@ -230,6 +230,7 @@ mod tests {
                 by: "admin".into(),
                 job: None,
                 retry_of: None,
+                change: None,
                 hosts: "*".into(),
                 command: Command::Argv(vec!["echo".into(), "it's".into()]),
                 created_at: Timestamp::EPOCH,

@@ -142,6 +142,7 @@ impl Run {
             by: self.by.to_string(),
             job: self.plan.origin.job.clone(),
             retry_of: self.plan.origin.retry_of,
+            change: self.plan.origin.change,
             hosts: self.plan.selector.clone(),
             command: self.plan.exec.command.clone(),
             created_at: self.created_at,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::record::Stream;
-use crate::{HostName, JobName, RunId, Span, Timestamp};
+use crate::{ChangeId, HostName, JobName, RunId, Span, Timestamp};
 
 /// A request to run a command.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -151,6 +151,9 @@ pub struct RunSummary {
     pub job: Option<JobName>,
     /// The run that this one repeats.
     pub retry_of: Option<RunId>,
+    /// The rollout or runbook that it is a part of.
+    #[serde(default)]
+    pub change: Option<ChangeId>,
     /// The selector it was begun with.
     pub hosts: String,
     /// What it runs.

@@ -1,5 +1,6 @@
 //! What the server does by itself: one file for each thing it drives.
 
+pub mod changes;
 pub mod jobs;
 pub mod notices;
 pub mod upkeep;

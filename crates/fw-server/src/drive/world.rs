@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fw_core::run::Actor;
-use fw_proto::api::{Fire, Job, JobsText, Problem};
+use fw_proto::api::{Fire, Job, JobsText, Problem, TaskState};
 use fw_proto::frame::{Cause, Ended, FromServer, Hello, PolicyMode, Report, Reported};
 use fw_proto::record::Offsets;
 use fw_proto::{Epoch, HostId, JobName, PublicKey, RunId, Span, TaskKey};
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::jobs;
+use super::{changes, jobs};
 use crate::gateway::links::{LinkHandle, OUTBOX};
 use crate::hub;
 use crate::live::Live;
@@ -33,6 +33,7 @@ pub(crate) struct World {
     pub(crate) live: Live,
     pub(crate) health: Health,
     pub(crate) jobs: jobs::Handle,
+    pub(crate) changes: changes::Handle,
     pub(crate) tasks: Tasks,
     starts: Arc<Mutex<VecDeque<TaskKey>>>,
 }
@@ -82,8 +83,16 @@ impl World {
             lost_after: Span::from_secs(600),
         };
         let jobs = jobs::start(parts, &tasks).await.unwrap();
+        let parts = changes::Parts {
+            store: store.clone(),
+            hub: hub.clone(),
+            live: live.clone(),
+            clock: clock.clone(),
+            lost_after: Span::from_secs(600),
+        };
+        let changes = changes::start(parts, &tasks).await.unwrap();
         let starts = Arc::default();
-        Self { dir, clock, store, hub, live, health, jobs, tasks, starts }
+        Self { dir, clock, store, hub, live, health, jobs, changes, tasks, starts }
     }
 
     /// Stops the server.
@@ -161,6 +170,16 @@ impl World {
     /// Waits until the next task is started; ends it as one that was cancelled.
     pub(crate) async fn cancel_next(&self, host: HostId) -> RunId {
         self.finish_next(host, Cause::Cancelled, None).await
+    }
+
+    /// Waits until a run was sent to the host of this name.
+    pub(crate) async fn begun(&self, run: RunId, host: &str) {
+        eventually("the run has begun", async || {
+            let report = self.hub.run(run).await.unwrap()?;
+            let task = report.tasks.iter().find(|task| task.host.as_str() == host)?;
+            (task.state != TaskState::Queued).then_some(())
+        })
+        .await;
     }
 
     async fn finish_next(&self, host: HostId, cause: Cause, exit_code: Option<i32>) -> RunId {
@@ -263,6 +282,18 @@ pub(crate) struct Stopped {
 impl Stopped {
     pub(crate) async fn start(self) -> World {
         World::open(self.dir, self.clock, false).await
+    }
+
+    /// A backup, restored over what there is.
+    pub(crate) async fn restored(self) -> World {
+        let (data, file) = (self.dir.path().join("data"), self.dir.path().join("backup.tar"));
+        let store = self.store().await;
+        store.backup(&file).await.unwrap();
+        store.close().await;
+        let now = self.clock.now();
+        let restore = move || fw_store::restore_backup(&file, &data, true, now).unwrap();
+        tokio::task::spawn_blocking(restore).await.unwrap();
+        self.start().await
     }
 
     /// Where another scheduler runs the jobs of the dialect.

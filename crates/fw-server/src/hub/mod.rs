@@ -79,6 +79,7 @@ enum Message {
     Begin(Box<Begin>, Reply<Result<(), Error>>),
     Cancel(RunId, Actor, Reply<Result<bool, Error>>),
     CancelHosts(RunId, Vec<HostId>, Actor, Reply<Result<Option<usize>, Error>>),
+    CancelUnsent(RunId, Actor, Reply<Result<(), Error>>),
     Run(RunId, Reply<Option<api::Run>>),
     Summaries(BTreeSet<RunId>, Reply<Vec<api::RunSummary>>),
     Active(Reply<BTreeMap<RunId, Option<JobName>>>),
@@ -124,6 +125,14 @@ impl Handle {
         by: Actor,
     ) -> Result<Option<usize>, Error> {
         self.ask(|reply| Message::CancelHosts(run, hosts, by, reply)).await?
+    }
+
+    /// Asks for the end of a run on those of its hosts that were not sent the start.
+    ///
+    /// # Errors
+    /// The server is stopping, or the store could not commit.
+    pub async fn cancel_unsent(&self, run: RunId, by: Actor) -> Result<(), Error> {
+        self.ask(|reply| Message::CancelUnsent(run, by, reply)).await?
     }
 
     /// A run that has not ended.

@@ -121,6 +121,12 @@ impl Shell {
                 let open = self.hub.cancel_hosts(run, &hosts, by, now);
                 self.answer_later(None, move |outcome| answer(reply, outcome.map(|()| open)));
             }
+            Message::CancelUnsent(run, by, reply) => {
+                let unsent = self.hub.run(run).map(|run| run.undispatched.iter());
+                let unsent: Vec<_> = unsent.into_iter().flatten().map(|(_, host)| *host).collect();
+                self.hub.cancel_hosts(run, &unsent, by, now);
+                self.answer_later(None, |outcome| answer(reply, outcome));
+            }
             Message::Run(id, reply) => {
                 answer(reply, self.hub.run(id).map(|run| self.hub.view(run)));
             }

@@ -9,7 +9,7 @@ use fw_core::run::{Actor, Event, Kind, Run};
 use fw_proto::api::{Command, FireReason, Offline, OnFull, Verdict};
 use fw_proto::frame::{Cause, Ended, Reported};
 use fw_proto::record::{Body, Offsets, Record, Stream};
-use fw_proto::{HostId, Incarnation, JobName, PublicKey, RunId, TaskKey, Timestamp};
+use fw_proto::{ChangeId, HostId, Incarnation, JobName, PublicKey, RunId, TaskKey, Timestamp};
 use uuid::Uuid;
 
 use crate::{Append, Enrolment, Invite, NewChunk, NewFire};
@@ -67,7 +67,7 @@ pub fn plan(hosts: u32, of: Option<&str>) -> Plan {
             spread: None,
             lost_after: LOST_AFTER,
         },
-        origin: Origin { job: of.map(job), retry_of: None },
+        origin: Origin { job: of.map(job), retry_of: None, change: None },
         retries: None,
         incarnation: Incarnation(Uuid::from_u128(1)),
     }
@@ -86,8 +86,20 @@ impl Story {
     /// A planned run on so many hosts.
     #[must_use]
     pub fn begin(n: u128, hosts: u32, of: Option<&str>, now: Timestamp) -> Self {
+        Self::planned(n, plan(hosts, of), of, now)
+    }
+
+    /// A planned run on one host that is a part of a change.
+    #[must_use]
+    pub fn of_change(n: u128, change: ChangeId, now: Timestamp) -> Self {
+        let mut plan = plan(1, None);
+        plan.origin.change = Some(change);
+        Self::planned(n, plan, None, now)
+    }
+
+    fn planned(n: u128, plan: Plan, of: Option<&str>, now: Timestamp) -> Self {
         let by = of.map_or_else(|| Actor::Token("admin".to_owned()), |name| Actor::Job(job(name)));
-        let event = Event { at: now, by, kind: Kind::Planned(Box::new(plan(hosts, of))) };
+        let event = Event { at: now, by, kind: Kind::Planned(Box::new(plan)) };
         let run = Run::begin(run_id(n), &event).expect("the first event is the plan");
         Self { run, appended: 0, events: vec![event] }
     }

@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod changes;
 pub mod crowd;
 mod fires;
 pub mod fixture;
@@ -56,6 +57,12 @@ checks! {
     runs::runs_are_filtered_by_job_state_and_host,
     runs::runs_of_jobs_are_followed_in_the_order_in_which_they_began,
     runs::late_words_are_noted_once_and_change_no_verdict,
+    changes::a_change_is_what_its_events_add_up_to,
+    changes::a_stale_append_conflicts_and_leaves_nothing,
+    changes::a_change_that_ended_may_go_on,
+    changes::changes_are_paged_newest_first,
+    changes::a_run_knows_its_change,
+    changes::old_changes_are_swept_and_runs_of_those_that_go_on_stay,
     logs::output_is_kept_in_order_and_once,
     logs::a_chunk_that_leaves_a_hole_is_refused_with_where_to_go_on,
     logs::a_chunk_that_is_not_what_it_says_is_refused,

@@ -38,7 +38,7 @@ struct EventRow {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum ActorRow {
+pub(super) enum ActorRow {
     Token(String),
     User(String),
     Job(JobName),
@@ -86,14 +86,31 @@ struct EndedRow {
     left_behind: u32,
 }
 
+impl From<&Actor> for ActorRow {
+    fn from(actor: &Actor) -> Self {
+        match actor {
+            Actor::Token(name) => Self::Token(name.clone()),
+            Actor::User(name) => Self::User(name.clone()),
+            Actor::Job(name) => Self::Job(name.clone()),
+            Actor::Server => Self::Server,
+        }
+    }
+}
+
+impl From<ActorRow> for Actor {
+    fn from(row: ActorRow) -> Self {
+        match row {
+            ActorRow::Token(name) => Self::Token(name),
+            ActorRow::User(name) => Self::User(name),
+            ActorRow::Job(name) => Self::Job(name),
+            ActorRow::Server => Self::Server,
+        }
+    }
+}
+
 impl From<&Event> for EventRow {
     fn from(event: &Event) -> Self {
-        let by = match &event.by {
-            Actor::Token(name) => ActorRow::Token(name.clone()),
-            Actor::User(name) => ActorRow::User(name.clone()),
-            Actor::Job(name) => ActorRow::Job(name.clone()),
-            Actor::Server => ActorRow::Server,
-        };
+        let by = ActorRow::from(&event.by);
         Self { at: event.at.as_millis(), by, kind: KindRow::from(&event.kind) }
     }
 }
@@ -101,13 +118,8 @@ impl From<&Event> for EventRow {
 impl TryFrom<EventRow> for Event {
     type Error = Error;
     fn try_from(row: EventRow) -> Result<Self, Error> {
-        let by = match row.by {
-            ActorRow::Token(name) => Actor::Token(name),
-            ActorRow::User(name) => Actor::User(name),
-            ActorRow::Job(name) => Actor::Job(name),
-            ActorRow::Server => Actor::Server,
-        };
-        Ok(Self { at: Timestamp::from_millis(row.at), by, kind: row.kind.try_into()? })
+        let at = Timestamp::from_millis(row.at);
+        Ok(Self { at, by: row.by.into(), kind: row.kind.try_into()? })
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fw_core::plan::{Chosen, Exec, Limits, Origin, Plan, Retries};
 use fw_core::run::Run;
 use fw_proto::api::{Command, EnvValue, Offline, OnFull};
-use fw_proto::{Incarnation, RunId, Span};
+use fw_proto::{ChangeId, Incarnation, RunId, Span};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -88,8 +88,9 @@ fn plan() -> impl Strategy<Value = Plan> {
     let hosts = prop::collection::vec(chosen, 0..40);
     let job = prop::option::of("[a-z0-9]{1,20}");
     let retries = (0..9_u32, span()).prop_map(|(left, pause)| Retries::new(left, pause));
-    (exec(), any::<String>(), hosts, limits(), job, prop::option::of(id()), retries, id()).prop_map(
-        |(exec, selector, hosts, limits, job, retry_of, retries, incarnation)| Plan {
+    let of = (job, prop::option::of(id()), prop::option::of(id()));
+    (exec(), any::<String>(), hosts, limits(), of, retries, id()).prop_map(
+        |(exec, selector, hosts, limits, (job, retry_of, change), retries, incarnation)| Plan {
             exec,
             selector,
             hosts,
@@ -97,6 +98,7 @@ fn plan() -> impl Strategy<Value = Plan> {
             origin: Origin {
                 job: job.map(|name| format!("j{name}").parse().expect("letters and digits")),
                 retry_of: retry_of.map(RunId),
+                change: change.map(ChangeId),
             },
             retries,
             incarnation: Incarnation(incarnation),

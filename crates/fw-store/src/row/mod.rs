@@ -1,5 +1,6 @@
 //! How values lie in rows. The database has its own forms, apart from those of the wire.
 
+mod change;
 mod event;
 mod plan;
 mod text;
@@ -7,7 +8,7 @@ mod text;
 use std::cell::RefCell;
 use std::str::FromStr;
 
-use fw_proto::{HostId, RunId, Timestamp};
+use fw_proto::{HostId, Timestamp};
 use rusqlite::Row;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 use crate::Error;
 
+pub(crate) use change::{CHANGE_FORMAT, decode_change_event, encode_change_event};
 pub(crate) use event::{FORMAT, decode_event, encode_event};
 pub(crate) use plan::CommandRow;
 pub(crate) use text::{Stored, Text};
@@ -88,10 +90,10 @@ pub(crate) fn uuid(row: &Row<'_>, column: &str) -> Result<Uuid, Error> {
     Ok(Uuid::from_bytes(row.get(column)?))
 }
 
-/// A column as a run's id, when it has one.
-pub(crate) fn maybe_run(row: &Row<'_>, column: &str) -> Result<Option<RunId>, Error> {
+/// A column as a UUID, when it has one.
+pub(crate) fn maybe_uuid(row: &Row<'_>, column: &str) -> Result<Option<Uuid>, Error> {
     let bytes: Option<[u8; 16]> = row.get(column)?;
-    Ok(bytes.map(Uuid::from_bytes).map(RunId))
+    Ok(bytes.map(Uuid::from_bytes))
 }
 
 /// A column as an instant.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fw_core::plan::{Chosen, Exec, Limits, Origin, Plan, Retries};
 use fw_proto::api::{Command, EnvValue, Offline, OnFull};
-use fw_proto::{HostId, HostName, Incarnation, JobName, RunId, Span};
+use fw_proto::{ChangeId, HostId, HostName, Incarnation, JobName, RunId, Span};
 use serde::{Deserialize, Serialize};
 
 use super::Text;
@@ -20,12 +20,14 @@ pub(super) struct PlanRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retry_of: Option<RunId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    change: Option<ChangeId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     retries: Option<RetriesRow>,
     incarnation: Incarnation,
 }
 
 #[derive(Serialize, Deserialize)]
-struct ExecRow {
+pub(super) struct ExecRow {
     command: CommandRow,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     user: Option<String>,
@@ -79,7 +81,7 @@ struct LimitsRow {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum OfflineRow {
+pub(super) enum OfflineRow {
     WaitMs(u64),
     Fail,
     Skip,
@@ -94,6 +96,7 @@ impl From<&Plan> for PlanRow {
             limits: LimitsRow::from(&plan.limits),
             job: plan.origin.job.clone(),
             retry_of: plan.origin.retry_of,
+            change: plan.origin.change,
             retries: plan.retries.as_ref().map(RetriesRow::from),
             incarnation: plan.incarnation,
         }
@@ -107,7 +110,7 @@ impl From<PlanRow> for Plan {
             selector: row.selector,
             hosts: row.hosts.into_iter().map(|(id, name)| Chosen { id, name }).collect(),
             limits: row.limits.into(),
-            origin: Origin { job: row.job, retry_of: row.retry_of },
+            origin: Origin { job: row.job, retry_of: row.retry_of, change: row.change },
             retries: row
                 .retries
                 .and_then(|row| Retries::new(row.left, Span::from_millis(row.pause_ms))),
@@ -191,15 +194,31 @@ impl From<EnvRow> for EnvValue {
     }
 }
 
+impl From<Offline> for OfflineRow {
+    fn from(offline: Offline) -> Self {
+        match offline {
+            Offline::Wait(wait) => Self::WaitMs(wait.as_millis()),
+            Offline::Fail => Self::Fail,
+            Offline::Skip => Self::Skip,
+        }
+    }
+}
+
+impl From<OfflineRow> for Offline {
+    fn from(row: OfflineRow) -> Self {
+        match row {
+            OfflineRow::WaitMs(ms) => Self::Wait(Span::from_millis(ms)),
+            OfflineRow::Fail => Self::Fail,
+            OfflineRow::Skip => Self::Skip,
+        }
+    }
+}
+
 impl From<&Limits> for LimitsRow {
     fn from(limits: &Limits) -> Self {
         Self {
             start_within_ms: limits.start_within.as_millis(),
-            offline: match limits.offline {
-                Offline::Wait(wait) => OfflineRow::WaitMs(wait.as_millis()),
-                Offline::Fail => OfflineRow::Fail,
-                Offline::Skip => OfflineRow::Skip,
-            },
+            offline: limits.offline.into(),
             parallel: limits.parallel,
             max_failures: limits.max_failures,
             spread_ms: limits.spread.map(Span::as_millis),
@@ -212,11 +231,7 @@ impl From<LimitsRow> for Limits {
     fn from(row: LimitsRow) -> Self {
         Self {
             start_within: Span::from_millis(row.start_within_ms),
-            offline: match row.offline {
-                OfflineRow::WaitMs(ms) => Offline::Wait(Span::from_millis(ms)),
-                OfflineRow::Fail => Offline::Fail,
-                OfflineRow::Skip => Offline::Skip,
-            },
+            offline: row.offline.into(),
             parallel: row.parallel,
             max_failures: row.max_failures,
             spread: row.spread_ms.map(Span::from_millis),

@@ -1,7 +1,8 @@
 //! Closed enums as words. A word is never used again for something else.
 
+use fw_core::change::{OnFailure, Origin, Part, UndoWhen, Way};
 use fw_core::run::Ruling;
-use fw_proto::api::{FireReason, OnFull, Role, RunState, Scope, TaskReason, TaskState, Verdict};
+use fw_proto::api::{ChangeState, FireReason, OnFull, Role, RunState, Scope, TaskReason, TaskState, Verdict};
 use fw_proto::frame::{Cause, PolicyMode, RefusalReason};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -68,6 +69,21 @@ stored! {
     Role { Viewer = "viewer", Operator = "operator", Admin = "admin" }
     Scope { Read = "read", Run = "run", Admin = "admin", Dangerous = "dangerous" }
     PolicyMode { Observe = "observe", Operate = "operate" }
+    ChangeState {
+        Planned = "planned", Running = "running", Paused = "paused",
+        AwaitingApproval = "awaiting_approval", AwaitingPerson = "awaiting_person",
+        Undoing = "undoing", Succeeded = "succeeded", Failed = "failed", Undone = "undone",
+        UndoFailed = "undo_failed",
+    }
+    Origin { Rollout = "rollout", Runbook = "runbook" }
+    OnFailure { Pause = "pause", Undo = "undo", Stop = "stop" }
+    UndoWhen { Begun = "begun", Failed = "failed" }
+    Way { Do = "do", Undo = "undo" }
+    Part {
+        NotBegun = "not_begun", Skipped = "skipped", Done = "done", Refused = "refused",
+        Failed = "failed", Unknown = "unknown", TakenBack = "taken_back",
+        NotTakenBack = "not_taken_back",
+    }
     Standing { Active = "active", Revoked = "revoked", Duplicate = "duplicate" }
 }
 

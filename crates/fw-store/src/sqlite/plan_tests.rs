@@ -19,7 +19,7 @@ use crate::conformance::fixture::{Story, at, job, run_id};
 use crate::{LOGS, MAIN, NewNotice, Retention, RunQuery, Store};
 
 /// Tables that grow with use.
-const LARGE: [&str; 10] = [
+const LARGE: [&str; 12] = [
     "runs",
     "events",
     "tasks",
@@ -30,10 +30,13 @@ const LARGE: [&str; 10] = [
     "facts",
     "audit",
     "audit_hosts",
+    "changes",
+    "change_events",
 ];
 
 /// Indexes of a few rows each, whatever the table holds: what goes on, waits or is due.
-const SMALL: [&str; 4] = ["runs_unfinished", "fires_pending", "notices_due", "notices_done"];
+const SMALL: [&str; 5] =
+    ["runs_unfinished", "fires_pending", "notices_due", "notices_done", "changes_unfinished"];
 
 /// Scans that are meant, as (statement, step). Each reads everything for a reason.
 const MEANT: [(&str, &str); 1] = [

@@ -65,7 +65,7 @@ pub(super) fn plan_of_job(ctx: &mut Ctx, store: &Store, job: &JobName) -> Plan {
     let mut plan = plan(ctx, store);
     plan.hosts = chosen(active(ctx, store).into_iter().take(3).collect());
     plan.limits.max_failures = None;
-    plan.origin = Origin { job: Some(job.clone()), retry_of: None };
+    plan.origin = Origin { job: Some(job.clone()), retry_of: None, change: None };
     plan
 }
 

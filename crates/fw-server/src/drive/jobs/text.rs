@@ -75,7 +75,7 @@ pub(super) fn plan(
     if job.spec.spread.is_some() {
         command::stagger(&mut hosts, &job.name);
     }
-    let origin = Origin { job: Some(job.name.clone()), retry_of: None };
+    let origin = Origin { job: Some(job.name.clone()), retry_of: None, change: None };
     let plan = command::compile(request(&job.spec), hosts, incarnation, lost_after)?;
     let retries = Retries::new(job.spec.retries, job.spec.retry_backoff);
     Ok(Plan { origin, retries, ..plan })

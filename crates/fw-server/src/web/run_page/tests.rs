@@ -40,6 +40,7 @@ fn run(state: RunState, tasks: Vec<Task>, waiting_on: Vec<WaitingOn>) -> api::Ru
         by: "ann".to_owned(),
         job: None,
         retry_of: None,
+        change: None,
         hosts: "web*".to_owned(),
         command: Command::Shell("uptime".to_owned()),
         created_at: at(0),

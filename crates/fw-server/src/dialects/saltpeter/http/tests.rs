@@ -151,6 +151,7 @@ fn run(state: RunState, task: Task) -> Run {
         by: "job:kill_me".to_owned(),
         job: Some("kill_me".parse().unwrap()),
         retry_of: None,
+        change: None,
         hosts: "*".to_owned(),
         command: Command::Shell("x".to_owned()),
         created_at: Timestamp::from_millis(1_795_182_808_026),
