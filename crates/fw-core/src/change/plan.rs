@@ -108,10 +108,11 @@ pub struct Work {
     pub retries: u32,
 }
 
-/// What a command is filled in with.
+/// What a command is filled in with, by [`Work::filled`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fill {
-    /// The command, with values to put in.
+    /// The command as it is written, for people. The one that is filled in is that of the work, of which
+    /// this is only a part when something proves it.
     pub template: String,
     /// Values by the names of their inputs.
     pub inputs: BTreeMap<String, Value>,

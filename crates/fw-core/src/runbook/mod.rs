@@ -17,29 +17,34 @@
 //! ````
 //!
 //! Headings are phases, items with a box and blocks of code are steps. A block without attributes asks
-//! before it runs, an item without code is ticked by a person. Here a document is read and checked, and
-//! made a [`plan`]; nothing here or elsewhere runs it yet.
+//! before it runs, an item without code is ticked by a person. Here a document is read and checked,
+//! shown as a [`plan`], and made a [change](crate::change) by [`compile`].
 
 mod attribute;
+pub mod compile;
 mod front;
 mod input;
 mod markdown;
 pub mod plan;
 mod resolve;
+mod script;
 mod shell;
 mod source;
 mod step;
 mod template;
+mod view;
 
 use std::fmt;
 
 use fw_proto::Span;
-use fw_proto::api::SourceError;
+use fw_proto::api::{Role, SourceError};
 
 pub use attribute::KNOWN as ATTRIBUTES;
 pub use input::{Input, LONGEST_VALUE, Type, Value};
+pub use script::NOT_PROVED;
 pub use source::MOST_TOLD;
 pub use template::{Filled, Template};
+pub use view::{summary, view};
 
 use crate::select::Selector;
 use source::Source;
@@ -141,6 +146,8 @@ pub enum Kind {
     Manual,
     /// Waits for an approval.
     Approval,
+    /// A block of `backup`: what is saved, or has to be.
+    Backup,
     /// The undo of another step; it does not run in its place.
     Undo,
     /// The proof of another step; it does not run in its place.
@@ -193,7 +200,7 @@ pub enum Expect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Approve {
     /// Of which role; anyone who may start runs, when `None`.
-    pub by: Option<String>,
+    pub by: Option<Role>,
     /// How many people.
     pub people: u32,
     /// How long an approval is waited for.
@@ -247,6 +254,7 @@ impl Kind {
             Self::Ask => "ask",
             Self::Manual => "manual",
             Self::Approval => "approval",
+            Self::Backup => "backup",
             Self::Undo => "undo",
             Self::Verify => "verify",
         }
@@ -256,7 +264,7 @@ impl Kind {
     #[must_use]
     pub const fn has_its_turn(self) -> bool {
         match self {
-            Self::Command | Self::Ask | Self::Manual | Self::Approval => true,
+            Self::Command | Self::Ask | Self::Manual | Self::Approval | Self::Backup => true,
             Self::Undo | Self::Verify => false,
         }
     }
@@ -265,7 +273,7 @@ impl Kind {
     #[must_use]
     pub const fn runs(self) -> bool {
         match self {
-            Self::Command | Self::Ask | Self::Undo | Self::Verify => true,
+            Self::Command | Self::Ask | Self::Backup | Self::Undo | Self::Verify => true,
             Self::Manual | Self::Approval => false,
         }
     }

@@ -172,7 +172,10 @@ fn readable(source: &mut Source<'_>, draft: &Draft) {
                 source.error(at, message);
             }
         }
-        (_, Kind::Ask | Kind::Manual | Kind::Approval | Kind::Undo | Kind::Verify) => {}
+        (
+            _,
+            Kind::Ask | Kind::Manual | Kind::Approval | Kind::Backup | Kind::Undo | Kind::Verify,
+        ) => {}
     }
 }
 
@@ -325,8 +328,8 @@ fn become_part(draft: &mut Draft, role: Role) -> Result<(), String> {
         Kind::Undo | Kind::Verify => {
             Err(format!("{key}: {id} is {} elsewhere; make two blocks", draft.step.kind.name()))
         }
-        Kind::Manual | Kind::Approval => {
-            Err(format!("{key}: {id} has no command; refer to a block"))
+        Kind::Manual | Kind::Approval | Kind::Backup => {
+            Err(format!("{key}: {id} has no command of its own; refer to a block of sh or bash"))
         }
     }
 }

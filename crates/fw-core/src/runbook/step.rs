@@ -163,7 +163,8 @@ fn approve(attribute: &Attribute) -> Outcome<Approve> {
             let span = word.parse().map_err(|error| wrong(format!("{error}")))?;
             approve.expires = Some(span);
         } else if is_id(word) && approve.by.is_none() {
-            approve.by = Some(word.to_owned());
+            let role = word.parse().map_err(|error| wrong(format!("{error}")))?;
+            approve.by = Some(role);
         } else {
             return Err(wrong(format!(
                 "{:?} is no role, number of people or duration, such as operator,2,4h",

@@ -12,6 +12,7 @@ mod log;
 mod maintenance;
 mod problem;
 mod run;
+mod runbook;
 mod secret;
 mod server;
 mod session;
@@ -32,6 +33,9 @@ pub use problem::{Code, Problem};
 pub use run::{
     Cancel, Command, Created, EnvValue, LogEvent, NewRun, Offline, OnFull, Retry, Run, RunEvent,
     RunReport, RunState, RunSummary, Task, TaskReason, TaskState, WaitingOn,
+};
+pub use runbook::{
+    Approval, NewRunbook, Runbook, RunbookPhase, RunbookStep, RunbookSummary, StepGate, StepState,
 };
 pub use secret::{NewSecret, Secret};
 pub use server::{BackupMade, KeyRotation, Readiness, ServerInfo};

@@ -204,7 +204,7 @@ fn planned_step(
         retries: step.retries,
         expect: step.expect.as_ref().map(ToString::to_string),
         approve: step.approve.as_ref().map(|approve| Approve {
-            by: approve.by.clone(),
+            by: approve.by.map(|role| role.to_string()),
             people: approve.people,
             expires: approve.expires.map(|span| span.to_string()),
         }),

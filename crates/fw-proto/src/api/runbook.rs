@@ -1,0 +1,186 @@
+//! Runbooks on their way: a document whose steps run, wait for people, and are taken back.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::change::ChangeState;
+use super::user::Role;
+use crate::{ChangeId, HostName, RunId, Timestamp};
+
+/// A request to begin a runbook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NewRunbook {
+    /// What to call the document in errors, such as its path.
+    #[serde(default)]
+    pub file: Option<String>,
+    /// The document.
+    pub source: String,
+    /// Values by the names of its inputs, as people write them.
+    #[serde(default)]
+    pub inputs: BTreeMap<String, String>,
+    /// Where steps run that name no hosts: a selector.
+    #[serde(default)]
+    pub hosts: Option<String>,
+}
+
+/// A runbook in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RunbookSummary {
+    /// Its id.
+    pub id: ChangeId,
+    /// What it is called.
+    pub title: String,
+    /// Where it stands.
+    pub state: ChangeState,
+    /// Why it does not go on, or what it does.
+    pub why: Option<String>,
+    /// Who began it.
+    pub by: String,
+    /// When it was begun.
+    pub created_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// A runbook and its steps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Runbook {
+    /// What a list says of it.
+    #[serde(flatten)]
+    pub summary: RunbookSummary,
+    /// Whether an undo of this document has ever run.
+    pub rehearsed: bool,
+    /// Its headings.
+    pub phases: Vec<RunbookPhase>,
+    /// Its steps that have a turn, in the order of the document.
+    pub steps: Vec<RunbookStep>,
+    /// The document as it was given.
+    pub source: String,
+}
+
+/// A heading of a runbook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RunbookPhase {
+    /// What it says.
+    pub title: String,
+    /// 1 to 6.
+    pub level: u8,
+    /// Its line in the document, counted from 1.
+    pub line: u32,
+}
+
+/// A step of a runbook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RunbookStep {
+    /// Its id.
+    pub id: String,
+    /// Its line in the document, counted from 1.
+    pub line: Option<u32>,
+    /// What it is: `command`, `ask`, `manual`, `approval` or `backup`.
+    pub kind: String,
+    /// What it says.
+    pub title: String,
+    /// Its place in the phases, counted from 0.
+    pub phase: Option<u32>,
+    /// Where it stands.
+    pub state: StepState,
+    /// The hosts on which it runs.
+    pub hosts: Vec<HostName>,
+    /// The hosts on which it failed or may have.
+    pub failed: Vec<HostName>,
+    /// The last run that did it.
+    pub output_run: Option<RunId>,
+    /// All runs that did it, the first one first.
+    pub runs: Vec<RunId>,
+    /// The last run that took it back.
+    pub undo_run: Option<RunId>,
+    /// Whether something takes it back.
+    pub has_undo: bool,
+    /// Who ticked, confirmed or skipped it, or let it begin; the server where nobody had to.
+    pub by: Option<String>,
+    /// When its turn came.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// The approval that it needs.
+    pub gate: Option<StepGate>,
+    /// What the person wrote, or why it could not be begun.
+    pub note: Option<String>,
+}
+
+/// The approval that a step needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StepGate {
+    /// Of at least this role.
+    pub by: Role,
+    /// How many people.
+    pub people: u32,
+    /// Until when it is waited for.
+    pub until: Option<Timestamp>,
+    /// Who has approved.
+    pub approvals: Vec<Approval>,
+}
+
+/// That somebody has approved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Approval {
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Where a step stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum StepState {
+    /// Its turn has not come.
+    Planned,
+    /// It goes on.
+    Running,
+    /// It waits for an approval.
+    AwaitingApproval,
+    /// It waits for a person to do it, or to say that it may run.
+    AwaitingPerson,
+    /// It is done.
+    Done,
+    /// It failed.
+    Failed,
+    /// A person went on without it.
+    Skipped,
+    /// It is being taken back.
+    Undoing,
+    /// It is taken back.
+    Undone,
+    /// It could not be taken back everywhere.
+    UndoFailed,
+}
+
+impl StepState {
+    /// Its word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Running => "running",
+            Self::AwaitingApproval => "awaiting_approval",
+            Self::AwaitingPerson => "awaiting_person",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::Undoing => "undoing",
+            Self::Undone => "undone",
+            Self::UndoFailed => "undo_failed",
+        }
+    }
+}
