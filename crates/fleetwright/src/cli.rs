@@ -6,6 +6,7 @@ mod audit;
 mod backup;
 mod begin;
 mod bench;
+mod change;
 mod completions;
 mod config;
 mod context;
@@ -20,6 +21,7 @@ mod lint;
 mod maintenance;
 mod man;
 mod parse;
+//R mod rollout;
 mod run;
 mod runbook;
 mod runs;
@@ -99,7 +101,8 @@ enum Command {
     /// Switch maintenance on and off: while it is in force, no run begins by itself.
     #[command(subcommand)]
     Maintenance(maintenance::Verb),
-    /// Check runbooks, and show what they would do; they cannot be run yet.
+    //R
+    /// Check, plan and run runbooks: Markdown whose steps run, wait for people, and are taken back.
     #[command(subcommand)]
     Runbook(runbook::Verb),
     /// See when a schedule is due.
@@ -226,6 +229,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Code> {
         Command::Maintenance(verb) => {
             talk(&connection, async |session| maintenance::run(session, verb).await)
         }
+        //R
         Command::Runbook(verb) => runbook::run(verb, &connection),
         Command::Schedule(verb) => schedule::run(&verb),
         Command::Secrets(verb) => {

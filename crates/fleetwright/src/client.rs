@@ -1,5 +1,6 @@
 //! The HTTP API as typed methods. The command line knows the server only through this.
 
+mod change;
 mod error;
 mod follow;
 mod sse;

@@ -1,6 +1,7 @@
 //! What a command prints: data on stdout, everything else on stderr.
 
 pub(crate) mod agent;
+mod change;
 mod escape;
 mod format;
 mod host;
@@ -16,6 +17,7 @@ mod tame;
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+pub(crate) use change::{rollout_page, runbook_page};
 pub(crate) use escape::{line, text};
 pub(crate) use format::{Format, item, list, reader_gone};
 pub(crate) use host::page as host_page;

@@ -1,9 +1,10 @@
 //! Changes: rollouts and runbooks that were begun, as all their events.
 
-use fw_core::change::{Change, Event, Origin};
+use fw_core::change::{Change, Event, Kind, Origin};
 use fw_proto::api::{ChangeState, Page};
 use fw_proto::{ChangeId, Incarnation, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::row::{self, Stored as _, blob};
@@ -82,8 +83,8 @@ impl Store {
     pub async fn commit_change(&self, append: ChangeAppend) -> Result<(), Error> {
         let ChangeAppend { expected_seq, events, row } = append;
         let bodies: Vec<_> = events.iter().map(row::encode_change_event).collect();
-        let life = self.incarnation();
-        self.main().write(move |db| write(db, expected_seq, &bodies, &row, life)).await
+        let (life, text) = (self.incarnation(), text_of(&events));
+        self.main().write(move |db| write(db, expected_seq, &bodies, &row, (life, text))).await
     }
 
     /// All changes that have not ended, oldest first.
@@ -128,6 +129,20 @@ impl Store {
             .await
     }
 
+    /// Whether a change of just this text was ever taken back, everywhere.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn was_undone(&self, text: &str) -> Result<bool, Error> {
+        let text = sha256(text);
+        self.main()
+            .read(move |db| {
+                let sql = "SELECT 1 FROM changes WHERE text_sha256 = ?1 AND state = 'undone' LIMIT 1";
+                Ok(db.prepare_cached(sql)?.exists([text])?)
+            })
+            .await
+    }
+
     /// A page of changes, newest first.
     ///
     /// # Errors
@@ -141,17 +156,43 @@ impl Store {
     }
 }
 
+/// The hash of the text that a change was compiled from; of events that are not its first, nothing.
+fn text_of(events: &[Event]) -> Vec<u8> {
+    match events.first().map(|event| &event.kind) {
+        Some(Kind::Planned(plan)) => sha256(&plan.source),
+        Some(
+            Kind::Opened { .. }
+            | Kind::Passed { .. }
+            | Kind::Approved { .. }
+            | Kind::Expired { .. }
+            | Kind::Skipped { .. }
+            | Kind::Began { .. }
+            | Kind::Ended { .. }
+            | Kind::NotBegun { .. }
+            | Kind::PauseRequested
+            | Kind::Resumed
+            | Kind::AbortRequested
+            | Kind::UndoRequested,
+        )
+        | None => Vec::new(),
+    }
+}
+
+fn sha256(text: &str) -> Vec<u8> {
+    Sha256::digest(text).to_vec()
+}
+
 fn write(
     db: &Connection,
     expected_seq: u64,
     bodies: &[Vec<u8>],
     row: &ChangeRow,
-    life: Incarnation,
+    (life, text): (Incarnation, Vec<u8>),
 ) -> Result<(), Error> {
     let seq = row::int(expected_seq);
     let after = seq.saturating_add_unsigned(bodies.len() as u64);
     let n = if seq == 0 {
-        insert(db, row, after, life)?
+        insert(db, row, after, (life, text))?
     } else {
         let mut statement = db.prepare_cached(
             "UPDATE changes SET seq = ?3, state = ?4, incarnation = ?5, finished_at = ?6
@@ -176,12 +217,13 @@ fn insert(
     db: &Connection,
     row: &ChangeRow,
     seq: i64,
-    life: Incarnation,
+    (life, text): (Incarnation, Vec<u8>),
 ) -> Result<Option<i64>, Error> {
     let mut statement = db.prepare_cached(
-        "INSERT INTO changes (id, origin, title, state, actor, seq, incarnation, created_at,
-                              finished_at)
-         VALUES (:id, :origin, :title, :state, :actor, :seq, :life, :created_at, :finished_at)
+        "INSERT INTO changes (id, origin, title, state, actor, seq, text_sha256, incarnation,
+                              created_at, finished_at)
+         VALUES (:id, :origin, :title, :state, :actor, :seq, :text, :life, :created_at,
+                 :finished_at)
          ON CONFLICT (id) DO NOTHING RETURNING n",
     )?;
     let inserted = statement.query_row(
@@ -192,6 +234,7 @@ fn insert(
             ":state": row.state.text(),
             ":actor": row.by,
             ":seq": seq,
+            ":text": text,
             ":life": blob(&life.0),
             ":created_at": row.created_at.as_millis(),
             ":finished_at": row.finished_at.map(Timestamp::as_millis),

@@ -1,5 +1,6 @@
-//! `fleetwright runbook`: Markdown that says what to do, checked and planned. Nothing here runs it.
+//! `fleetwright runbook`: Markdown that says what to do, checked, planned and run.
 
+mod act;
 mod plan;
 
 use std::fmt::Write as _;
@@ -9,11 +10,11 @@ use fw_core::runbook::{self, Parsed};
 use fw_proto::api::SourceError;
 use serde::Serialize;
 
-use super::{Connection, ask, parse};
+use super::{Connection, ask, parse, talk};
 use crate::exit::Code;
 use crate::output::{self, Format, line};
 
-/// What to do with runbooks. They cannot be run yet.
+/// What to do with runbooks.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
     /// Check a runbook here, without a server; exit code 1 when anything is wrong.
@@ -25,6 +26,8 @@ pub(crate) enum Verb {
     ///
     /// Changes nothing and runs nothing. The hosts are those of a server, or of a file of facts.
     Plan(PlanArgs),
+    #[command(flatten)]
+    Act(act::Verb),
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,6 +74,7 @@ pub(super) fn run(verb: Verb, connection: &Connection) -> anyhow::Result<Code> {
     match verb {
         Verb::Check(args) => check(&args),
         Verb::Plan(args) => plan::run(&args, connection),
+        Verb::Act(verb) => talk(connection, async |session| act::run(session, verb).await),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ChangeId;
+
 /// Where a rollout or a runbook stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -60,4 +62,81 @@ impl ChangeState {
             | Self::Undoing => false,
         }
     }
+}
+
+/// The rollout or runbook that was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ChangeBegun {
+    /// Its id.
+    pub id: ChangeId,
+    /// What to know of it, such as hosts in maintenance.
+    #[serde(default)]
+    pub warning: Option<String>,
+}
+
+/// What is wanted of a rollout or runbook that was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeVerb {
+    /// Begin nothing more for now. What runs ends.
+    Pause,
+    /// Go on; what failed is tried again.
+    Resume,
+    /// The gate that waits may be passed.
+    Approve,
+    /// End it; what is done stays.
+    Abort,
+    /// Take it back.
+    Undo,
+}
+
+impl ChangeVerb {
+    /// Its word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Approve => "approve",
+            Self::Abort => "abort",
+            Self::Undo => "undo",
+        }
+    }
+}
+
+/// What a person says of a step that waits for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum StepVerb {
+    /// It is done.
+    Tick,
+    /// It may run.
+    Confirm,
+    /// Go on without it.
+    Skip,
+}
+
+impl StepVerb {
+    /// Its word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tick => "tick",
+            Self::Confirm => "confirm",
+            Self::Skip => "skip",
+        }
+    }
+}
+
+/// What a person wants to say with it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct StepNote {
+    /// Kept with the step, and shown in the report; at most 4 KiB.
+    #[serde(default)]
+    pub note: Option<String>,
 }

@@ -20,7 +20,7 @@ mod token;
 mod user;
 
 pub use audit::{AuditCheck, AuditEntry};
-pub use change::ChangeState;
+pub use change::{ChangeBegun, ChangeState, ChangeVerb, StepNote, StepVerb};
 pub use host::{Host, HostState, LabelChange, NewName, Selected};
 pub use invite::{Invitation, NewInvitation};
 pub use job::{

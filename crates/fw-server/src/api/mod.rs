@@ -16,6 +16,7 @@ use crate::state::App;
 use crate::{auth, gateway, metrics, problem, web};
 
 mod audit;
+mod change;
 mod events;
 mod health;
 mod host;
@@ -27,8 +28,10 @@ pub(crate) mod maintenance;
 mod openapi;
 mod page;
 mod proof;
+//R pub(crate) mod rollout;
 pub(crate) mod run;
 mod run_events;
+pub(crate) mod runbook;
 mod secret;
 mod server;
 mod session;
@@ -44,6 +47,9 @@ const MAX_BODY: BodyLimit = BodyLimit { mebibytes: 1 };
 
 /// The largest body that carries a job text.
 const MAX_JOBS: BodyLimit = BodyLimit { mebibytes: 4 };
+
+/// The largest body that carries a runbook or a rollout: a text of 1 MiB, with what JSON and values add.
+const MAX_DOCUMENT: BodyLimit = BodyLimit { mebibytes: 3 };
 
 /// As the layer knows it.
 fn limit_of(limit: BodyLimit) -> DefaultBodyLimit {
@@ -96,6 +102,11 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(job::apply))
         .layer(axum::Extension(MAX_JOBS))
         .layer(limit_of(MAX_JOBS));
+    let documents = OpenApiRouter::new()
+        //R1
+        .routes(routes!(runbook::begin, runbook::list))
+        .layer(axum::Extension(MAX_DOCUMENT))
+        .layer(limit_of(MAX_DOCUMENT));
     let api = OpenApiRouter::new()
         .routes(routes!(events::follow))
         .routes(routes!(host::list))
@@ -123,6 +134,11 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(job::pause))
         .routes(routes!(job::resume))
         .routes(routes!(job::ledger))
+        .merge(documents)
+        //R2
+        .routes(routes!(runbook::show))
+        .routes(routes!(runbook::ask))
+        .routes(routes!(runbook::step))
         .routes(routes!(maintenance::list, maintenance::begin))
         .routes(routes!(maintenance::end))
         .routes(routes!(token::list, token::create))

@@ -78,6 +78,12 @@ const NEEDS: &[(Need, &str, &str)] = &[
     (Need::RunAll, "POST", "/jobs/{name}/pause"),
     (Need::RunAll, "POST", "/jobs/{name}/resume"),
     (Need::See, "GET", "/jobs/{name}/ledger"),
+    //R
+    (Need::Run, "POST", "/runbooks"),
+    (Need::SeeAll, "GET", "/runbooks"),
+    (Need::See, "GET", "/runbooks/{id}"),
+    (Need::Run, "POST", "/runbooks/{id}/{verb}"),
+    (Need::Run, "POST", "/runbooks/{id}/steps/{step}/{verb}"),
     (Need::See, "GET", "/maintenances"),
     (Need::RunAll, "POST", "/maintenances"),
     (Need::RunAll, "POST", "/maintenances/{id}/end"),

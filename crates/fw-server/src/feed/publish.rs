@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fw_proto::{HostId, HostName, RunId, api};
+use fw_proto::{ChangeId, HostId, HostName, RunId, api};
 use fw_rt::Tasks;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -65,6 +65,7 @@ fn send(app: &App, topic: Topic, rows: Result<Rows>) {
 struct Hints {
     hosts: Receiver<HostId>,
     fires: Receiver<fw_proto::JobName>,
+    changes: Receiver<ChangeId>,
     runs: Receiver<Arc<RunChange>>,
     logs: Receiver<crate::live::LogChange>,
 }
@@ -72,7 +73,13 @@ struct Hints {
 impl Hints {
     fn of(app: &App) -> Self {
         let live = &app.live;
-        Self { hosts: live.hosts(), fires: live.fires(), runs: live.runs(), logs: live.logs() }
+        Self {
+            hosts: live.hosts(),
+            fires: live.fires(),
+            changes: live.changes(),
+            runs: live.runs(),
+            logs: live.logs(),
+        }
     }
 }
 
@@ -81,6 +88,7 @@ impl Hints {
 struct Changed {
     hosts: BTreeSet<HostId>,
     jobs: bool,
+    changes: BTreeSet<ChangeId>,
     runs: BTreeMap<RunId, (api::RunSummary, BTreeMap<HostName, api::Task>)>,
     logs: BTreeSet<RunId>,
     /// So much came that some was missed.
@@ -93,6 +101,7 @@ impl Changed {
         let lagged = tokio::select! {
             hint = hints.hosts.recv() => hint.map(|host| self.hosts.extend([host])),
             hint = hints.fires.recv() => hint.map(|_| self.jobs = true),
+            hint = hints.changes.recv() => hint.map(|change| self.changes.extend([change])),
             hint = hints.runs.recv() => hint.map(|change| self.run(&change)),
             hint = hints.logs.recv() => hint.map(|change| self.logs.extend([change.run])),
         };
@@ -106,6 +115,8 @@ impl Changed {
 
     fn run(&mut self, change: &RunChange) {
         self.jobs |= change.summary.job.is_some();
+        // What of its hosts is under way.
+        self.changes.extend(change.summary.change);
         let fresh = || (change.summary.clone(), BTreeMap::new());
         let (summary, tasks) = self.runs.entry(change.summary.id).or_insert_with(fresh);
         *summary = change.summary.clone();
@@ -129,6 +140,12 @@ impl Changed {
                         app.feed.publish(topic, run_rows(summary, &tasks));
                     }
                 }
+                Topic::Changes if self.changes.is_empty() => {}
+                Topic::Changes => {
+                    send(app, topic, rows::changes(app, Some(&self.changes)).await);
+                }
+                Topic::Change(id) if !self.changes.contains(&id) => {}
+                Topic::Change(_) => send(app, topic, rows::all(app, topic).await),
                 Topic::Log(id) if !self.logs.contains(&id) => {}
                 Topic::Log(id) => send(app, topic, rows::log(app, id).await),
             }

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fw_core::change::Origin;
+use fw_core::runbook;
 use fw_proto::api::{self, Host, HostState, RunSummary};
-use fw_proto::{HostId, RunId};
-use fw_store::RunQuery;
+use fw_proto::{ChangeId, HostId, RunId};
+use fw_store::{ChangeQuery, RunQuery};
 use serde::Serialize;
 
 use super::{Rows, Topic};
@@ -23,8 +25,47 @@ pub(super) async fn all(app: &App, topic: Topic) -> Result<Rows> {
         Topic::Jobs => Ok(jobs(app).await),
         Topic::Runs => runs(app).await,
         Topic::Run(id) => one_run(app, id).await,
+        Topic::Changes => changes(app, None).await,
+        Topic::Change(id) => one_change(app, id).await,
         Topic::Log(id) => log(app, id).await,
     }
+}
+
+/// A rollout or a runbook of a list.
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum ChangeRow {
+    Rollout(api::RunbookSummary),
+    Runbook(api::RunbookSummary),
+}
+
+/// Rollouts and runbooks: the last ones, or these.
+pub(super) async fn changes(app: &App, only: Option<&BTreeSet<ChangeId>>) -> Result<Rows> {
+    let ids: Vec<_> = match only {
+        Some(only) => only.iter().copied().collect(),
+        None => {
+            let query = ChangeQuery { cursor: None, limit: RUNS, origin: None };
+            app.store.changes(query).await?.items.into_iter().map(|row| row.id).collect()
+        }
+    };
+    let mut rows = Rows::new();
+    for id in ids {
+        let row = app.changes.get(id).await?.map(|change| match change.plan.origin {
+            Origin::Rollout => ChangeRow::Rollout(runbook::summary(&change)),
+            Origin::Runbook => ChangeRow::Runbook(runbook::summary(&change)),
+        });
+        rows.insert(id.to_string(), row.as_ref().map(json));
+    }
+    Ok(rows)
+}
+
+async fn one_change(app: &App, id: ChangeId) -> Result<Rows> {
+    let Some(change) = app.changes.get(id).await? else { return Ok(Rows::new()) };
+    let row = match change.plan.origin {
+        Origin::Rollout => String::new(),
+        Origin::Runbook => json(&crate::api::runbook::whole(app, &change).await?),
+    };
+    Ok([("change".to_owned(), Some(row))].into())
 }
 
 /// Hosts: all, or these, of which those that are no more are gone.

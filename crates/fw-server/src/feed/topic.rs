@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use fw_proto::RunId;
+use fw_proto::{ChangeId, RunId};
 
 /// A topic. Its rows have keys, and the API's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +16,10 @@ pub(crate) enum Topic {
     Runs,
     /// `run:ID`: `run` is its summary, `task/HOST` its task on a host.
     Run(RunId),
+    /// `changes`: rollouts and runbooks by id, each with its `kind`; a snapshot has the last hundred.
+    Changes,
+    /// `change:ID`: `change` is a rollout or runbook, with all that the API shows of it.
+    Change(ChangeId),
     /// `log:ID`: how many bytes of output each host has stored, by its name in the run. The bytes are asked for apart.
     Log(RunId),
 }
@@ -27,6 +31,8 @@ impl fmt::Display for Topic {
             Self::Jobs => f.write_str("jobs"),
             Self::Runs => f.write_str("runs"),
             Self::Run(id) => write!(f, "run:{id}"),
+            Self::Changes => f.write_str("changes"),
+            Self::Change(id) => write!(f, "change:{id}"),
             Self::Log(id) => write!(f, "log:{id}"),
         }
     }
@@ -34,7 +40,7 @@ impl fmt::Display for Topic {
 
 /// It is no topic.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no topic {0:?}; topics are hosts, jobs, runs, run:ID and log:ID")]
+#[error("no topic {0:?}; topics are hosts, jobs, runs, changes, run:ID, change:ID and log:ID")]
 pub(crate) struct Unknown(String);
 
 impl FromStr for Topic {
@@ -44,12 +50,14 @@ impl FromStr for Topic {
         let unknown = || Unknown(text.chars().take(80).collect());
         match text.split_once(':') {
             Some(("run", id)) => id.parse().map(Self::Run).map_err(|_| unknown()),
+            Some(("change", id)) => id.parse().map(Self::Change).map_err(|_| unknown()),
             Some(("log", id)) => id.parse().map(Self::Log).map_err(|_| unknown()),
             Some(_) => Err(unknown()),
             None => match text {
                 "hosts" => Ok(Self::Hosts),
                 "jobs" => Ok(Self::Jobs),
                 "runs" => Ok(Self::Runs),
+                "changes" => Ok(Self::Changes),
                 _ => Err(unknown()),
             },
         }

@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod changes;
 mod document;
 mod hosts;
 mod logs;

@@ -7,7 +7,7 @@ use crate::server::{TestServer, answer, problem};
 use crate::sign_in::{Browser, PASSWORD, first, open};
 
 /// Adds someone, who signs in with their link.
-async fn someone<'s>(admin: &Browser<'s>, name: &str, role: &str) -> Browser<'s> {
+pub(super) async fn someone<'s>(admin: &Browser<'s>, name: &str, role: &str) -> Browser<'s> {
     let (status, made) = admin.send("POST", "/users", json!({ "name": name, "role": role })).await;
     assert_eq!(status, 201, "{made}");
     let link = made["link"]["link"].as_str().unwrap();
@@ -18,7 +18,7 @@ async fn someone<'s>(admin: &Browser<'s>, name: &str, role: &str) -> Browser<'s>
     browser
 }
 
-fn code(answer: &(u16, Value)) -> (u16, &str) {
+pub(super) fn code(answer: &(u16, Value)) -> (u16, &str) {
     (answer.0, answer.1["code"].as_str().unwrap_or_default())
 }
 

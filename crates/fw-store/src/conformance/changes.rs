@@ -146,6 +146,17 @@ pub(super) async fn a_change_that_ended_may_go_on(store: Store) {
     let kept = store.change(change_id(1)).await.expect("read").expect("it is there");
     assert_eq!(kept.change, tale.change);
     assert_eq!(kept.change.state(), ChangeState::Undoing);
+    assert!(!store.was_undone(&tale.change.plan.source).await.expect("read"));
+    let (way, run) = (Way::Undo, run_id(2));
+    let hosts: Vec<_> = (0..2).map(host_id).collect();
+    let parts = hosts.iter().map(|host| (*host, Part::Done)).collect();
+    tale = tale
+        .then(at(3), Kind::Began { node: 1, way, run, hosts })
+        .then(at(4), Kind::Ended { node: 1, way, run, parts, cancelled: false });
+    store.commit_change(tale.append()).await.expect("its end");
+    assert_eq!(tale.change.state(), ChangeState::Undone);
+    assert!(store.was_undone(&tale.change.plan.source).await.expect("read"));
+    assert!(!store.was_undone("something else").await.expect("read"));
 }
 
 pub(super) async fn changes_are_paged_newest_first(store: Store) {

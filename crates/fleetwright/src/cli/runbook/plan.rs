@@ -272,7 +272,7 @@ fn page(plan: &Plan) -> String {
             .expect("writing to memory");
         page.push_str("Rehearsed: no\n");
     }
-    page.push_str("Runbooks cannot be run yet; this is what it would do.\n");
+    page.push_str("Nothing was run; `fleetwright runbook run` does it.\n");
     page
 }
 

@@ -156,12 +156,12 @@ impl Owner {
                 (id, reply, self.ask(id, &request, by, role, &store).await)
             }
         };
-        let granted = outcome.is_ok();
-        // Whoever asked may have gone away.
-        drop(reply.send(outcome));
-        if granted {
+        if outcome.is_ok() {
+            // Before the answer: who has paused it may trust that nothing more begins.
             self.advance(id).await;
         }
+        // Whoever asked may have gone away.
+        drop(reply.send(outcome));
     }
 
     async fn start(

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use fw_core::change::{Begin, Change, Kind, Part, Stop, Way, Work, judge};
 use fw_core::plan::{Chosen, Exec, Limits, Origin, Plan};
 use fw_core::run::Actor;
-use fw_core::runbook::{Expect, Output, Template};
-use fw_proto::api::{self, Command, EnvValue, Offline, RunState};
+use fw_core::runbook::Expect;
+use fw_proto::api::{self, Offline, RunState};
 use fw_proto::{ChangeId, HostId, Incarnation, RunId, Span};
 
 use super::owner::{Error, Owner};
@@ -146,7 +146,7 @@ impl Owner {
             None => BTreeMap::new(),
             Some(_) => output::of_earlier(&self.parts.store, &held.change, begin.node, work).await?,
         };
-        Ok(filled(work, &outputs))
+        Ok(work.filled(&outputs))
     }
 }
 
@@ -157,18 +157,6 @@ fn work<'c>(change: &'c Change, begin: &Begin) -> Option<&'c Work> {
         Way::Do => node.work(),
         Way::Undo => node.undo.as_ref().map(|undo| &*undo.work),
     }
-}
-
-fn filled(work: &Work, outputs: &BTreeMap<String, Output>) -> Result<Exec, String> {
-    let Some(fill) = &work.fill else { return Ok(work.exec.clone()) };
-    let mut exec = work.exec.clone();
-    let template = Template { text: fill.template.clone(), filled: true };
-    let filled = template.fill(&fill.inputs, outputs)?;
-    exec.command = Command::Shell(filled.text);
-    let secrets = filled.secrets.into_iter();
-    exec.env.extend(secrets.map(|(name, secret)| (name, EnvValue::Secret(secret))));
-    fw_core::command::check(&exec).map_err(|error| error.to_string())?;
-    Ok(exec)
 }
 
 fn run_plan(

@@ -1,0 +1,146 @@
+//! A runbook that runs: it asks, waits for people, uses what earlier steps printed, survives its server, and
+//! is taken back over exactly what was done.
+
+#![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
+
+use std::path::PathBuf;
+
+use fw_testkit::fleet::{Agent, Fleet, PATIENCE, wait_for};
+use serde_json::Value;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_fleetwright");
+
+/// A document that works in this directory.
+fn document(dir: &str) -> String {
+    format!(
+        r#"---
+title: Move the name
+hosts: web1
+inputs:
+  version: text
+---
+
+## Before
+
+- [ ] Tell the others
+
+## Move
+
+- [ ] Read it
+  ```sh id=read timeout=1m
+  echo "old name"
+  ```
+
+- [ ] Write it
+  ```sh id=write timeout=2m undo=unwrite
+  echo {{{{ inputs.version }}}} {{{{ steps.read.stdout | trim }}}} >> {dir}/written
+  echo write >> {dir}/steps
+  while [ ! -e {dir}/go ]; do sleep 0.05; done
+  ```
+
+```sh id=unwrite
+rm {dir}/written
+echo unwrite >> {dir}/steps
+```
+
+- [ ] Clean up
+  ```sh
+  echo clean >> {dir}/steps
+  ```
+
+- [ ] Restart it
+  ```sh id=restart timeout=1m undo=unrestart
+  echo restart >> {dir}/steps
+  ```
+
+```sh id=unrestart
+echo unrestart >> {dir}/steps
+```
+"#
+    )
+}
+
+async fn fleet() -> (Fleet, Agent) {
+    let fleet = Fleet::start(BINARY).await;
+    let web1 = fleet.agent("web1").await;
+    (fleet, web1)
+}
+
+fn written(fleet: &Fleet) -> PathBuf {
+    let file = fleet.scratch().join("move.md");
+    let dir = fleet.scratch().display().to_string();
+    std::fs::write(&file, document(&dir)).expect("a new file");
+    file
+}
+
+async fn show(fleet: &Fleet, id: &str) -> Option<Value> {
+    fleet.get(&format!("/runbooks/{id}")).await
+}
+
+async fn state_is(fleet: &Fleet, id: &str, state: &str) -> Value {
+    wait_for(&format!("a runbook that is {state}"), 2 * PATIENCE, async || {
+        show(fleet, id).await.filter(|runbook| runbook["state"] == state)
+    })
+    .await
+}
+
+fn step<'v>(runbook: &'v Value, id: &str) -> &'v Value {
+    let steps = runbook["steps"].as_array().expect("steps");
+    steps.iter().find(|step| step["id"] == id).expect("a step of this id")
+}
+
+/// The step that waits for a person.
+fn waiting(runbook: &Value) -> String {
+    let steps = runbook["steps"].as_array().expect("steps");
+    let step = steps.iter().find(|step| step["state"] == "awaiting_person");
+    step.expect("a step that waits")["id"].as_str().expect("an id").to_owned()
+}
+
+#[tokio::test]
+async fn a_runbook_runs_waits_for_people_survives_its_server_and_is_taken_back() {
+    let (mut fleet, _web1) = fleet().await;
+    let file = written(&fleet).display().to_string();
+    let refused = fleet.cli(&["runbook", "run", &file, "--detach"]).await.exits(1);
+    assert!(refused.stderr.contains("version"), "{}", refused.stderr);
+
+    let input = ["--input", "version=1 2"];
+    let line = [&["runbook", "run", &file, "--detach", "-o", "json"], &input[..]].concat();
+    let begun = fleet.cli(&line).await.ok().json();
+    let id = begun["id"].as_str().expect("an id").to_owned();
+
+    let runbook = state_is(&fleet, &id, "awaiting_person").await;
+    let tell = waiting(&runbook);
+    let watched = fleet.cli(&["runbook", "watch", &id]).await.exits(8);
+    assert!(watched.stderr.contains(&format!("runbook tick {id} {tell}")), "{}", watched.stderr);
+    drop(fleet.cli(&["runbook", "tick", &id, "no-such-step"]).await.exits(6));
+    let ticked = ["runbook", "tick", &id, &tell, "--note", "they know", "-o", "json"];
+    drop(fleet.cli(&ticked).await.ok());
+
+    fleet.written("steps").await;
+    fleet.server.kill9().await;
+    fleet.touch("go");
+    fleet.start_server().await;
+
+    let runbook = state_is(&fleet, &id, "awaiting_person").await;
+    assert_eq!(step(&runbook, &tell)["note"], "they know");
+    assert_eq!(fleet.lines("written"), ["1 2 old name"], "it ran once, with its values");
+    assert_eq!(step(&runbook, "write")["state"], "done");
+    let run = step(&runbook, "write")["output_run"].as_str().expect("its run").to_owned();
+    assert_eq!(fleet.runs_show(&run).await["change"], id.as_str());
+
+    let clean = waiting(&runbook);
+    drop(fleet.cli(&["runbook", "tick", &id, &clean]).await.exits(6));
+    drop(fleet.cli(&["runbook", "confirm", &id, &clean]).await.ok());
+    let runbook = state_is(&fleet, &id, "succeeded").await;
+    assert_eq!(runbook["rehearsed"], false);
+    assert_eq!(fleet.lines("steps"), ["write", "clean", "restart"]);
+
+    drop(fleet.cli(&["runbook", "undo", &id]).await.ok());
+    let runbook = state_is(&fleet, &id, "undone").await;
+    let steps = ["write", "clean", "restart", "unrestart", "unwrite"];
+    assert_eq!(fleet.lines("steps"), steps, "backwards over what was done");
+    assert!(!fleet.scratch().join("written").exists());
+    assert_eq!(runbook["rehearsed"], true);
+    let again = fleet.cli(&["runbook", "undo", &id]).await.exits(6);
+    assert!(again.stderr.contains("cannot be undone"), "{}", again.stderr);
+}
