@@ -29,28 +29,47 @@ async fn fleet() -> (Fleet, Vec<Agent>) {
         fleet.online(&format!("web{n}")).await;
     }
     let dir = fleet.scratch().display().to_string();
-    script(&fleet, "restart", &format!("cd {dir}/$(uname -n)
+    script(
+        &fleet,
+        "restart",
+        &format!(
+            "cd {dir}/$(uname -n)
 [ -e pid ] && kill $(cat pid)
 setsid tail -f {dir}/$(uname -n)/conf >/dev/null 2>&1 </dev/null &
 echo $! > pid
 echo restart >> ../restarts
-"));
+"
+        ),
+    );
     // It breaks after the file was written, so that there is something to take back.
-    script(&fleet, "do", &format!("set -e
+    script(
+        &fleet,
+        "do",
+        &format!(
+            "set -e
 cd {dir}/$(uname -n)
 cp -p conf conf.before
 echo version 2 > conf
 while [ -e ../hold ] && [ $(uname -n) = web1 ]; do sleep 0.05; done
 if [ -e ../broken ] && [ $(uname -n) = web3 ]; then exit 1; fi
 sh {dir}/restart
-"));
-    script(&fleet, "undo", &format!("set -e
+"
+        ),
+    );
+    script(
+        &fleet,
+        "undo",
+        &format!(
+            "set -e
 cd {dir}/$(uname -n)
 mv conf.before conf
 sh {dir}/restart
-"));
+"
+        ),
+    );
     for n in 0..10 {
-        std::fs::write(fleet.scratch().join(format!("web{n}/conf")), "version 1\n").expect("a file");
+        std::fs::write(fleet.scratch().join(format!("web{n}/conf")), "version 1\n")
+            .expect("a file");
     }
     let (_, run) = fleet.run_shell("*", &[], &format!("sh {dir}/restart")).await;
     assert_eq!(run["state"], "succeeded");
@@ -108,14 +127,18 @@ async fn when(fleet: &Fleet, id: &str, what: &str, looks: impl Fn(&Value) -> boo
             return looks(&rollout).then_some(rollout);
         }
         let used = budget["failed"].as_u64()? + budget["in_flight"].as_u64()?;
-        assert!(used <= budget["max"].as_u64()?.max(1), "more in flight than failures left: {budget}");
+        assert!(
+            used <= budget["max"].as_u64()?.max(1),
+            "more in flight than failures left: {budget}"
+        );
         looks(&rollout).then_some(rollout)
     })
     .await
 }
 
 async fn state_is(fleet: &Fleet, id: &str, state: &str) -> Value {
-    when(fleet, id, &format!("a rollout that is {state}"), |rollout| rollout["state"] == state).await
+    when(fleet, id, &format!("a rollout that is {state}"), |rollout| rollout["state"] == state)
+        .await
 }
 
 fn hosts_of(wave: &Value) -> usize {
@@ -124,9 +147,9 @@ fn hosts_of(wave: &Value) -> usize {
 
 fn versions(fleet: &Fleet) -> usize {
     let state = state(fleet);
-    let new = state.iter().filter(|(name, text)| {
-        name.ends_with("/conf") && text.as_slice() == b"version 2\n"
-    });
+    let new = state
+        .iter()
+        .filter(|(name, text)| name.ends_with("/conf") && text.as_slice() == b"version 2\n");
     new.count()
 }
 

@@ -137,7 +137,8 @@ impl Store {
         let text = sha256(text);
         self.main()
             .read(move |db| {
-                let sql = "SELECT 1 FROM changes WHERE text_sha256 = ?1 AND state = 'undone' LIMIT 1";
+                let sql =
+                    "SELECT 1 FROM changes WHERE text_sha256 = ?1 AND state = 'undone' LIMIT 1";
                 Ok(db.prepare_cached(sql)?.exists([text])?)
             })
             .await
@@ -276,8 +277,7 @@ fn page(db: &Connection, query: &ChangeQuery, before: i64) -> Result<Page<Change
             db.prepare_cached(sql)?.query_and_then(params![before, most], read)?.collect()
         }
         Some(origin) => {
-            let sql =
-                "SELECT * FROM changes WHERE origin = ?1 AND n < ?2 ORDER BY n DESC LIMIT ?3";
+            let sql = "SELECT * FROM changes WHERE origin = ?1 AND n < ?2 ORDER BY n DESC LIMIT ?3";
             let values = params![origin.text(), before, most];
             db.prepare_cached(sql)?.query_and_then(values, read)?.collect()
         }

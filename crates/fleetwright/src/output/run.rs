@@ -93,6 +93,9 @@ pub(crate) fn page(run: &Run, now: Timestamp) -> String {
     if let Some(id) = summary.retry_of {
         put("retry of", &id.to_string());
     }
+    if let Some(id) = summary.change {
+        put("part of", &id.to_string());
+    }
     put("hosts", &summary.hosts);
     put("command", &command(&summary.command));
     put("created", &format!("{} ({})", summary.created_at, ago(summary.created_at, now)));

@@ -6,7 +6,9 @@ use fw_core::access::{Action, Who};
 use fw_core::change::{Act, Change, Origin, Plan, Request, Work};
 use fw_core::plan::Chosen;
 use fw_core::runbook::Value;
-use fw_proto::api::{ChangeBegun, ChangeVerb, Code, EnvValue, Problem, Role, Scope, StepVerb, TaskState};
+use fw_proto::api::{
+    ChangeBegun, ChangeVerb, Code, EnvValue, Problem, Role, Scope, StepVerb, TaskState,
+};
 use fw_proto::{ChangeId, HostId};
 use fw_store::NewAudit;
 use serde_json::json;
@@ -56,9 +58,9 @@ pub(super) async fn find_within(
 
 /// What a plan does on hosts, and what takes that back.
 fn works(plan: &Plan) -> impl Iterator<Item = &Work> {
-    plan.nodes.iter().flat_map(|node| {
-        node.work().into_iter().chain(node.undo.as_ref().map(|undo| &*undo.work))
-    })
+    plan.nodes
+        .iter()
+        .flat_map(|node| node.work().into_iter().chain(node.undo.as_ref().map(|undo| &*undo.work)))
 }
 
 /// The hosts of those parts of a plan that are meant, each once.
@@ -92,8 +94,7 @@ pub(super) async fn begin(
 
 /// Goes on only if the caller may begin this; gives its hosts.
 pub(super) async fn may_begin(app: &App, caller: &Caller, plan: &Plan) -> Result<Vec<Chosen>> {
-    let as_root =
-        |work: &Work| auth::to_run(work.exec.user.as_deref()) == Action::RunAsRoot;
+    let as_root = |work: &Work| auth::to_run(work.exec.user.as_deref()) == Action::RunAsRoot;
     let (all, root) = (hosts(plan, |_| true), hosts(plan, as_root));
     caller.may_with_all(app, Action::Run, &all)?;
     if !root.is_empty() {
@@ -213,7 +214,7 @@ pub(crate) async fn under_way(app: &App, change: &Change) -> Result<BTreeSet<Hos
     let Some(run) = app.hub.run(open.run).await? else { return Ok(BTreeSet::new()) };
     // A run's tasks are in the order of its plan, which has the hosts in this order.
     let tasks = open.hosts.iter().zip(&run.tasks);
-    let busy = tasks
-        .filter(|(_, task)| matches!(task.state, TaskState::Starting | TaskState::Running));
+    let busy =
+        tasks.filter(|(_, task)| matches!(task.state, TaskState::Starting | TaskState::Running));
     Ok(busy.map(|(host, _)| *host).collect())
 }

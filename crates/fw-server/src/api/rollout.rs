@@ -89,12 +89,7 @@ fn read(app: &App, text: &RolloutText) -> Result<(rollout::Rollout, Waves)> {
     Ok((rollout, waves))
 }
 
-fn compile(
-    app: &App,
-    rollout: &rollout::Rollout,
-    waves: &Waves,
-    source: &str,
-) -> Result<Plan> {
+fn compile(app: &App, rollout: &rollout::Rollout, waves: &Waves, source: &str) -> Result<Plan> {
     let rows = app.store.hosts();
     let active = rows.iter().filter(|row| row.standing == Standing::Active);
     let ids: BTreeMap<_, _> = active.map(|row| (row.name.clone(), row.id)).collect();
@@ -165,8 +160,7 @@ async fn others(app: &App) -> Result<Vec<Other>> {
 
 /// How long the commands of the last rollouts of this name took on single hosts.
 async fn took(app: &App, name: &str) -> Result<Vec<Span>> {
-    let query =
-        ChangeQuery { cursor: None, limit: LOOK_BACK, origin: Some(Origin::Rollout) };
+    let query = ChangeQuery { cursor: None, limit: LOOK_BACK, origin: Some(Origin::Rollout) };
     let rows = app.store.changes(query).await?.items.into_iter();
     let same = rows.filter(|row| row.title == name && row.finished_at.is_some()).take(EARLIER);
     let mut spans = Vec::new();
@@ -178,9 +172,7 @@ async fn took(app: &App, name: &str) -> Result<Vec<Span>> {
         });
         for run in acts.flat_map(|(_, progress)| &progress.tries) {
             let Some(report) = app.store.run(run.run).await? else { continue };
-            let of = |task: &fw_proto::api::Task| {
-                Some(task.finished_at?.since(task.started_at?))
-            };
+            let of = |task: &fw_proto::api::Task| Some(task.finished_at?.since(task.started_at?));
             spans.extend(report.tasks.iter().filter_map(of));
         }
     }

@@ -9,8 +9,8 @@ use fw_core::runbook::{self, compile, plan};
 use fw_core::select::Selector;
 use fw_proto::ChangeId;
 use fw_proto::api::{
-    ChangeBegun, ChangeVerb, NewRunbook, Page, Runbook, RunbookSummary, SourceError,
-    StepNote, StepVerb,
+    ChangeBegun, ChangeVerb, NewRunbook, Page, Runbook, RunbookSummary, SourceError, StepNote,
+    StepVerb,
 };
 use fw_store::ChangeQuery;
 use serde::Deserialize;
@@ -50,7 +50,8 @@ fn compile(app: &App, id: ChangeId, new: &NewRunbook) -> Result<Plan> {
     if !parsed.errors.is_empty() {
         return Err(Failure::invalid(errors_text(&parsed.errors)));
     }
-    let given: Vec<_> = new.inputs.iter().map(|(name, text)| (name.clone(), text.clone())).collect();
+    let given: Vec<_> =
+        new.inputs.iter().map(|(name, text)| (name.clone(), text.clone())).collect();
     let wrong = |lines: Vec<String>| Failure::invalid(lines.join("\n"));
     let values = plan::values(&parsed.runbook.inputs, &given).map_err(wrong)?;
     let hosts = new.hosts.as_deref().map(fleet::selector).transpose()?;

@@ -11,7 +11,8 @@ const DOCUMENT: &str = "---\ntitle: Move\nhosts: \"*\"\n---\n\n- [ ] Agree\n  ``
                         approve=operator,2\n  All is well.\n  ```\n\n- [ ] Tell the others\n";
 
 /// Runs a command on all hosts, as the agent's own user.
-const AS_ROOT: &str = "---\ntitle: Root\nhosts: \"*\"\n---\n\n```sh id=go timeout=1m undo=none\ntrue\n```\n";
+const AS_ROOT: &str =
+    "---\ntitle: Root\nhosts: \"*\"\n---\n\n```sh id=go timeout=1m undo=none\ntrue\n```\n";
 
 fn new(source: &str) -> Value {
     json!({ "source": source })
@@ -64,8 +65,12 @@ async fn two_people_approve_and_neither_began_it() {
         .iter()
         .map(|row| format!("{} {}", row["by"].as_str().unwrap(), row["action"].as_str().unwrap()))
         .collect();
-    let expected =
-        ["otto runbook.begin", "olga runbook.approve", "alice runbook.approve", "olga runbook.tick"];
+    let expected = [
+        "otto runbook.begin",
+        "olga runbook.approve",
+        "alice runbook.approve",
+        "olga runbook.tick",
+    ];
     assert_eq!(words, expected, "what was refused is not there");
     assert_eq!(rows[3]["before"]["state"], "awaiting_person");
     assert_eq!(rows[3]["after"]["note"], "they know");

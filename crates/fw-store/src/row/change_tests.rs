@@ -58,12 +58,9 @@ fn plan() -> Plan {
         act,
         undo,
     };
-    let undo = |expect| Undo {
-        work: Box::new(Work { expect, ..work(None) }),
-        when: UndoWhen::Failed,
-    };
-    let gate =
-        Approve { by: Role::Operator, people: 2, expires: Some(Span::from_secs(4 * 3600)) };
+    let undo =
+        |expect| Undo { work: Box::new(Work { expect, ..work(None) }), when: UndoWhen::Failed };
+    let gate = Approve { by: Role::Operator, people: 2, expires: Some(Span::from_secs(4 * 3600)) };
     let windows = vec!["Mon-Fri 22:00-06:00".to_owned()];
     let hours = Windows { windows, timezone: "Europe/Berlin".to_owned() };
     let exec = |template| Act::Exec(Box::new(work(template)));
@@ -180,6 +177,7 @@ fn a_history_of_format_1_is_read_as_it_was_written() {
     let read = |line: &str| decode_change_event(1, line.as_bytes()).expect("an event of format 1");
     let events: Vec<_> = kept.lines().map(read).collect();
     assert_eq!(events, history());
-    let change = Change::fold(ChangeId(Uuid::from_u128(1)), &events).expect("it begins with its plan");
+    let change =
+        Change::fold(ChangeId(Uuid::from_u128(1)), &events).expect("it begins with its plan");
     assert_eq!(change.seq, 18);
 }

@@ -2,7 +2,9 @@
 
 use fw_core::change::{OnFailure, Origin, Part, UndoWhen, Way};
 use fw_core::run::Ruling;
-use fw_proto::api::{ChangeState, FireReason, OnFull, Role, RunState, Scope, TaskReason, TaskState, Verdict};
+use fw_proto::api::{
+    ChangeState, FireReason, OnFull, Role, RunState, Scope, TaskReason, TaskState, Verdict,
+};
 use fw_proto::frame::{Cause, PolicyMode, RefusalReason};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

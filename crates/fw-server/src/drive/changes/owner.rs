@@ -252,13 +252,15 @@ impl Owner {
                     self.record(id, kind).await?;
                 }
                 Next::Record(kind) => self.record(id, kind).await?,
-                Next::Watch { begin, run, stop } => match self.watch(id, &begin, run, stop).await? {
-                    Some(kind) => self.record(id, kind).await?,
-                    None => {
-                        self.watched.insert(run, id);
-                        return Ok(());
+                Next::Watch { begin, run, stop } => {
+                    match self.watch(id, &begin, run, stop).await? {
+                        Some(kind) => self.record(id, kind).await?,
+                        None => {
+                            self.watched.insert(run, id);
+                            return Ok(());
+                        }
                     }
-                },
+                }
                 Next::Until(at) => {
                     held.due = Some(at);
                     return Ok(());

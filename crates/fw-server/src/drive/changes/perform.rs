@@ -144,7 +144,9 @@ impl Owner {
         };
         let outputs = match &work.fill {
             None => BTreeMap::new(),
-            Some(_) => output::of_earlier(&self.parts.store, &held.change, begin.node, work).await?,
+            Some(_) => {
+                output::of_earlier(&self.parts.store, &held.change, begin.node, work).await?
+            }
         };
         Ok(work.filled(&outputs))
     }
@@ -168,9 +170,8 @@ fn run_plan(
     lost_after: Span,
 ) -> Plan {
     let names: BTreeMap<_, _> = work.hosts.iter().map(|host| (host.id, &host.name)).collect();
-    let chosen = |host: &HostId| {
-        names.get(host).map(|name| Chosen { id: *host, name: (*name).clone() })
-    };
+    let chosen =
+        |host: &HostId| names.get(host).map(|name| Chosen { id: *host, name: (*name).clone() });
     // Who waits for a host an hour wants it to start then, too.
     let start_within = match work.offline {
         Offline::Wait(wait) => work.start_within.max(wait),

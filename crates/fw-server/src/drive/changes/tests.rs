@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use fw_core::change::{
-    Act, Approve, Cause, Change, Event, Fill, Kind, Node, OnFailure, Origin, Plan, Request, Stand, Undo,
-    UndoWhen, Way, Work,
+    Act, Approve, Cause, Change, Event, Fill, Kind, Node, OnFailure, Origin, Plan, Request, Stand,
+    Undo, UndoWhen, Way, Work,
 };
 use fw_core::plan::{Chosen, Exec, KILL_AFTER, START_WITHIN};
 use fw_core::run::Actor;
@@ -145,12 +145,8 @@ async fn what_failed_is_taken_back_where_it_was_begun() {
     let fourth = world.end_next(a, 0).await;
     state_is(&world, id, ChangeState::Undone).await;
     let change = world.changes.get(id).await.unwrap().unwrap();
-    let expected = [
-        (0, Way::Do, first),
-        (0, Way::Undo, fourth),
-        (1, Way::Do, second),
-        (1, Way::Undo, third),
-    ];
+    let expected =
+        [(0, Way::Do, first), (0, Way::Undo, fourth), (1, Way::Do, second), (1, Way::Undo, third)];
     assert_eq!(runs(&change), expected);
     assert_eq!(ask(&world, id, Request::Undo).await, Err(Code::Conflict));
 }
