@@ -1,17 +1,17 @@
-//! `fleetwright rollouts`: changes that go through their hosts in waves.
+//! Rollouts that run: begun, followed, paused, approved, ended and taken back.
 
 use fw_proto::ChangeId;
 use fw_proto::api::{ChangeState, ChangeVerb, Rollout, RolloutText};
 
-use super::change::{self, ListArgs, One, Stands};
-use super::{Session, ask, runs};
+use crate::cli::change::{self, ListArgs, One, Stands};
+use crate::cli::{Session, ask, runs};
 use crate::exit::Code;
 use crate::output::{self, Format};
 
 /// What `watch` and others are called under.
 const NOUN: &str = "rollouts";
 
-/// What to do with rollouts.
+/// What to do with rollouts that run.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
     /// Begin a rollout, and follow it.
