@@ -21,7 +21,7 @@ mod lint;
 mod maintenance;
 mod man;
 mod parse;
-//R mod rollout;
+mod rollout;
 mod run;
 mod runbook;
 mod runs;
@@ -101,7 +101,9 @@ enum Command {
     /// Switch maintenance on and off: while it is in force, no run begins by itself.
     #[command(subcommand)]
     Maintenance(maintenance::Verb),
-    //R
+    /// Change hosts in waves, with proofs, approvals and undo.
+    #[command(subcommand)]
+    Rollouts(rollout::Verb),
     /// Check, plan and run runbooks: Markdown whose steps run, wait for people, and are taken back.
     #[command(subcommand)]
     Runbook(runbook::Verb),
@@ -229,7 +231,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<Code> {
         Command::Maintenance(verb) => {
             talk(&connection, async |session| maintenance::run(session, verb).await)
         }
-        //R
+        Command::Rollouts(verb) => {
+            talk(&connection, async |session| rollout::run(session, verb).await)
+        }
         Command::Runbook(verb) => runbook::run(verb, &connection),
         Command::Schedule(verb) => schedule::run(&verb),
         Command::Secrets(verb) => {

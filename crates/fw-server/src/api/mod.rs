@@ -28,7 +28,7 @@ pub(crate) mod maintenance;
 mod openapi;
 mod page;
 mod proof;
-//R pub(crate) mod rollout;
+pub(crate) mod rollout;
 pub(crate) mod run;
 mod run_events;
 pub(crate) mod runbook;
@@ -103,7 +103,8 @@ fn documented() -> OpenApiRouter<App> {
         .layer(axum::Extension(MAX_JOBS))
         .layer(limit_of(MAX_JOBS));
     let documents = OpenApiRouter::new()
-        //R1
+        .routes(routes!(rollout::plan))
+        .routes(routes!(rollout::begin, rollout::list))
         .routes(routes!(runbook::begin, runbook::list))
         .layer(axum::Extension(MAX_DOCUMENT))
         .layer(limit_of(MAX_DOCUMENT));
@@ -135,7 +136,8 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(job::resume))
         .routes(routes!(job::ledger))
         .merge(documents)
-        //R2
+        .routes(routes!(rollout::show))
+        .routes(routes!(rollout::ask))
         .routes(routes!(runbook::show))
         .routes(routes!(runbook::ask))
         .routes(routes!(runbook::step))

@@ -78,7 +78,11 @@ const NEEDS: &[(Need, &str, &str)] = &[
     (Need::RunAll, "POST", "/jobs/{name}/pause"),
     (Need::RunAll, "POST", "/jobs/{name}/resume"),
     (Need::See, "GET", "/jobs/{name}/ledger"),
-    //R
+    (Need::See, "POST", "/rollouts/plan"),
+    (Need::Run, "POST", "/rollouts"),
+    (Need::SeeAll, "GET", "/rollouts"),
+    (Need::See, "GET", "/rollouts/{id}"),
+    (Need::Run, "POST", "/rollouts/{id}/{verb}"),
     (Need::Run, "POST", "/runbooks"),
     (Need::SeeAll, "GET", "/runbooks"),
     (Need::See, "GET", "/runbooks/{id}"),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fw_core::change::Origin;
-use fw_core::runbook;
+use fw_core::{rollout, runbook};
 use fw_proto::api::{self, Host, HostState, RunSummary};
 use fw_proto::{ChangeId, HostId, RunId};
 use fw_store::{ChangeQuery, RunQuery};
@@ -35,7 +35,7 @@ pub(super) async fn all(app: &App, topic: Topic) -> Result<Rows> {
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum ChangeRow {
-    Rollout(api::RunbookSummary),
+    Rollout(api::RolloutSummary),
     Runbook(api::RunbookSummary),
 }
 
@@ -51,7 +51,7 @@ pub(super) async fn changes(app: &App, only: Option<&BTreeSet<ChangeId>>) -> Res
     let mut rows = Rows::new();
     for id in ids {
         let row = app.changes.get(id).await?.map(|change| match change.plan.origin {
-            Origin::Rollout => ChangeRow::Rollout(runbook::summary(&change)),
+            Origin::Rollout => ChangeRow::Rollout(rollout::summary(&change)),
             Origin::Runbook => ChangeRow::Runbook(runbook::summary(&change)),
         });
         rows.insert(id.to_string(), row.as_ref().map(json));
@@ -62,7 +62,7 @@ pub(super) async fn changes(app: &App, only: Option<&BTreeSet<ChangeId>>) -> Res
 async fn one_change(app: &App, id: ChangeId) -> Result<Rows> {
     let Some(change) = app.changes.get(id).await? else { return Ok(Rows::new()) };
     let row = match change.plan.origin {
-        Origin::Rollout => String::new(),
+        Origin::Rollout => json(&crate::api::rollout::whole(app, &change).await?),
         Origin::Runbook => json(&crate::api::runbook::whole(app, &change).await?),
     };
     Ok([("change".to_owned(), Some(row))].into())
