@@ -12,6 +12,7 @@
 //! `calendars:` at the top names lists of days on which jobs of this file do not run; keys there that
 //! begin with `x-` are for anchors and are not read.
 
+pub(crate) mod fields;
 mod read;
 mod url;
 pub mod yaml;
