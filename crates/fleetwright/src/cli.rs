@@ -20,6 +20,7 @@ mod lint;
 mod maintenance;
 mod man;
 mod parse;
+mod rollout;
 mod run;
 mod runbook;
 mod runs;
@@ -99,6 +100,9 @@ enum Command {
     /// Switch maintenance on and off: while it is in force, no run begins by itself.
     #[command(subcommand)]
     Maintenance(maintenance::Verb),
+    /// Take a change through hosts in waves.
+    #[command(subcommand)]
+    Rollouts(rollout::Verb),
     /// Check runbooks, and show what they would do; they cannot be run yet.
     #[command(subcommand)]
     Runbook(runbook::Verb),
@@ -226,6 +230,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Code> {
         Command::Maintenance(verb) => {
             talk(&connection, async |session| maintenance::run(session, verb).await)
         }
+        Command::Rollouts(verb) => rollout::run(verb, &connection),
         Command::Runbook(verb) => runbook::run(verb, &connection),
         Command::Schedule(verb) => schedule::run(&verb),
         Command::Secrets(verb) => {

@@ -27,6 +27,8 @@ use crate::calendar::{self, Calendar};
 use crate::schedule::{self, Schedule};
 use crate::select::{self, Selector};
 
+pub(crate) use url::wrong_url;
+
 /// The largest job file, in bytes.
 pub const LARGEST_FILE: usize = 1024 * 1024;
 

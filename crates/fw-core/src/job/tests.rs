@@ -261,7 +261,7 @@ fn what_is_no_job_file_is_one_error() {
           ^
     good: []
 
-    jobs.yaml:3:1: a second document begins here; put all jobs under one 'jobs:'
+    jobs.yaml:3:1: a second document begins here; a file holds one
     jobs: {}
     ^
     good: []

@@ -42,6 +42,7 @@ pub use source::MOST_TOLD;
 pub use template::{Filled, Template};
 
 use crate::select::Selector;
+pub(crate) use shell::quote;
 use source::Source;
 
 /// The largest document, in bytes.
