@@ -228,12 +228,10 @@ impl Change {
         let Some(progress) = self.current(node) else { return };
         let Some(hosts) = heard(&mut progress.undo_tries, outcome.run) else { return };
         progress.ended_at = Some(at);
-        for (host, part) in outcome.each(&hosts) {
-            progress.undo_parts.insert(host, part);
-            if part != Part::Done {
-                self.stuck.insert(host);
-            }
-        }
+        let parts = outcome.each(&hosts);
+        progress.undo_parts.extend(parts.iter().copied());
+        let failed = parts.iter().filter(|(_, part)| *part != Part::Done);
+        self.stuck.extend(failed.map(|(host, _)| *host));
     }
 
     fn not_begun(&mut self, node: u32, way: Way, why: &str, by: &Actor, at: Timestamp) {

@@ -9,7 +9,7 @@ use super::script::{self, Kept};
 use super::waves::{Wave, Waves};
 use super::{Approve, Check, Error, Rollout, What};
 use crate::change::{self, Act, Node, Origin, Plan, Undo, UndoWhen, Work};
-use crate::command;
+use crate::command as commands;
 use crate::plan::{Chosen, Exec};
 
 /// How long a check may take that says nothing of that.
@@ -219,7 +219,7 @@ impl Making<'_> {
 
     fn work(&self, what: &'static str, wave: &Wave, mut exec: Exec) -> Result<Work, Error> {
         exec.env.insert(script::KEY.to_owned(), EnvValue::Value(self.key.clone()));
-        command::check(&exec).map_err(|why| Error::Command { what, why })?;
+        commands::check(&exec).map_err(|why| Error::Command { what, why })?;
         Ok(Work {
             exec,
             fill: None,
@@ -234,9 +234,9 @@ impl Making<'_> {
     }
 
     fn chosen(&self, names: &[HostName]) -> Result<Vec<Chosen>, Error> {
-        let chosen = |name: &HostName| {
-            let id = self.ids.get(name).copied().ok_or_else(|| Error::Gone(name.clone()))?;
-            Ok(Chosen { id, name: name.clone() })
+        let chosen = |name: &HostName| match self.ids.get(name) {
+            Some(id) => Ok(Chosen { id: *id, name: name.clone() }),
+            None => Err(Error::Gone(name.clone())),
         };
         names.iter().map(chosen).collect()
     }

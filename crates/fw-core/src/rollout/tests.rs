@@ -187,7 +187,8 @@ fn nothing_is_shown_of_another_file() {
 /// How many hosts each wave has.
 #[track_caller]
 fn check_waves(waves: &str, hosts: usize, expected: &[usize]) {
-    let text = EXAMPLE.replace("[1, 10%, 50%, 100%]", waves).replace("before_wave: 2", "");
+    let text =
+        EXAMPLE.replace("[1, 10%, 50%, 100%]", waves).replace("before_wave: 2", "before_wave: 1");
     let waves = read(&text).waves(&picks(hosts)).unwrap_or_else(|error| panic!("{error}"));
     let sizes: Vec<_> = waves.waves.iter().map(|wave| wave.hosts.len()).collect();
     assert_eq!(sizes, expected);
@@ -229,12 +230,12 @@ fn what_does_not_come_out_even_is_refused() {
 
 #[test]
 fn a_selector_picks_among_what_is_left() {
-    let text = EXAMPLE.replace("[1, 10%,", "[1, 'label:canary', 20%,");
+    let text = EXAMPLE.replace("[1, 10%,", "[1, 'label:a=b', 20%,");
     let mut picks = picks(10);
     // Also one that the rollout does not mean, and one that has had it.
     let canaries = ["web001", "web004", "web005", "db1"];
     let canaries = canaries.iter().map(|name| name.parse().expect("a name")).collect();
-    picks.insert("label:canary".to_owned(), canaries);
+    picks.insert("label:a=b".to_owned(), canaries);
     let waves = read(&text).waves(&picks).expect("waves");
     let shown: Vec<Vec<&str>> =
         waves.waves.iter().map(|wave| wave.hosts.iter().map(HostName::as_str).collect()).collect();
@@ -418,13 +419,13 @@ fn runs(text: &str, expect: Expect) -> Check {
     check(What::Run(shell(text), expect), None)
 }
 
+fn code(dir: &Dir, act: &str, checks: &[Check]) -> Option<i32> {
+    sh(&text(script::act(&shell(act), checks, None)), &dir.0).status.code()
+}
+
 #[test]
 fn a_host_is_proved_only_after_all_held() {
     let dir = Dir::new("act");
-    #[track_caller]
-    fn code(dir: &Dir, act: &str, checks: &[Check]) -> Option<i32> {
-        sh(&text(script::act(&shell(act), checks, None)), &dir.0).status.code()
-    }
     let holds = runs("echo version 1.27", Expect::Text("1.27".into()));
     assert_eq!(code(&dir, "true", &[holds.clone()]), Some(0));
     assert_eq!(code(&dir, "exit 3", &[holds.clone()]), Some(3), "the command's own code");
