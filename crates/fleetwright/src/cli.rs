@@ -231,9 +231,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Code> {
         Command::Maintenance(verb) => {
             talk(&connection, async |session| maintenance::run(session, verb).await)
         }
-        Command::Rollouts(verb) => {
-            talk(&connection, async |session| rollout::run(session, verb).await)
-        }
+        Command::Rollouts(verb) => rollout::run(verb, &connection),
         Command::Runbook(verb) => runbook::run(verb, &connection),
         Command::Schedule(verb) => schedule::run(&verb),
         Command::Secrets(verb) => {

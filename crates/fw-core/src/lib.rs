@@ -21,6 +21,7 @@ pub mod maintenance;
 pub mod overlaps;
 pub mod plan;
 pub mod policy;
+pub mod rollout;
 pub mod run;
 pub mod runbook;
 pub mod schedule;

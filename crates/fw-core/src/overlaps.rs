@@ -60,7 +60,7 @@ fn gap(two: &[Timestamp]) -> Option<Span> {
 }
 
 /// The nearest rank: the shortest of them that so many are not longer than.
-fn p95(past: &[Span]) -> Option<Span> {
+pub(crate) fn p95(past: &[Span]) -> Option<Span> {
     let mut sorted = past.to_vec();
     sorted.sort_unstable();
     let rank = (sorted.len() * PERCENT).div_ceil(100);

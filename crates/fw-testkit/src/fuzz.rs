@@ -5,25 +5,28 @@
 //! played to the same functions by `tests/corpus.rs`. None returns early without having tried what
 //! it can: an input that is refused has rules of its own, mostly about where the error is said to be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fw_core::host::Host;
 use fw_core::job::{self, JobDef, Parsed};
+use fw_core::rollout;
 use fw_core::schedule::{self, Schedule, Tally};
 use fw_core::select::{LONGEST, Selector};
+use fw_proto::api::SourceError;
 use fw_proto::frame::{self, Decoded, FromAgent, FromServer};
 use fw_proto::record::{self, Body, Offsets};
-use fw_proto::{HostId, HostName, Join, Span, Timestamp};
+use fw_proto::{HostId, HostName, Incarnation, Join, Span, Timestamp};
 
 /// What a target is: a function over bytes.
 pub type Target = fn(&[u8]);
 
 /// All targets by their names, which are also the names of their directories in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("frames", frames),
     ("selectors", selectors),
     ("schedules", schedules),
     ("job_yaml", job_yaml),
+    ("rollout_yaml", rollout_yaml),
     ("join", join),
 ];
 
@@ -185,10 +188,58 @@ pub fn job_yaml(bytes: &[u8]) {
     }
 }
 
+/// Rollout files: each error stands inside the text, and what is read serves every host once and
+/// compiles, or says why not.
+pub fn rollout_yaml(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let read = rollout::parse("rollout.yaml", text);
+    assert_eq!(rollout::parse("rollout.yaml", text), read, "read twice, it differs");
+    let rollout = match read {
+        Ok(rollout) => rollout,
+        Err(errors) => {
+            assert!(!errors.is_empty(), "refused without a reason");
+            return check_places(text, &errors);
+        }
+    };
+    let hosts: BTreeMap<HostName, HostId> = (1..=HOSTS).map(|n| (host_name(n), id(n))).collect();
+    let names: BTreeSet<HostName> = hosts.keys().cloned().collect();
+    let picks = rollout.selectors().into_iter().map(|one| (one.text.clone(), names.clone()));
+    let Ok(waves) = rollout.waves(&picks.collect()) else { return };
+    let served: Vec<_> = waves.waves.iter().flat_map(|wave| wave.hosts.clone()).collect();
+    assert_eq!(served, names.into_iter().collect::<Vec<_>>(), "each host once, by name");
+    assert!(waves.max_in_flight >= 1 && waves.max_in_flight <= waves.budget);
+    let now = Timestamp::from_millis(1_800_000_000_000);
+    let life = "018f3c5e-7b1a-7000-8000-000000000000".parse::<Incarnation>().expect("a life");
+    if let Ok(plan) = rollout::compile(&rollout, text, &waves, &hosts, now, life) {
+        assert!(rollout.undo.is_some() || plan.nodes.iter().all(|node| node.undo.is_none()));
+        let acts = plan.nodes.iter().filter(|node| node.work().is_some()).count();
+        assert!(acts >= waves.waves.len());
+    }
+    let plan = rollout::foresee(&rollout, &waves, &rollout::Facts::default(), now);
+    assert_eq!(plan.waves.len(), waves.waves.len());
+}
+
+/// Hosts of a fleet: not divisible by much.
+const HOSTS: u128 = 17;
+
+fn id(n: u128) -> HostId {
+    format!("018f3c5e-7b1a-7000-8000-{n:012}").parse().expect("an id")
+}
+
+fn host_name(n: u128) -> HostName {
+    format!("h{n:02}").parse().expect("a name")
+}
+
 fn check_errors(text: &str, parsed: &Parsed) {
-    assert!(parsed.errors.len() <= job::MOST_ERRORS + 1);
     for error in &parsed.errors {
         assert!(error.job.as_ref().is_none_or(|job| parsed.wrong.contains(job)), "{error:?}");
+    }
+    check_places(text, &parsed.errors);
+}
+
+fn check_places(text: &str, errors: &[SourceError]) {
+    assert!(errors.len() <= job::MOST_ERRORS + 1);
+    for error in errors {
         assert!(!error.message.is_empty() && !error.message.contains('\n'), "{error:?}");
         let Some(width) = width(text, error.line) else {
             assert_eq!((error.line, &error.snippet), (0, &None), "no such line: {error:?}");

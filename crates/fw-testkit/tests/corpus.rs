@@ -47,6 +47,11 @@ fn job_yaml() {
 }
 
 #[test]
+fn rollout_yaml() {
+    play("rollout_yaml");
+}
+
+#[test]
 fn join() {
     play("join");
 }

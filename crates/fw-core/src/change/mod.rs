@@ -11,7 +11,8 @@
 //! The shell commits an event before it does anything about it, so a server that is killed
 //! anywhere goes on from what `next` says after the fold.
 //!
-//! **Budget.** A host that has failed takes no further part. A run is begun with the failures
+//! **Budget.** A host that has failed takes no further part, and one that was left out none in the
+//! same group. A run is begun with the failures
 //! that are left and keeps them itself, so there are never more unconfirmed hosts in flight.
 //!
 //! **Undo** goes backwards over the nodes, and on each over exactly the hosts on which something
@@ -36,3 +37,6 @@ pub use plan::{
 pub use request::{Refused, Request};
 pub use state::{Cause, Change, Course, Pause, Progress, Stand, Try, Way};
 pub use step::NotPlanned;
+
+#[cfg(test)]
+mod tests;

@@ -54,6 +54,9 @@ pub enum Refused {
     /// It is being taken back, or was.
     #[error("it is being taken back or was; an undo cannot be undone")]
     Undoing,
+    /// Nothing in it can be taken back.
+    #[error("nothing in it says how it is taken back; begin another one that does")]
+    NoUndo,
     /// No gate waits for an approval.
     #[error("it does not wait for an approval")]
     NoGate,
@@ -115,7 +118,8 @@ impl Change {
     fn may_undo(&self) -> Result<Kind, Refused> {
         match self.course {
             Course::Forward | Course::Aborting | Course::Succeeded | Course::Failed => {
-                Ok(Kind::UndoRequested)
+                let can = self.plan.nodes.iter().any(|node| node.undo.is_some());
+                if can { Ok(Kind::UndoRequested) } else { Err(Refused::NoUndo) }
             }
             Course::Undoing | Course::Undone | Course::UndoFailed => Err(Refused::Undoing),
         }

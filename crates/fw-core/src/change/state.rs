@@ -197,7 +197,16 @@ impl Change {
             part == Part::NotBegun || progress.again.contains(host)
         };
         let hosts = work.hosts.iter().map(|host| host.id);
-        hosts.filter(|host| due(host) && !self.failed.contains(host)).collect()
+        let part = |host: &HostId| !self.failed.contains(host) && !self.left_out(node, *host);
+        hosts.filter(|host| due(host) && part(host)).collect()
+    }
+
+    /// Whether a host was left out of an earlier node of the same group, which this one builds on.
+    fn left_out(&self, node: usize, host: HostId) -> bool {
+        let group = self.plan.nodes.get(node).and_then(|node| node.group);
+        let before = self.plan.nodes.iter().zip(&self.nodes).take(node);
+        let mut before = before.filter(|(earlier, _)| group.is_some() && earlier.group == group);
+        before.any(|(_, progress)| progress.parts.get(&host) == Some(&Part::Skipped))
     }
 
     /// The hosts on which a node is to be taken back, in the order in which it was done.

@@ -3,13 +3,13 @@
 //! Events that come late or twice move nothing: an end is heard once, and a node that is done
 //! stays so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fw_proto::{ChangeId, HostId, RunId, Timestamp};
 
 use super::event::{Event, Kind};
 use super::part::Part;
-use super::plan::{Act, OnFailure, Origin};
+use super::plan::{Act, OnFailure, Origin, UndoWhen};
 use super::state::{Cause, Change, Course, Pause, Progress, Stand, Try, Way};
 use crate::run::Actor;
 
@@ -23,6 +23,15 @@ struct Outcome<'e> {
     run: RunId,
     parts: &'e [(HostId, Part)],
     cancelled: bool,
+}
+
+impl Outcome<'_> {
+    /// What became of each host of the run; of one that is not named nobody can tell.
+    fn each(&self, hosts: &[HostId]) -> Vec<(HostId, Part)> {
+        let parts: BTreeMap<_, _> = self.parts.iter().copied().collect();
+        let part = |host: &HostId| parts.get(host).copied().unwrap_or(Part::Unknown);
+        hosts.iter().map(|host| (*host, part(host))).collect()
+    }
 }
 
 impl Change {
@@ -71,9 +80,7 @@ impl Change {
         match &event.kind {
             Kind::Planned(_) => {}
             Kind::Opened { node, until } => self.opened(*node, *until, at),
-            Kind::Passed { node, note } => {
-                self.close(*node, Stand::Done, by, note.as_ref(), at);
-            }
+            Kind::Passed { node, note } => self.passed(*node, by, note.as_ref(), at),
             Kind::Approved { node } => self.approved(*node, by, at),
             Kind::Expired { node } => self.expired(*node, by, at),
             Kind::Skipped { node, note } => self.skipped(*node, by, note.as_ref(), at),
@@ -109,6 +116,19 @@ impl Change {
         progress.until = until;
     }
 
+    /// What waits for people's approval is passed by that alone, and nothing while a run goes on.
+    fn passed(&mut self, node: u32, by: &Actor, note: Option<&String>, at: Timestamp) {
+        let gate = matches!(self.act(node), Some(Act::Approve(_)));
+        if !gate && self.pause.is_none() && self.open_try().is_none() {
+            self.close(node, Stand::Done, by, note, at);
+        }
+    }
+
+    fn act(&self, node: u32) -> Option<&Act> {
+        let node = usize::try_from(node).ok().and_then(|at| self.plan.nodes.get(at));
+        node.map(|node| &node.act)
+    }
+
     fn close(&mut self, node: u32, stand: Stand, by: &Actor, note: Option<&String>, at: Timestamp) {
         if self.course != Course::Forward {
             return;
@@ -122,8 +142,7 @@ impl Change {
     }
 
     fn approved(&mut self, node: u32, by: &Actor, at: Timestamp) {
-        let planned = usize::try_from(node).ok().and_then(|at| self.plan.nodes.get(at));
-        let Some(Act::Approve(gate)) = planned.map(|node| &node.act) else { return };
+        let Some(Act::Approve(gate)) = self.act(node) else { return };
         let people = usize::try_from(gate.people).unwrap_or(usize::MAX);
         let open = |one: &&mut Progress| one.stand == Stand::Open;
         let Some(progress) = self.current(node).filter(open) else { return };
@@ -161,7 +180,11 @@ impl Change {
     }
 
     fn began(&mut self, node: u32, way: Way, run: RunId, hosts: &[HostId], at: Timestamp) {
-        if self.open_try().is_some() {
+        let due = match way {
+            Way::Do => self.course == Course::Forward,
+            Way::Undo => self.course == Course::Undoing,
+        };
+        if !due || self.open_try().is_some() {
             return;
         }
         let Some(progress) = self.current(node) else { return };
@@ -177,16 +200,14 @@ impl Change {
     }
 
     fn done(&mut self, node: u32, outcome: &Outcome<'_>, by: &Actor, at: Timestamp) {
-        let most = self.retries(node);
+        let (most, rehearsal) = (self.retries(node), self.is_rehearsal(node));
         let Some(progress) = self.current(node) else { return };
-        if !heard(&mut progress.tries, outcome.run) {
-            return;
-        }
+        let Some(hosts) = heard(&mut progress.tries, outcome.run) else { return };
         let mut failed = Vec::new();
-        for (host, part) in outcome.parts {
-            progress.note_part(*host, *part);
-            if part.is_failure() && !progress.is_tried_again(*host, most) {
-                failed.push(*host);
+        for (host, part) in outcome.each(&hosts) {
+            let fails = progress.note_part(host, part);
+            if fails && !progress.is_tried_again(host, most) {
+                failed.push(host);
             }
         }
         self.failed.extend(failed.iter().copied());
@@ -196,7 +217,7 @@ impl Change {
         let paused = self.pause.is_some();
         if outcome.cancelled && !paused {
             self.wait_for_a_person(Cause::Cancelled(node), by, at);
-        } else if !failed.is_empty() && self.failures_left() == 0 {
+        } else if !failed.is_empty() && (rehearsal || self.failures_left() == 0) {
             self.fail(node, by, at);
         } else if usize::try_from(node).is_ok_and(|node| self.remaining(node).is_empty()) {
             self.close(node, Stand::Done, by, None, at);
@@ -205,18 +226,22 @@ impl Change {
 
     fn undone(&mut self, node: u32, outcome: &Outcome<'_>, at: Timestamp) {
         let Some(progress) = self.current(node) else { return };
-        if !heard(&mut progress.undo_tries, outcome.run) {
-            return;
-        }
+        let Some(hosts) = heard(&mut progress.undo_tries, outcome.run) else { return };
         progress.ended_at = Some(at);
-        for (host, part) in outcome.parts {
-            progress.undo_parts.insert(*host, *part);
-        }
-        let failed = outcome.parts.iter().filter(|(_, part)| *part != Part::Done);
+        let parts = outcome.each(&hosts);
+        progress.undo_parts.extend(parts.iter().copied());
+        let failed = parts.iter().filter(|(_, part)| *part != Part::Done);
         self.stuck.extend(failed.map(|(host, _)| *host));
     }
 
     fn not_begun(&mut self, node: u32, way: Way, why: &str, by: &Actor, at: Timestamp) {
+        let due = match way {
+            Way::Do => self.course == Course::Forward && self.pause.is_none(),
+            Way::Undo => self.course == Course::Undoing,
+        };
+        if !due || self.open_try().is_some() {
+            return;
+        }
         let Some(progress) = self.current(node) else { return };
         progress.note = Some(why.to_owned());
         match way {
@@ -231,6 +256,13 @@ impl Change {
     fn retries(&self, node: u32) -> u32 {
         let node = usize::try_from(node).ok().and_then(|at| self.plan.nodes.get(at));
         node.and_then(super::Node::work).map_or(0, |work| work.retries)
+    }
+
+    /// Whether a node takes itself back where it succeeds. Then it is there to find out whether the rest
+    /// may begin, so the failures that are left do not matter.
+    fn is_rehearsal(&self, node: u32) -> bool {
+        let node = usize::try_from(node).ok().and_then(|at| self.plan.nodes.get(at));
+        node.and_then(|node| node.undo.as_ref()).is_some_and(|undo| undo.when == UndoWhen::Failed)
     }
 
     fn fail(&mut self, node: u32, by: &Actor, at: Timestamp) {
@@ -356,9 +388,9 @@ impl Change {
 }
 
 impl Progress {
-    /// Notes what became of a host. What an earlier try left there is not forgotten when a later
-    /// one did not begin.
-    fn note_part(&mut self, host: HostId, part: Part) {
+    /// Notes what became of a host, and says whether it has failed. What an earlier try left there is
+    /// not forgotten when a later one did not begin: who was skipped then has failed as before.
+    fn note_part(&mut self, host: HostId, part: Part) -> bool {
         let before = self.parts.get(&host).copied();
         let keeps = matches!(part, Part::NotBegun | Part::Refused | Part::Skipped)
             && before.is_some_and(Part::leaves_something);
@@ -368,6 +400,7 @@ impl Progress {
         if part != Part::NotBegun {
             self.again.remove(&host);
         }
+        part.is_failure() || (keeps && part == Part::Skipped)
     }
 
     /// Whether a host that failed is tried again by itself; counts it.
@@ -387,8 +420,9 @@ fn failed_in(progress: &Progress) -> impl Iterator<Item = HostId> {
     progress.parts.iter().filter(|(_, part)| part.is_failure()).map(|(host, _)| *host)
 }
 
-/// Marks a run as ended; false when that was known, or it is not of this node.
-fn heard(tries: &mut [Try], run: RunId) -> bool {
-    let open = tries.iter_mut().find(|one| one.run == run && !one.ended);
-    open.map(|one| one.ended = true).is_some()
+/// Marks a run as ended and gives its hosts; `None` when that was known, or it is not of this node.
+fn heard(tries: &mut [Try], run: RunId) -> Option<Vec<HostId>> {
+    let open = tries.iter_mut().find(|one| one.run == run && !one.ended)?;
+    open.ended = true;
+    Some(open.hosts.clone())
 }

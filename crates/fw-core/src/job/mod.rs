@@ -12,6 +12,7 @@
 //! `calendars:` at the top names lists of days on which jobs of this file do not run; keys there that
 //! begin with `x-` are for anchors and are not read.
 
+pub(crate) mod fields;
 mod read;
 mod url;
 pub mod yaml;
@@ -25,6 +26,8 @@ use fw_proto::{JobName, Timestamp};
 use crate::calendar::{self, Calendar};
 use crate::schedule::{self, Schedule};
 use crate::select::{self, Selector};
+
+pub(crate) use url::wrong_url;
 
 /// The largest job file, in bytes.
 pub const LARGEST_FILE: usize = 1024 * 1024;

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fw_proto::api::{
-    CatchUp, Command, EnvValue, Hook, JobSpec, OnFull, Overlap, RETRY_BACKOFF, SourceError,
-};
+use fw_proto::api::{CatchUp, Hook, JobSpec, OnFull, Overlap, RETRY_BACKOFF};
 use fw_proto::{JobName, Span};
 
+use super::fields::{Fields, Outcome, Read, inside};
 use super::url::wrong_url;
-use super::yaml::{self, Document, Node, Place, Value};
+use super::yaml::{Document, Node, Place, Value};
 use super::{JobDef, MOST_JOBS, Parsed};
-use crate::calendar::{self, Calendar};
+use crate::calendar::Calendar;
 use crate::caret::nearest;
 use crate::schedule::{self, Schedule};
 use crate::select::Selector;
@@ -65,8 +64,7 @@ const CATCH_UPS: [(&str, CatchUp); 3] =
 
 /// Reads a whole file.
 pub(super) fn file(file: &str, lines: &[&str], document: &Document) -> Parsed {
-    let calendars = BTreeMap::new();
-    let mut read = Read { file, lines, job: None, calendars, errors: Vec::new() };
+    let mut read = Read::new(file, lines);
     let jobs = read.document(&document.root);
     if let Some(duplicate) = document.duplicate.as_ref().filter(|_| read.errors.is_empty()) {
         let place = Place { line: duplicate.line, column: duplicate.column };
@@ -77,32 +75,7 @@ pub(super) fn file(file: &str, lines: &[&str], document: &Document) -> Parsed {
     parsed.with_errors(read.errors)
 }
 
-/// Something was reported, and no value came of it.
-#[derive(Debug)]
-struct Reported;
-
-type Outcome<T> = Result<T, Reported>;
-
-struct Read<'a> {
-    file: &'a str,
-    lines: &'a [&'a str],
-    /// The job that is being read.
-    job: Option<String>,
-    /// The days of each calendar of the file.
-    calendars: BTreeMap<String, Vec<String>>,
-    errors: Vec<SourceError>,
-}
-
-/// A map: its keys and values, each key once.
-type Fields<'a> = BTreeMap<&'a str, (Place, &'a Node)>;
-
 impl Read<'_> {
-    fn error(&mut self, place: Place, message: impl Into<String>) -> Reported {
-        let job = self.job.as_deref();
-        self.errors.push(yaml::error(self.file, self.lines, place, job, message.into()));
-        Reported
-    }
-
     /// The jobs; `None` when the file as a whole makes no sense.
     fn document(&mut self, root: &Node) -> Option<Vec<JobDef>> {
         let hint = "a job file begins with 'jobs:' and has a name and a map for each job below it";
@@ -153,36 +126,6 @@ impl Read<'_> {
                 self.calendars.insert(name.to_owned(), days);
             }
         }
-    }
-
-    /// One day or a list of them.
-    fn days(&mut self, node: &Node) -> Outcome<Vec<String>> {
-        self.each(node, |text| Calendar::parse(&[text], &[], "").map(drop))
-    }
-
-    fn windows(&mut self, node: &Node) -> Outcome<Vec<String>> {
-        self.each(node, |text| Calendar::parse(&[], &[text], "").map(drop))
-    }
-
-    /// One text or a list of them, each of which is checked.
-    fn each(
-        &mut self,
-        node: &Node,
-        check: impl Fn(String) -> Result<(), calendar::Error>,
-    ) -> Outcome<Vec<String>> {
-        let nodes = match &node.value {
-            Value::List(items) => items.as_slice(),
-            Value::Null | Value::Scalar { .. } | Value::Map(_) => std::slice::from_ref(node),
-        };
-        let mut texts = Vec::new();
-        for node in nodes {
-            let text = self.words(node)?.trim().to_owned();
-            if let Err(calendar::Error(error)) = check(text.clone()) {
-                return Err(self.error(inside(node, error.offset), error.message));
-            }
-            texts.push(text);
-        }
-        Ok(texts)
     }
 
     /// The days of the calendars that a job names: one or a list.
@@ -346,118 +289,7 @@ impl Read<'_> {
     fn hosts(&mut self, place: Place, fields: &Fields<'_>) -> Outcome<(String, Selector)> {
         let node =
             self.required(place, fields, "hosts", "on which hosts, such as web* or \"*\"")?;
-        let text = self.text(node)?;
-        match Selector::parse(&text) {
-            Ok(selector) => Ok((text, selector)),
-            Err(error) => Err(self.error(inside(node, error.offset), error.message)),
-        }
-    }
-
-    fn command(&mut self, place: Place, fields: &Fields<'_>) -> Outcome<Command> {
-        match (fields.get("run"), fields.get("argv")) {
-            (Some((_, run)), None) => self.words(run).map(Command::Shell),
-            (None, Some((_, argv))) => self.list(argv).map(Command::Argv),
-            (None, None) => {
-                Err(self
-                    .error(place, "say what to run: 'run' (text for the shell) or 'argv' (a list)"))
-            }
-            (Some(_), Some((argv, _))) => {
-                Err(self.error(*argv, "a job has 'run' or 'argv', not both"))
-            }
-        }
-    }
-
-    fn required<'n>(
-        &mut self,
-        place: Place,
-        fields: &Fields<'n>,
-        key: &str,
-        what: &str,
-    ) -> Outcome<&'n Node> {
-        match fields.get(key) {
-            Some((_, node)) => Ok(node),
-            None => Err(self.error(place, format!("'{key}' is missing: say {what}"))),
-        }
-    }
-
-    /// The value of a key, if it has one and it is in order.
-    fn optional<T>(
-        &mut self,
-        fields: &Fields<'_>,
-        key: &str,
-        read: impl FnOnce(&mut Self, &Node) -> Outcome<T>,
-    ) -> Option<T> {
-        let (_, node) = fields.get(key)?;
-        if matches!(node.value, Value::Null) { None } else { read(self, node).ok() }
-    }
-
-    /// A map with known keys; `what` is what its keys are called.
-    fn map<'n>(&mut self, node: &'n Node, known: &[&str], what: &str) -> Outcome<Fields<'n>> {
-        let Value::Map(entries) = &node.value else {
-            let known = known.iter().take(4).copied().collect::<Vec<_>>().join(", ");
-            return Err(self.error(node.place, format!("keys should stand here, such as {known}")));
-        };
-        let mut fields = Fields::new();
-        for (key, value) in entries {
-            let Value::Scalar { text, .. } = &key.value else {
-                self.error(key.place, "a key should be text");
-                continue;
-            };
-            if !known.is_empty() && !known.contains(&text.as_str()) {
-                let hint = match nearest(text, known) {
-                    Some(nearest) => format!("did you mean {nearest}?"),
-                    None => format!("use {}", known.join(", ")),
-                };
-                self.error(key.place, format!("{text:?} is no {what}; {hint}"));
-            } else if fields.insert(text, (key.place, value)).is_some() {
-                self.error(key.place, format!("{text:?} stands twice; remove one"));
-            }
-        }
-        Ok(fields)
-    }
-
-    /// Any scalar, as it is written.
-    fn text(&mut self, node: &Node) -> Outcome<String> {
-        match &node.value {
-            Value::Scalar { text, .. } if text.contains('\0') => {
-                Err(self.error(node.place, "a zero byte cannot stand in a command"))
-            }
-            Value::Scalar { text, .. } => Ok(text.clone()),
-            Value::Null => Err(self.error(node.place, "a value is missing")),
-            Value::List(_) | Value::Map(_) => {
-                Err(self.error(node.place, "a single value should stand here; put it in quotes"))
-            }
-        }
-    }
-
-    /// Text that is not empty.
-    fn words(&mut self, node: &Node) -> Outcome<String> {
-        let text = self.text(node)?;
-        if text.trim().is_empty() {
-            return Err(self.error(node.place, "this is empty"));
-        }
-        Ok(text)
-    }
-
-    fn span(&mut self, node: &Node) -> Outcome<Span> {
-        let text = self.text(node)?;
-        text.parse()
-            .map_err(|error: fw_proto::InvalidTime| self.error(node.place, error.to_string()))
-    }
-
-    fn positive_span(&mut self, node: &Node) -> Outcome<Span> {
-        let span = self.span(node)?;
-        if span < Span::from_secs(1) {
-            return Err(self.error(node.place, "this should be at least 1s"));
-        }
-        Ok(span)
-    }
-
-    fn count(&mut self, node: &Node) -> Outcome<u32> {
-        let text = self.text(node)?;
-        let count = text.parse().ok().filter(|count| *count >= 1);
-        count
-            .ok_or_else(|| self.error(node.place, "a whole number of at least 1 should stand here"))
+        self.selector(node)
     }
 
     /// Each that waits is a row of the ledger.
@@ -467,81 +299,6 @@ impl Read<'_> {
             return Err(self.error(node.place, "at most 1000 can be caught up"));
         }
         Ok(count)
-    }
-
-    /// What fails a hundred times is not mended by trying.
-    fn few(&mut self, node: &Node) -> Outcome<u32> {
-        let text = self.text(node)?;
-        let count = text.parse().ok().filter(|count| *count <= 100);
-        count
-            .ok_or_else(|| self.error(node.place, "a whole number from 0 to 100 should stand here"))
-    }
-
-    fn at_most_a_day(&mut self, node: &Node) -> Outcome<Span> {
-        let span = self.positive_span(node)?;
-        if span > Span::from_secs(24 * 60 * 60) {
-            return Err(self.error(node.place, "this should be at most 24h"));
-        }
-        Ok(span)
-    }
-
-    fn yes_or_no(&mut self, node: &Node) -> Outcome<bool> {
-        let text = self.text(node)?;
-        match text.to_ascii_lowercase().as_str() {
-            "true" | "yes" | "on" => Ok(true),
-            "false" | "no" | "off" => Ok(false),
-            _ => Err(self.error(node.place, "true or false should stand here")),
-        }
-    }
-
-    fn one_of<T: Copy>(&mut self, node: &Node, known: &[(&str, T)]) -> Outcome<T> {
-        let text = self.text(node)?;
-        match known.iter().find(|(name, _)| *name == text) {
-            Some((_, value)) => Ok(*value),
-            None => {
-                let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
-                Err(self.error(node.place, format!("{text:?} is none of {}", names.join(", "))))
-            }
-        }
-    }
-
-    /// A list of texts, the first of which is a program.
-    fn list(&mut self, node: &Node) -> Outcome<Vec<String>> {
-        let Value::List(items) = &node.value else {
-            return Err(self.error(node.place, "a list should stand here: [program, argument]"));
-        };
-        let Some(program) = items.first() else {
-            return Err(self.error(node.place, "this list is empty; name a program"));
-        };
-        self.words(program)?;
-        items.iter().map(|item| self.text(item)).collect()
-    }
-
-    fn env(&mut self, node: &Node) -> Outcome<BTreeMap<String, EnvValue>> {
-        let mut env = BTreeMap::new();
-        for (name, (place, value)) in self.map(node, &[], "variable")? {
-            if name.is_empty() || name.contains(['=', '\0']) {
-                self.error(place, "a variable's name has no '=' and is not empty");
-                continue;
-            }
-            if let Ok(value) = self.env_value(value) {
-                env.insert(name.to_owned(), value);
-            }
-        }
-        Ok(env)
-    }
-
-    fn env_value(&mut self, node: &Node) -> Outcome<EnvValue> {
-        match &node.value {
-            Value::Map(_) => {
-                let fields = self.map(node, &["secret"], "kind of value")?;
-                let secret =
-                    self.required(node.place, &fields, "secret", "the name of a secret")?;
-                self.words(secret).map(EnvValue::Secret)
-            }
-            Value::Null => Ok(EnvValue::Value(String::new())),
-            Value::Scalar { .. } | Value::List(_) => self.text(node).map(EnvValue::Value),
-        }
     }
 
     /// One hook or a list of them.
@@ -571,12 +328,4 @@ impl Read<'_> {
             }
         }
     }
-}
-
-/// The place of a character inside a scalar; its beginning where that cannot be said.
-fn inside(node: &Node, offset: usize) -> Place {
-    let Value::Scalar { shift: Some(shift), .. } = &node.value else { return node.place };
-    let offset = u32::try_from(offset).unwrap_or_default();
-    let Place { line, column } = node.place;
-    Place { line, column: column.saturating_add(shift.saturating_add(offset)) }
 }

@@ -167,7 +167,7 @@ fn a_bad_job_harms_no_other() {
     jobs.yaml:8:5: "shedule" is no key of a job; did you mean schedule?
         shedule: "@daily"
         ^
-    jobs.yaml:11:5: a job has 'run' or 'argv', not both
+    jobs.yaml:11:5: write 'run' or 'argv', not both
         argv: [b]
         ^
     jobs.yaml:12:3: a job good stands on line 2 already; rename one
@@ -261,7 +261,7 @@ fn what_is_no_job_file_is_one_error() {
           ^
     good: []
 
-    jobs.yaml:3:1: a second document begins here; put all jobs under one 'jobs:'
+    jobs.yaml:3:1: a second document begins here; a file holds one
     jobs: {}
     ^
     good: []

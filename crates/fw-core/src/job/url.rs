@@ -1,7 +1,7 @@
-//! URLs of webhooks.
+//! URLs of webhooks and checks.
 
-/// What is wrong with the URL of a webhook (RFC 3986 §3); the host itself is for the resolver.
-pub(super) fn wrong_url(url: &str) -> Option<&'static str> {
+/// What is wrong with a URL (RFC 3986 §3); the host itself is for the resolver.
+pub(crate) fn wrong_url(url: &str) -> Option<&'static str> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     let Some(rest) = rest else { return Some("a URL begins with https:// or http://") };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();

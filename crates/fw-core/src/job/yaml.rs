@@ -114,7 +114,7 @@ fn malformed(error: &serde_saphyr::Error) -> Malformed {
     let (line, column) = place.map_or((0, 0), |place| (place.line, place.column));
     let several = matches!(error.without_snippet(), serde_saphyr::Error::MultipleDocuments { .. });
     let message = if several {
-        "a second document begins here; put all jobs under one 'jobs:'".to_owned()
+        "a second document begins here; a file holds one".to_owned()
     } else {
         let said = error.without_snippet().to_string();
         let said = said.lines().next().unwrap_or_default();

@@ -47,6 +47,7 @@ pub use template::{Filled, Template};
 pub use view::{summary, view};
 
 use crate::select::Selector;
+pub(crate) use shell::quote;
 use source::Source;
 
 /// The largest document, in bytes.

@@ -93,6 +93,14 @@ pub enum Error {
 /// The shortest period of `@every`.
 const SHORTEST_PERIOD: Span = Span::from_secs(1);
 
+/// The name of a time zone, as IANA spells it; an empty one is UTC.
+///
+/// # Errors
+/// There is no such zone.
+pub fn timezone(name: &str) -> Result<String, Error> {
+    zone::named(name).map(|(name, _)| name)
+}
+
 impl Schedule {
     /// Reads a schedule. An empty time zone is UTC.
     ///

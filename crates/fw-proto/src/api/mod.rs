@@ -11,6 +11,7 @@ mod job;
 mod log;
 mod maintenance;
 mod problem;
+mod rollout;
 mod run;
 mod runbook;
 mod secret;
@@ -30,6 +31,10 @@ pub use job::{
 pub use log::{LineEnd, LogGroup, LogLine, LogLines, LogMatch, LogMatches, OnlyLines};
 pub use maintenance::{Maintenance, NewMaintenance};
 pub use problem::{Code, Problem};
+pub use rollout::{
+    Budget, ChangeRun, Conflict, ConflictKind, Gate, PlannedWave, Proof, Rehearsal, Rollout,
+    RolloutHost, RolloutHostState, RolloutPlan, RolloutSummary, RolloutText, Wave, WaveState,
+};
 pub use run::{
     Cancel, Command, Created, EnvValue, LogEvent, NewRun, Offline, OnFull, Retry, Run, RunEvent,
     RunReport, RunState, RunSummary, Task, TaskReason, TaskState, WaitingOn,
