@@ -204,6 +204,7 @@ mod tests {
             stdout_dropped_bytes: 0,
             stderr_dropped_bytes: 0,
             left_behind: 0,
+            armed: None,
             late: None,
         }
     }

@@ -68,6 +68,7 @@ fn start(key: TaskKey) -> FromServer {
         spool_bytes: 1 << 40,
         nice: None,
         umask: None,
+        armed: None,
     };
     let (incarnation, epoch) = (Incarnation(Uuid::nil()), Epoch(1));
     FromServer::Start(vec![Start { key, not_after: NOW.wall, incarnation, epoch, spec }])
@@ -91,6 +92,7 @@ fn ended(wrote: u64) -> Ended {
         stdout_sha256: None,
         stderr_sha256: None,
         left_behind: 0,
+        armed: None,
     }
 }
 

@@ -50,6 +50,7 @@ fn plan(parallel: Option<u32>) -> Plan {
             on_full: OnFull::Block,
             nice: None,
             umask: None,
+            armed: None,
         },
         selector: "*".into(),
         hosts: (0..HOSTS)

@@ -12,7 +12,7 @@ mod step;
 
 pub use event::{Actor, Event, Kind, Ruling};
 pub use state::{Run, Task};
-pub(crate) use step::late_text;
+pub(crate) use step::{fate_text, late_text};
 pub use step::{Effect, News, NotPlanned};
 
 #[cfg(test)]

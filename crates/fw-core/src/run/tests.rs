@@ -34,6 +34,7 @@ fn plan() -> Plan {
             on_full: OnFull::Block,
             nice: None,
             umask: None,
+            armed: None,
         },
         selector: "*".into(),
         hosts: (0..HOSTS)
@@ -68,6 +69,7 @@ fn ended(code: i32) -> Reported {
         stdout_sha256: None,
         stderr_sha256: None,
         left_behind: 0,
+        armed: None,
     })
 }
 

@@ -28,6 +28,7 @@ fn start(number: u128, not_after: Timestamp) -> Start {
         spool_bytes: 1,
         nice: None,
         umask: None,
+        armed: None,
     };
     let incarnation = Incarnation(uuid::Uuid::nil());
     Start { key: key(number), not_after, incarnation, epoch: Epoch(1), spec }
@@ -44,6 +45,7 @@ fn ended(exit_code: i32) -> Ended {
         stdout_sha256: None,
         stderr_sha256: None,
         left_behind: 0,
+        armed: None,
     }
 }
 

@@ -206,6 +206,7 @@ impl World {
             stdout_sha256: Some([0; 32]),
             stderr_sha256: None,
             left_behind: 0,
+            armed: None,
         };
         let report = Report { key, state: Reported::Ended(ended) };
         self.hub.reports(host, vec![report]).await.unwrap();

@@ -49,6 +49,7 @@ pub(super) fn plan(ctx: &mut Ctx, store: &Store) -> Plan {
         on_full: if ctx.one_in(2) { OnFull::Block } else { OnFull::Drop },
         nice: None,
         umask: None,
+        armed: None,
     };
     let hosts = chosen(hosts);
     command::compile(new, hosts, store.incarnation, LOST_AFTER).expect("a request in order")

@@ -210,6 +210,7 @@ impl Process {
             stdout_sha256: None,
             stderr_sha256: None,
             left_behind: 0,
+            armed: None,
         }));
     }
 
