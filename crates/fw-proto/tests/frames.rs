@@ -182,10 +182,7 @@ fn from_server_2() -> Vec<(&'static str, FromServer)> {
         epoch: Epoch(7),
         spec: Spec { armed: Some(armed), ..spec() },
     };
-    vec![
-        ("start-armed", FromServer::Start(vec![start])),
-        ("keep", FromServer::Keep(vec![key()])),
-    ]
+    vec![("start-armed", FromServer::Start(vec![start])), ("keep", FromServer::Keep(vec![key()]))]
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -200,12 +197,10 @@ fn written(
     agent: Vec<(&'static str, FromAgent<'static>)>,
     server: Vec<(&'static str, FromServer)>,
 ) -> String {
-    let agent = agent
-        .into_iter()
-        .map(|(name, frame)| format!("agent {name} {}\n", hex(&encode(&frame))));
-    let server = server
-        .into_iter()
-        .map(|(name, frame)| format!("server {name} {}\n", hex(&encode(&frame))));
+    let agent =
+        agent.into_iter().map(|(name, frame)| format!("agent {name} {}\n", hex(&encode(&frame))));
+    let server =
+        server.into_iter().map(|(name, frame)| format!("server {name} {}\n", hex(&encode(&frame))));
     agent.chain(server).collect()
 }
 

@@ -297,9 +297,7 @@ impl Agent {
             Output::Cancel(keys) => {
                 keys.into_iter().flat_map(|key| self.table.cancel(key, now.wall)).collect()
             }
-            Output::Keep(keys) => {
-                keys.into_iter().filter_map(|key| self.table.keep(key)).collect()
-            }
+            Output::Keep(keys) => keys.into_iter().filter_map(|key| self.table.keep(key)).collect(),
             Output::Query(keys) => {
                 keys.into_iter().map(|key| tasks::Effect::Report(self.table.query(key))).collect()
             }

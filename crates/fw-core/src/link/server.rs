@@ -263,10 +263,9 @@ impl Link {
                 self.durable.remove(&report.key);
                 return true;
             }
-            Reported::NotKnown
-            | Reported::Queued
-            | Reported::Started(_)
-            | Reported::Applied(_) => return true,
+            Reported::NotKnown | Reported::Queued | Reported::Started(_) | Reported::Applied(_) => {
+                return true;
+            }
         };
         let durable = self.durable.get(&report.key).copied().unwrap_or_default();
         let whole = durable.total() >= ended.output.total();

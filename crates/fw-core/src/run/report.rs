@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use fw_proto::{Span, Timestamp};
 use fw_proto::api::{self, Offline, RunReport, RunState, TaskState, WaitingOn};
+use fw_proto::{Span, Timestamp};
 
 use super::state::{Run, Task};
 

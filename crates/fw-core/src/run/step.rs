@@ -170,10 +170,9 @@ impl Run {
             {
                 News::Again
             }
-            Reported::NotKnown
-            | Reported::Queued
-            | Reported::Started(_)
-            | Reported::Applied(_) => News::Event,
+            Reported::NotKnown | Reported::Queued | Reported::Started(_) | Reported::Applied(_) => {
+                News::Event
+            }
             Reported::Ended(_) | Reported::Refused(_) | Reported::Unknown(_) => News::Event,
         }
     }
@@ -470,10 +469,9 @@ impl Task {
             self.late = late_text(said).or_else(|| self.late.take());
         }
         match said {
-            Reported::NotKnown
-            | Reported::Queued
-            | Reported::Started(_)
-            | Reported::Applied(_) => false,
+            Reported::NotKnown | Reported::Queued | Reported::Started(_) | Reported::Applied(_) => {
+                false
+            }
             Reported::Ended(_) | Reported::Refused(_) | Reported::Unknown(_) => true,
         }
     }

@@ -7,12 +7,14 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use fw_proto::frame::{
-    Applied, Cause, Ended, MAX_FRAME, MAX_TEXT, Refusal, RefusalReason, Report, Reported, Spec, Start,
+    Applied, Ended, MAX_FRAME, MAX_TEXT, Refusal, RefusalReason, Report, Reported, Spec, Start,
 };
 use fw_proto::record::Offsets;
 use fw_proto::{Epoch, Span, TaskKey, Timestamp};
 
-use crate::run::fate_text;
+mod text;
+
+use text::{cut, how_it_ended, with_text};
 
 /// Ids are remembered this long after their `not_after`: a start that is older is refused by
 /// its own expiry, clocks off by up to a day included.
@@ -407,10 +409,7 @@ impl Table {
 
     /// Tasks whose supervisor should be alive.
     pub fn supervised(&self) -> impl Iterator<Item = TaskKey> {
-        self.tasks
-            .iter()
-            .filter(|(_, entry)| entry.state.is_supervised())
-            .map(|(key, _)| *key)
+        self.tasks.iter().filter(|(_, entry)| entry.state.is_supervised()).map(|(key, _)| *key)
     }
 
     /// Drops ids that no start could name any more, and refuses queued starts whose time is over.
@@ -568,44 +567,6 @@ impl State {
     const fn is_final(&self) -> bool {
         matches!(self, Self::Ended(_) | Self::Lost { .. } | Self::Refused(_) | Self::Unknown(_))
     }
-}
-
-/// For people: how a command ended.
-fn how_it_ended(ended: &Ended) -> String {
-    let cause = match ended.cause {
-        Cause::Exited => "",
-        Cause::TimedOut => " after its timeout",
-        Cause::Cancelled => " when it was cancelled",
-    };
-    let how = match (ended.exit_code, ended.signal) {
-        (Some(code), _) => format!("exited with code {code}{cause}"),
-        (None, Some(signal)) => format!("was ended by signal {signal}{cause}"),
-        (None, None) => format!("ended{cause}"),
-    };
-    match ended.armed {
-        None => how,
-        Some(fate) => format!("{how}, and {}", fate_text(fate)),
-    }
-}
-
-/// The same with no longer a text than `max` bytes.
-fn with_text(state: Reported, max: usize) -> Reported {
-    match state {
-        Reported::Refused(Refusal { reason, message }) => {
-            Reported::Refused(Refusal { reason, message: cut(&message, max) })
-        }
-        Reported::Unknown(why) => Reported::Unknown(cut(&why, max)),
-        Reported::NotKnown
-        | Reported::Queued
-        | Reported::Started(_)
-        | Reported::Applied(_)
-        | Reported::Ended(_) => state,
-    }
-}
-
-/// The beginning of a text: at most `max` bytes of it, whole characters.
-fn cut(text: &str, max: usize) -> String {
-    text.get(..text.floor_char_boundary(max)).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ impl World {
         let (outbox, mut frames) = mpsc::channel(OUTBOX);
         let hello = Hello {
             agent_version: "1.0.0".to_owned(),
-            protocol: (1, 1),
+            protocol: (1, fw_proto::ARMED),
             machine_id: "m".to_owned(),
             boot_id: "b".to_owned(),
             tasks: Vec::new(),

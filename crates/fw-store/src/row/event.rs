@@ -63,11 +63,7 @@ enum ReportedRow {
     NotKnown,
     Queued,
     Started(i64),
-    Applied {
-        started_at: i64,
-        at: i64,
-        until: i64,
-    },
+    Applied { started_at: i64, at: i64, until: i64 },
     Ended(EndedRow),
     Refused { reason: Text<RefusalReason>, message: String },
     Unknown(String),

@@ -44,8 +44,11 @@ fn command() -> impl Strategy<Value = Command> {
 }
 
 fn armed() -> impl Strategy<Value = Armed> {
-    (command(), span(), prop::option::of(command()))
-        .prop_map(|(undo, within, probe)| Armed { undo, within, probe })
+    (command(), span(), prop::option::of(command())).prop_map(|(undo, within, probe)| Armed {
+        undo,
+        within,
+        probe,
+    })
 }
 
 fn exec() -> impl Strategy<Value = Exec> {
@@ -120,8 +123,8 @@ fn ended() -> impl Strategy<Value = Ended> {
     let hashes = any::<(Option<[u8; 32]>, Option<[u8; 32]>)>();
     let exits = any::<(Option<i32>, Option<i32>)>();
     let fate = prop::option::of(word::<Fate>(&["kept", "undone", "undo_failed"]));
-    (cause, exits, times, any::<[u64; 4]>(), hashes, any::<u32>(), fate)
-        .prop_map(|(cause, (exit_code, signal), times, output, hashes, left_behind, armed)| Ended {
+    (cause, exits, times, any::<[u64; 4]>(), hashes, any::<u32>(), fate).prop_map(
+        |(cause, (exit_code, signal), times, output, hashes, left_behind, armed)| Ended {
             cause,
             exit_code,
             signal,
@@ -137,7 +140,8 @@ fn ended() -> impl Strategy<Value = Ended> {
             stderr_sha256: hashes.1,
             left_behind,
             armed,
-        })
+        },
+    )
 }
 
 fn reported() -> impl Strategy<Value = Reported> {

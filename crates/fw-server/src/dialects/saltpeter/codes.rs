@@ -127,6 +127,10 @@ const fn why(reason: TaskReason) -> &'static str {
         TaskReason::NoSecret => "a secret that it needs is gone",
         TaskReason::Overlap => "an earlier run went on",
         TaskReason::Replaced => "the next run took its place",
+        TaskReason::AgentOld => "the agent is too old to undo a change by itself",
+        TaskReason::Kept => "the change was kept",
+        TaskReason::Undone => "the change was undone",
+        TaskReason::UndoFailed => "the change could not be undone",
     }
 }
 
