@@ -21,7 +21,7 @@ mod reader;
 pub use reader::Reader;
 
 use crate::supervise::armed;
-use crate::supervise::files::{self, ChangedFile, Kept, Segment, Started, Status, WaitFile};
+use crate::supervise::files::{self, ChangedFile, Kept, Segment, Started, Status, TriesFile, WaitFile};
 use crate::supervise::starter::Starter;
 use crate::supervise::{contain, os};
 
@@ -195,6 +195,13 @@ impl Spool {
         let spec = fs::read(dir.join(files::ARMED)).map_err(disk)?;
         if !dir.join(files::CHANGED).exists() {
             self.end_rest(key);
+        }
+        // From now on it waits no more.
+        if !dir.join(files::TRIES).exists()
+            && let Err(error) =
+                files::write_json(&dir, files::TRIES, &TriesFile { tries: 0 }, false)
+        {
+            warn!(task.key = %key, "tries of the undo are not counted: {error}");
         }
         let (control, log) = open_streams(&dir).map_err(disk)?;
         self.start(key, &spec, &control, &log)

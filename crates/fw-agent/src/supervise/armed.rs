@@ -88,6 +88,7 @@ impl Change {
     pub(super) fn settle(self, desk: &mut Desk, mut over: Over) -> Ended {
         desk.finish_command();
         desk.output.never_wait();
+        desk.forget_word();
         let waits = over.is_good().then(|| (boottime(), Clock::system().now()));
         let within = self.armed.within;
         let file = waits.map(|(_, at)| WaitFile { at, until: at + within });
@@ -122,9 +123,9 @@ impl Change {
     pub(super) fn take_up(self, desk: &mut Desk, started_at: Timestamp) -> io::Result<Ended> {
         desk.output.never_wait();
         let kept = self.dir.join(files::KEPT).try_exists()?;
-        let over = match files::read_json::<ChangedFile>(&self.dir, files::CHANGED)? {
-            Kept::Whole(file) => Over::from(&Ended::from(file.ended)),
-            Kept::Missing | Kept::Damaged => Over::unknown(started_at),
+        let over = match files::read_json::<ChangedFile>(&self.dir, files::CHANGED) {
+            Ok(Kept::Whole(file)) => Over::from(&Ended::from(file.ended)),
+            Ok(Kept::Missing | Kept::Damaged) | Err(_) => Over::unknown(started_at),
         };
         let fate = if kept {
             Fate::Kept
@@ -137,7 +138,6 @@ impl Change {
 
     /// Waits for the word and the proof until the boot-time clock shows `deadline`.
     fn wait(&self, desk: &mut Desk, deadline: Duration) -> Wait {
-        desk.forget_word();
         desk.wake.ring();
         let mut probe_at = Duration::ZERO;
         loop {

@@ -44,8 +44,8 @@ impl Desk {
         self.output.resume()
     }
 
-    /// Hears what the agent asks.
-    pub(super) fn listen(&mut self) {
+    /// Hears what the agent asks; whether it has said anything.
+    pub(super) fn listen(&mut self) -> bool {
         let mut bytes = [0; 64];
         let taken = rustix::io::read(&self.control, &mut bytes).unwrap_or(0);
         let asked = bytes.get(..taken).unwrap_or_default();
@@ -54,6 +54,7 @@ impl Desk {
         }
         self.cancelled |= asked.contains(&files::CANCEL);
         self.word |= asked.contains(&files::KEEP);
+        taken > 0
     }
 
     /// Whether the end of the task was asked for.
@@ -68,6 +69,7 @@ impl Desk {
 
     /// A word that came before the change was made says nothing about it.
     pub(super) fn forget_word(&mut self) {
+        while self.listen() {}
         self.word = false;
     }
 

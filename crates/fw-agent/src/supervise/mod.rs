@@ -125,7 +125,10 @@ fn supervise_armed(dir: &Path, key: &str, spec: Spec, mut desk: Desk) -> io::Res
         Kept::Damaged => Some(Clock::system().now()),
     };
     let status = if let Some(at) = started {
-        desk.resume()?;
+        if let Err(error) = desk.resume() {
+            // What is undone counts for more than what is said of it.
+            note(&format!("go on with the output: {error}"));
+        }
         Change::of(dir, key, spec).map(|change| change.take_up(&mut desk, at)).transpose()?
     } else {
         match begin(dir, key, &spec) {
