@@ -21,7 +21,9 @@ mod reader;
 pub use reader::Reader;
 
 use crate::supervise::armed;
-use crate::supervise::files::{self, ChangedFile, Kept, Segment, Started, Status, TriesFile, WaitFile};
+use crate::supervise::files::{
+    self, ChangedFile, Kept, Segment, Started, Status, TriesFile, WaitFile,
+};
 use crate::supervise::starter::Starter;
 use crate::supervise::{contain, os};
 

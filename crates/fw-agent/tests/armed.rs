@@ -1,5 +1,8 @@
 //! Supervisors of armed changes, killed at their worst moments.
-#![expect(clippy::unwrap_used, reason = "a test that finds something else than it expects has failed")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that finds something else than it expects has failed"
+)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -156,7 +159,9 @@ async fn the_word_and_the_proof_keep_a_change() {
     assert_eq!(bench.lines("undone"), 0);
     assert!(bench.output(&ended).starts_with("made\n[fleetwright] "));
     assert!(ended.stderr_sha256.is_some());
-    bench.until("no secret on the disk", |bench| (!bench.file("armed").exists()).then_some(())).await;
+    bench
+        .until("no secret on the disk", |bench| (!bench.file("armed").exists()).then_some(()))
+        .await;
 }
 
 /// A word that comes before the change is made says nothing about it.

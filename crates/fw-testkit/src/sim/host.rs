@@ -7,9 +7,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use fw_core::agent::{Agent, Effect, Look, Now};
-use fw_proto::frame::{
-    self, Decoded, FromAgent, FromServer, Hello, PolicyMode, Refusal, RefusalReason, Spec,
-};
+use fw_proto::frame::{self, Decoded, FromServer, Hello, PolicyMode, Refusal, RefusalReason, Spec};
 use fw_proto::{Epoch, HostId, Span, TaskKey, Timestamp};
 use rand::RngExt as _;
 
