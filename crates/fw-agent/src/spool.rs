@@ -320,6 +320,12 @@ impl Spool {
         })
     }
 
+    /// Whether a task may be an armed change that is neither kept nor undone; also when that cannot be told.
+    #[must_use]
+    pub fn may_be_armed(&self, key: TaskKey) -> bool {
+        self.task_dir(key).join(files::ARMED).try_exists().unwrap_or(true)
+    }
+
     /// Ends what is left of a task whose supervisor is gone, as far as that can be found.
     pub fn end_rest(&self, key: TaskKey) {
         if let Some(cgroup) = self.cgroup(key) {

@@ -220,8 +220,9 @@ impl Agent {
                 Ok(found) => known(found),
                 Err(error) => {
                     warn!(task.key = %key, "spool cannot be read: {error}");
-                    // It may pass; but no supervisor outlives its boot.
-                    if same_boot { Found::Running(None) } else { Found::Dead(now) }
+                    // It may pass; but no supervisor outlives its boot, unless another is due for it.
+                    let waits = same_boot || self.spool.may_be_armed(key);
+                    if waits { Found::Running(None) } else { Found::Dead(now) }
                 }
             };
             info!(task.key = %key, "task found after a restart: {}", found.describe());
