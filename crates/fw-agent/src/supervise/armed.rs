@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use fw_core::plan::{UNDO_PAUSE, UNDO_TIMEOUT, UNDO_TRIES};
 use fw_proto::Timestamp;
-use fw_proto::frame::{Armed, Cause, Command, Ended, Fate, Spec};
+use fw_proto::frame::{Armed, Cause, Command, Ended, Fate, Refusal, Spec};
 use fw_rt::Clock;
 
 use super::child::{self, NotStarted, Prepared};
@@ -220,11 +220,8 @@ impl Change {
             Limit::Until(_) => None,
         };
         let spec = Spec { command: command.clone(), timeout, ..self.spec.clone() };
-        let contain = Contain::cgroup(&format!("{}-{name}-{}", self.key, std::process::id()));
-        // Without a group of its own, only its own processes may be ended with it: a tree of orphans would
-        // also hold what the change has started.
-        let contain = contain.unwrap_or(Contain::ProcessGroup);
-        let started = child::prepare(&spec).and_then(|prepared| start(&prepared, contain));
+        let group = format!("{}-{name}-{}", self.key, std::process::id());
+        let started = child::prepare(&spec).and_then(|prepared| start(&prepared, &group));
         let (running, contain) = match started {
             Ok(started) => started,
             Err(refusal) => {
@@ -254,10 +251,10 @@ enum Limit {
     Until(Duration),
 }
 
-fn start(
-    prepared: &Prepared,
-    contain: Contain,
-) -> Result<(Running, Contain), fw_proto::frame::Refusal> {
+/// Starts a command in a control group of this name. Without one, only its own processes may be ended with
+/// it: a tree of orphans would also hold what the change has started.
+fn start(prepared: &Prepared, group: &str) -> Result<(Running, Contain), Refusal> {
+    let contain = Contain::cgroup(group).unwrap_or(Contain::ProcessGroup);
     let running = |Spawned { pid, stdout, stderr }: Spawned| Running {
         pid,
         stdout,

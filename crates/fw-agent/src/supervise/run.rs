@@ -246,7 +246,9 @@ impl<'a> Task<'a> {
         };
         let ask = (self.ended.is_none() && self.exit.is_none()).then(|| monotonic() + ASK_EVERY);
         // The other clock is looked at often, for this one stands still while the host sleeps.
-        let until = self.until.map(|at| monotonic() + at.saturating_sub(boottime()).min(LOOK));
+        let running = matches!(self.phase, Phase::Running { .. });
+        let until = self.until.filter(|_| running);
+        let until = until.map(|at| monotonic() + at.saturating_sub(boottime()).min(LOOK));
         [phase, room, reap, ask, until, self.desk.wake.due()].into_iter().flatten().min()
     }
 
