@@ -36,8 +36,8 @@ pub use rollout::{
     RolloutHost, RolloutHostState, RolloutPlan, RolloutSummary, RolloutText, Wave, WaveState,
 };
 pub use run::{
-    Cancel, Command, Created, EnvValue, LogEvent, NewRun, Offline, OnFull, Retry, Run, RunEvent,
-    RunReport, RunState, RunSummary, Task, TaskReason, TaskState, WaitingOn,
+    Arm, Armed, Cancel, Command, Created, EnvValue, LogEvent, NewRun, Offline, OnFull, Retry, Run,
+    RunEvent, RunReport, RunState, RunSummary, Task, TaskReason, TaskState, WaitingOn,
 };
 pub use runbook::{
     Approval, NewRunbook, Runbook, RunbookPhase, RunbookStep, RunbookSummary, StepGate, StepState,

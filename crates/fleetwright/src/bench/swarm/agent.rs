@@ -203,6 +203,7 @@ impl Agent {
             stdout_sha256: None,
             stderr_sha256: None,
             left_behind: 0,
+            armed: None,
         };
         self.spool.insert(key, output);
         let mut effects = self.core.started(key, now.wall);
