@@ -24,6 +24,7 @@ mod attribute;
 mod front;
 mod input;
 mod markdown;
+pub mod page;
 pub mod plan;
 mod resolve;
 mod shell;
