@@ -25,6 +25,7 @@ pub mod compile;
 mod front;
 mod input;
 mod markdown;
+pub mod page;
 pub mod plan;
 mod resolve;
 mod script;

@@ -26,8 +26,12 @@ mod link;
 mod maintenance;
 mod overview;
 mod page;
+mod rollout;
+mod rollout_page;
 mod run;
 mod run_page;
+mod runbook;
+mod runbook_page;
 mod settings;
 mod sign_in;
 mod spec;
@@ -52,6 +56,12 @@ pub(crate) fn router(app: &App) -> Router<App> {
         .route("/runs/{id}", get(run_page::show))
         .route("/run", get(command::form))
         .route("/run/preview", get(command::preview))
+        .route("/rollouts", get(rollout::list))
+        .route("/rollouts/new", get(rollout::form))
+        .route("/rollouts/{id}", get(rollout_page::show))
+        .route("/runbooks", get(runbook::list))
+        .route("/runbooks/new", get(runbook::form))
+        .route("/runbooks/{id}", get(runbook_page::show))
         .route("/maintenance", get(maintenance::list))
         .route("/audit", get(audit::list))
         .route("/settings", get(settings::enrolment))
