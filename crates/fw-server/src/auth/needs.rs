@@ -80,6 +80,7 @@ const NEEDS: &[(Need, &str, &str)] = &[
     (Need::See, "GET", "/jobs/{name}/ledger"),
     (Need::See, "GET", "/maintenances"),
     (Need::RunAll, "POST", "/maintenances"),
+    (Need::See, "GET", "/maintenances/{id}"),
     (Need::RunAll, "POST", "/maintenances/{id}/end"),
     (Need::Own, "GET", "/session"),
     (Need::Own, "POST", "/session/step-up"),

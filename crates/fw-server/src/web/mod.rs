@@ -16,6 +16,7 @@ use crate::state::App;
 
 mod assets;
 mod audit;
+mod banner;
 mod command;
 mod error;
 mod heat;
@@ -53,6 +54,7 @@ pub(crate) fn router(app: &App) -> Router<App> {
         .route("/run", get(command::form))
         .route("/run/preview", get(command::preview))
         .route("/maintenance", get(maintenance::list))
+        .route("/banner", get(banner::show))
         .route("/audit", get(audit::list))
         .route("/settings", get(settings::enrolment))
         .route("/settings/enrolment", get(settings::enrolment))
