@@ -82,7 +82,8 @@ async fn a_drain_waits_until_nothing_runs() {
     let fleet = Fleet::start(BINARY).await;
     let _agents = (fleet.agent("web1").await, fleet.agent("web2").await);
     let text = "while ! [ -e go ]; do sleep 0.05; done";
-    let runs = [fleet.begin_shell("web1", &[], text).await, fleet.begin_shell("web2", &[], text).await];
+    let runs =
+        [fleet.begin_shell("web1", &[], text).await, fleet.begin_shell("web2", &[], text).await];
     for run in &runs {
         fleet.task_is(run, "running").await;
     }
@@ -97,7 +98,11 @@ async fn a_drain_waits_until_nothing_runs() {
     let waiting = fleet.cli_spawn(&args);
     fleet.touch("go");
     let done = fleet.finish(waiting, &args, b"").await.ok();
-    assert!(done.stderr.contains("nothing runs there any more; maintenance 1 is on"), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("nothing runs there any more; maintenance 1 is on"),
+        "{}",
+        done.stderr
+    );
     for run in &runs {
         assert_eq!(fleet.ended(run).await["state"], "succeeded", "a drain ends nothing");
     }
@@ -140,7 +145,8 @@ async fn a_window_that_recurs_holds_while_it_is_open() {
     let now = fw_rt::Clock::system().now();
     let (open, ahead) =
         (every(now - fw_proto::Span::from_secs(60)), every(now + fw_proto::Span::from_secs(3600)));
-    let on = ["maintenance", "on", "--everything", "--reason", "patches", "--for", "30m", "--every"];
+    let on =
+        ["maintenance", "on", "--everything", "--reason", "patches", "--for", "30m", "--every"];
     let begun = fleet.cli(&[&on[..], &[&ahead, "--timezone", "UTC"]].concat()).await.ok().text();
     assert!(begun.contains("and so on by"), "{begun}");
     drop(fleet.cli(&[&on[..], &[&open]].concat()).await.ok());

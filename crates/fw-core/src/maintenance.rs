@@ -171,12 +171,7 @@ impl Maintenances {
 
     /// The maintenance that keeps such a run from a host then.
     #[must_use]
-    pub fn holding(
-        &self,
-        host: Seen<'_>,
-        run: Asking<'_>,
-        at: Timestamp,
-    ) -> Option<MaintenanceId> {
+    pub fn holding(&self, host: Seen<'_>, run: Asking<'_>, at: Timestamp) -> Option<MaintenanceId> {
         let mut found = self.in_force(at).filter(|(_, one)| one.holds(run) && one.covers(host));
         found.next().map(|(id, _)| id)
     }

@@ -137,7 +137,8 @@ async fn drain(
     id: MaintenanceId,
     timeout: Option<Span>,
 ) -> anyhow::Result<Code> {
-    let again = format!("maintenance {id} stays on; wait again with `fleetwright maintenance wait {id}`");
+    let again =
+        format!("maintenance {id} stays on; wait again with `fleetwright maintenance wait {id}`");
     tokio::select! {
         code = drained(session, id) => code,
         () = watch::over(timeout) => {
@@ -188,7 +189,9 @@ async fn off(session: &Session, args: OffArgs) -> anyhow::Result<Code> {
     let mut ids = args.ids;
     if args.everything {
         let on = session.client.maintenances(false).await?;
-        ids.extend(on.iter().filter(|one| one.hosts.is_none() && one.source.is_none()).map(|one| one.id));
+        ids.extend(
+            on.iter().filter(|one| one.hosts.is_none() && one.source.is_none()).map(|one| one.id),
+        );
     }
     if ids.is_empty() {
         return Err(Refusal::not_found(

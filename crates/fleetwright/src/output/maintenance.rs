@@ -111,7 +111,9 @@ pub(crate) fn begun(maintenance: &Maintenance, now: Timestamp) -> String {
 pub(crate) fn warning(maintenance: &Maintenance) -> String {
     let (id, reason) = (maintenance.id, line(&maintenance.reason));
     if let Some(source) = &maintenance.source {
-        return format!("no job of {source} fires: maintenance {id} of everything is on ({reason})");
+        return format!(
+            "no job of {source} fires: maintenance {id} of everything is on ({reason})"
+        );
     }
     format!("no job fires: maintenance {id} of everything is on ({reason})")
 }

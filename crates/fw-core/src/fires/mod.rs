@@ -395,8 +395,7 @@ impl Scheduler {
                 continue;
             }
             let next = entry.next.filter(|next| next.nominal <= now);
-            let superseded =
-                next.is_some_and(|next| entry.refuses(next.nominal, held).is_none());
+            let superseded = next.is_some_and(|next| entry.refuses(next.nominal, held).is_none());
             entry.decide(&name, fire, superseded, out, &mut self.agenda);
         }
         if let Some(fire) = entry.next {

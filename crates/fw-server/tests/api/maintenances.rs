@@ -34,7 +34,10 @@ async fn one_is_switched_on_and_off() {
     assert_eq!(server.get("/hosts/web1").await.1["maintenance"], Value::Null);
     assert_eq!(server.get("/server").await.1["maintenance"], json!([]));
     assert_eq!(header(&server).await, None);
-    assert_eq!(problem(&server.get("/maintenances/7").await), "404 not_found: no maintenance 7\n`fleetwright maintenance list --all` shows those that are known");
+    assert_eq!(
+        problem(&server.get("/maintenances/7").await),
+        "404 not_found: no maintenance 7\n`fleetwright maintenance list --all` shows those that are known"
+    );
     assert_eq!(server.get("/maintenances").await.1, json!([]));
     assert_eq!(server.get("/maintenances?all=true").await.1, json!([ended]));
     let again = problem(&server.send("POST", "/maintenances/1/end", json!({})).await);
@@ -95,8 +98,14 @@ async fn one_recurs_and_is_on_between_its_windows() {
     assert_eq!((&begun["running"], &begun["until"]), (&Value::Null, &Value::Null));
     let windows = &begun["windows"];
     assert_eq!((&windows["every"], &windows["timezone"]), (&json!(every), &json!("UTC")));
-    assert_eq!((&windows["for"], &windows["next"]["from"].as_str().unwrap()[..16]), (&json!("1h 30m"), &begin[..16]));
-    assert_eq!((header(&server).await, server.get("/hosts/web1").await.1["maintenance"].clone()), (None, Value::Null));
+    assert_eq!(
+        (&windows["for"], &windows["next"]["from"].as_str().unwrap()[..16]),
+        (&json!("1h 30m"), &begin[..16])
+    );
+    assert_eq!(
+        (header(&server).await, server.get("/hosts/web1").await.1["maintenance"].clone()),
+        (None, Value::Null)
+    );
     server.clock.shift(3_600_000);
     let on = server.get("/maintenances").await.1[0].clone();
     assert_eq!((&on["in_force"], &on["running"]["tasks"]), (&json!(true), &json!(0)));

@@ -6,8 +6,7 @@ use fw_proto::{MaintenanceId, Span, Timestamp};
 use super::fixture::{at, fire, job, run_id};
 use crate::{
     Changed, HeldToken, NewMaintenance, NewNotice, Retention, Store, StoredJob, StoredMaintenance,
-    StoredWindows,
-    TokenRow,
+    StoredWindows, TokenRow,
 };
 
 pub(super) async fn a_pause_outlives_a_reload(store: Store) {
@@ -154,11 +153,8 @@ pub(super) async fn a_maintenance_that_recurs_is_kept_with_its_source(store: Sto
         windows: Some(windows),
         source: None,
     };
-    let of_files = NewMaintenance {
-        source: Some("pepper".to_owned()),
-        windows: None,
-        ..weekly.clone()
-    };
+    let of_files =
+        NewMaintenance { source: Some("pepper".to_owned()), windows: None, ..weekly.clone() };
     for said in [&weekly, &of_files] {
         store.begin_maintenance(said.clone()).await.expect("begin");
     }

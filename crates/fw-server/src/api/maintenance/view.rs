@@ -79,11 +79,12 @@ impl Look {
     }
 
     fn running(&self, covered: &BTreeSet<HostId>) -> StillRunning {
-        let open = |row: &&Arc<HostRow>| covered.contains(&row.id) && self.open.contains_key(&row.id);
+        let open =
+            |row: &&Arc<HostRow>| covered.contains(&row.id) && self.open.contains_key(&row.id);
         let busy: Vec<_> = self.rows.iter().filter(open).collect();
-        let tasks = busy.iter().filter_map(|row| self.open.get(&row.id)).map(Vec::len).sum();
+        let tasks: usize = busy.iter().filter_map(|row| self.open.get(&row.id)).map(Vec::len).sum();
         StillRunning {
-            tasks: u32::try_from::<usize>(tasks).unwrap_or(u32::MAX),
+            tasks: u32::try_from(tasks).unwrap_or(u32::MAX),
             hosts: u32::try_from(busy.len()).unwrap_or(u32::MAX),
             on: busy.iter().take(NAMED).map(|row| row.name.clone()).collect(),
         }

@@ -74,7 +74,7 @@ fn windows(new: &NewMaintenance, now: Timestamp) -> Result<Option<Windows>> {
         return Err(Failure::invalid("every: no window is ahead any more"));
     }
     if windows.run_together(now) {
-        let rule = format!("for: the next window begins before {lasts} are over, so it would not end; make it shorter");
+        let rule = format!("for: the next window begins before {lasts} are over; make it shorter");
         return Err(Failure::invalid(rule));
     }
     Ok(Some(windows))

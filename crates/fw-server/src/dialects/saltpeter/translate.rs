@@ -54,8 +54,8 @@ pub(super) fn maintenance(said: &Maintenance) -> Vec<Said> {
     let names = said.machines.iter().filter(|name| name.parse::<HostName>().is_ok());
     let list = names.map(String::as_str).collect::<Vec<_>>().join(",");
     let machines = target::translate(target::Kind::List, &list, &target::Groups::new()).ok();
-    let machines = machines
-        .map(|hosts| Said { hosts: Some(hosts.to_string()), reason: reason("machines") });
+    let machines =
+        machines.map(|hosts| Said { hosts: Some(hosts.to_string()), reason: reason("machines") });
     global.into_iter().chain(machines).collect()
 }
 

@@ -127,8 +127,7 @@ impl Owner {
             lasts: windows.lasts,
         };
         let (selector, windows, source) = (hosts, windows.map(stored), None);
-        let said =
-            NewMaintenance { selector, reason, message, by, since, until, windows, source };
+        let said = NewMaintenance { selector, reason, message, by, since, until, windows, source };
         let one = maintenance(&said).map_err(|why| {
             Problem::new(Code::InvalidSelector, "invalid selector").detail(Chain(&why).to_string())
         })?;
@@ -216,11 +215,7 @@ impl Owner {
     }
 
     /// Whether it was on.
-    async fn switch_off(
-        &mut self,
-        id: MaintenanceId,
-        by: &str,
-    ) -> Result<bool, fw_store::Error> {
+    async fn switch_off(&mut self, id: MaintenanceId, by: &str) -> Result<bool, fw_store::Error> {
         let now = self.parts.clock.now();
         let ended = self.parts.store.end_maintenance(id, now, by).await?;
         if ended {

@@ -7,6 +7,8 @@
 //! `start_within` counts from the begin of the run, as for any run: a fire that waited for the job's
 //! earlier run would otherwise be too late before its turn came.
 
+mod steps;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,7 @@ use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
+use self::steps::{Step, Steps};
 use super::{Parts, text};
 use crate::drive::notices;
 use crate::fleet::{self, choose};
@@ -127,13 +130,6 @@ struct Fleet {
     secrets: BTreeSet<String>,
     /// Those that are linked, when someone draws among them.
     online: BTreeSet<HostId>,
-}
-
-/// What is done in one go: first the rows, then all runs at once.
-#[derive(Debug, Default)]
-struct Step {
-    rows: Vec<NewFire>,
-    begins: Vec<Ready>,
 }
 
 /// A run that can begin.
@@ -552,37 +548,6 @@ fn obstacle(
     let shown: String = missing.chars().take(80).collect();
     let problem = Problem::new(Code::NoSecret, format!("there is no secret {shown:?}"));
     Some((FireReason::NoSecret, problem.detail("set it with `fleetwright secrets set`")))
-}
-
-/// Steps in which no row of a job comes before a run of it that was due earlier.
-#[derive(Default)]
-struct Steps {
-    steps: Vec<Step>,
-    /// Where each job has come to, and whether it begins a run there.
-    at: BTreeMap<JobName, (usize, bool)>,
-}
-
-impl Steps {
-    fn row(&mut self, row: NewFire) {
-        let (at, begins) = self.at.get(&row.job).copied().unwrap_or_default();
-        let at = if begins { at + 1 } else { at };
-        self.at.insert(row.job.clone(), (at, false));
-        self.step(at).rows.push(row);
-    }
-
-    fn begin(&mut self, ready: Ready) {
-        let name = &ready.due.job.name;
-        let (at, _) = self.at.get(name).copied().unwrap_or_default();
-        self.at.insert(name.clone(), (at, true));
-        self.step(at).begins.push(ready);
-    }
-
-    fn step(&mut self, at: usize) -> &mut Step {
-        if self.steps.len() <= at {
-            self.steps.resize_with(at + 1, Step::default);
-        }
-        self.steps.get_mut(at).expect("grown above")
-    }
 }
 
 fn row(due: &Due, verdict: Verdict, reason: Option<FireReason>) -> NewFire {

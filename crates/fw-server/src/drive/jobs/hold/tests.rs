@@ -232,10 +232,9 @@ async fn there_is_a_most_of_them() {
 /// A job of another program's files, which ask for these maintenances: of everything, or of hosts.
 fn files(said: &[Option<&str>]) -> super::super::Given {
     let jobs = super::super::text::read("x.yaml", &one("b", "overlap: allow")).jobs;
-    let said = said.iter().map(|hosts| Said {
-        hosts: hosts.map(str::to_owned),
-        reason: "said there".to_owned(),
-    });
+    let said = said
+        .iter()
+        .map(|hosts| Said { hosts: hosts.map(str::to_owned), reason: "said there".to_owned() });
     super::super::Given {
         jobs: jobs.into_iter().map(|def| ("x.yaml".to_owned(), def)).collect(),
         maintenance: said.collect(),
@@ -327,7 +326,11 @@ async fn one_that_recurs_holds_within_its_windows_also_those_of_a_downtime() {
     let day = ["Missed Downtime 1", "Skipped Maintenance 2", "Missed Downtime 1437"];
     let before = ["Ran 1", "Skipped Maintenance 2", "Ran 1"];
     world.ledger_is("a", &[day, before].concat()).await;
-    assert_eq!(world.jobs.maintenances().await.unwrap().len(), 1, "it ends when it is switched off");
+    assert_eq!(
+        world.jobs.maintenances().await.unwrap().len(),
+        1,
+        "it ends when it is switched off"
+    );
     off(&world, id).await;
     assert_eq!(world.jobs.maintenances().await.unwrap(), []);
 }
