@@ -410,6 +410,11 @@ impl Client {
         self.json(self.request_with(Method::GET, &["maintenances"], &query)).await
     }
 
+    /// A maintenance, and what still runs on the hosts that it covers.
+    pub(crate) async fn maintenance(&self, id: MaintenanceId) -> Result<Maintenance> {
+        self.get(&["maintenances", &id.to_string()]).await
+    }
+
     /// Switches a maintenance on.
     pub(crate) async fn begin_maintenance(&self, new: &NewMaintenance) -> Result<Maintenance> {
         self.post(&["maintenances"], new).await

@@ -82,11 +82,11 @@ impl Code {
             Self::Authentication => "No token, or one that may not do this.",
             Self::NotFound => "No such thing.",
             Self::Conflict => "A name is taken, or the thing is not in a state that allows this.",
-            Self::TimedOut => "The time given with --wait is over; the run goes on.",
+            Self::TimedOut => "The time given with --wait or --timeout is over; what runs goes on.",
             Self::Approval => "It waits for someone's approval.",
             Self::NothingMatched => "The selector matched no host.",
             Self::NoneSucceeded => "No host did it.",
-            Self::Interrupted => "Interrupted with Ctrl+C; the run goes on.",
+            Self::Interrupted => "Interrupted with Ctrl+C; what runs goes on.",
             Self::Remote(_) => "The exit code of the command on the host.",
         }
     }
@@ -129,11 +129,11 @@ mod tests {
                 4  No token, or one that may not do this.
                 5  No such thing.
                 6  A name is taken, or the thing is not in a state that allows this.
-                7  The time given with --wait is over; the run goes on.
+                7  The time given with --wait or --timeout is over; what runs goes on.
                 8  It waits for someone's approval.
                 9  The selector matched no host.
               100  No host did it.
-              130  Interrupted with Ctrl+C; the run goes on.
+              130  Interrupted with Ctrl+C; what runs goes on.
 
             With --propagate, `run` on one host exits as the command did there (128 + N when signal N ended it).
             ");

@@ -25,7 +25,9 @@ pub(crate) use job::{error_text, page as job_page, reason as fire_reason};
 #[cfg(test)]
 pub(crate) use live::sample_event;
 pub(crate) use live::{Live, Prefix, View, gap_text};
-pub(crate) use maintenance::{begun as maintenance_begun, warning as maintenance_warning};
+pub(crate) use maintenance::{
+    begun as maintenance_begun, waits as maintenance_waits, warning as maintenance_warning,
+};
 pub(crate) use progress::Progress;
 pub(crate) use run::{Begun, page as run_page, task_table};
 pub(crate) use server::page as server_page;

@@ -95,7 +95,8 @@ pub(crate) async fn watch(
     Ok(Watched { end, gaps })
 }
 
-async fn over(limit: Option<Span>) {
+/// Resolves when the time is over; never without one.
+pub(crate) async fn over(limit: Option<Span>) {
     match limit {
         Some(limit) => tokio::time::sleep(limit.duration()).await,
         None => std::future::pending().await,

@@ -134,3 +134,63 @@ async fn what_others_say_is_shown_as_text() {
         assert_ne!(browser.eval("return document.title", &[]).await, "owned");
     }
 }
+
+/// Also on a page that follows nothing else, and while a form is half filled in.
+#[tokio::test]
+async fn a_banner_comes_and_goes_by_itself() {
+    let fleet = Fleet::start(BINARY).await;
+    let _host = fleet.agent("web1").await;
+    let door = fleet.door().await;
+    let browser = Browser::start().await;
+    browser.open(&format!("{}/run", door.url())).await;
+    browser.has("main h1").await;
+    assert_eq!(browser.count(".banner").await, 0);
+    browser.fill("#command", "echo half").await;
+    let on = ["maintenance", "on", "--everything", "--reason", "new <b>disks</b>", "--for", "2h"];
+    drop(fleet.cli(&[&on[..], &["--message", "Back at noon."]].concat()).await.ok());
+    browser.has_text("#banner", "no job fires").await;
+    browser.has_text("#banner", "new <b>disks</b>").await;
+    browser.screens("banner").await;
+    let kept = browser.eval("return document.querySelector('#command').value", &[]).await;
+    assert_eq!(kept, "echo half");
+    drop(fleet.cli(&["maintenance", "off", "1"]).await.ok());
+    browser.has_no(".banner").await;
+}
+
+#[tokio::test]
+async fn a_maintenance_is_switched_on_and_followed_on_its_page() {
+    let fleet = Fleet::start(BINARY).await;
+    let _host = fleet.agent("web1").await;
+    let door = fleet.door().await;
+    let browser = Browser::start().await;
+    let run = fleet.begin_shell("web1", &[], "while ! [ -e go ]; do sleep 0.05; done").await;
+    fleet.task_is(&run, "running").await;
+    browser.open(&format!("{}/maintenance", door.url())).await;
+    browser.fill("#hosts", "web*").await;
+    browser.fill("#reason", "new kernel").await;
+    let line = "fleetwright maintenance on 'web*' --reason 'new kernel' --drain";
+    browser.has_text("[data-cli]", line).await;
+    browser.press(&["Enter"]).await;
+    browser.has_text("#maintenances", "1 task still runs on web1").await;
+    browser.has_text("#banner", "In maintenance: web*.").await;
+    fleet.touch("go");
+    browser.has_text("#maintenances", "Nothing runs there any more").await;
+
+    browser.fill("#hosts", "db*").await;
+    browser.fill("#reason", "patches").await;
+    browser.fill("#for", "2h").await;
+    browser.click("details.more summary").await;
+    browser.fill("#every", "0 2 * * sun").await;
+    browser.fill("#timezone", "Europe/Athens").await;
+    let line = "--reason patches --for 2h --every '0 2 * * sun' --timezone Europe/Athens";
+    browser.has_text("[data-cli]", line).await;
+    browser.press(&["Enter"]).await;
+    browser.has_text("#maintenances", "The next window begins").await;
+    browser.screens("maintenance-on-wide").await;
+    browser.size(360, 780).await;
+    browser.screens("maintenance-on-narrow").await;
+    let fits = "return document.documentElement.scrollWidth <= innerWidth";
+    assert_eq!(browser.eval(fits, &[]).await, true);
+    browser.click("#maintenances [data-key='2'] [data-api]").await;
+    browser.has_no("#maintenances [data-key='2'] [data-api]").await;
+}

@@ -75,3 +75,87 @@ async fn one_host_is_left_out() {
     drop(fleet.cli(&["maintenance", "on", "web2", "--reason", "x"]).await.ok());
     fire(&fleet, "skipped", &json!("maintenance"), &ran).await;
 }
+
+/// Whoever drains hosts hears what is waited for, and when it is over; or that the time is.
+#[tokio::test]
+async fn a_drain_waits_until_nothing_runs() {
+    let fleet = Fleet::start(BINARY).await;
+    let _agents = (fleet.agent("web1").await, fleet.agent("web2").await);
+    let text = "while ! [ -e go ]; do sleep 0.05; done";
+    let runs =
+        [fleet.begin_shell("web1", &[], text).await, fleet.begin_shell("web2", &[], text).await];
+    for run in &runs {
+        fleet.task_is(run, "running").await;
+    }
+    let on = ["maintenance", "on", "web*", "--reason", "new disks", "--drain"];
+    let late = fleet.cli(&[&on[..], &["--timeout", "100ms"]].concat()).await.exits(7);
+    assert!(late.stderr.contains("waiting for 2 tasks on 2 hosts: web1, web2"), "{}", late.stderr);
+    assert!(late.stderr.contains("maintenance 1 stays on"), "{}", late.stderr);
+    let shown = fleet.cli(&["maintenance", "list", "-o", "json"]).await.ok().json();
+    assert_eq!(shown[0]["running"], json!({"tasks": 2, "hosts": 2, "on": ["web1", "web2"]}));
+
+    let args = ["maintenance", "wait", "1"];
+    let waiting = fleet.cli_spawn(&args);
+    fleet.touch("go");
+    let done = fleet.finish(waiting, &args, b"").await.ok();
+    assert!(
+        done.stderr.contains("nothing runs there any more; maintenance 1 is on"),
+        "{}",
+        done.stderr
+    );
+    for run in &runs {
+        assert_eq!(fleet.ended(run).await["state"], "succeeded", "a drain ends nothing");
+    }
+    drop(fleet.cli(&on).await.ok());
+    drop(fleet.cli(&["maintenance", "off", "1"]).await.ok());
+    drop(fleet.cli(&["maintenance", "wait", "1"]).await.exits(6));
+}
+
+#[tokio::test]
+async fn what_runs_is_ended_where_that_is_asked_for() {
+    let fleet = Fleet::start(BINARY).await;
+    let _agents = (fleet.agent("db1").await, fleet.agent("web1").await);
+    let run = fleet.begin_shell("*", &[], "while ! [ -e go ]; do sleep 0.05; done").await;
+    wait_for("it runs on both", PATIENCE, async || {
+        let tasks = fleet.runs_show(&run).await["tasks"].as_array()?.clone();
+        tasks.iter().all(|task| task["state"] == "running").then_some(())
+    })
+    .await;
+    let on = ["maintenance", "on", "web1", "--reason", "x", "--stop-running", "--drain"];
+    drop(fleet.cli(&on).await.ok());
+    let tasks = fleet.runs_show(&run).await["tasks"].as_array().expect("tasks").clone();
+    let states: Vec<_> = tasks.iter().map(|task| (&task["host"], &task["state"])).collect();
+    let state = |host: &str| states.iter().find(|(of, _)| **of == host).map(|(_, state)| *state);
+    assert_eq!((state("web1"), state("db1")), (Some(&json!("cancelled")), Some(&json!("running"))));
+    fleet.touch("go");
+    fleet.ended(&run).await;
+}
+
+/// The hour began a minute ago, so the window is open; the other one opens in an hour.
+#[tokio::test]
+async fn a_window_that_recurs_holds_while_it_is_open() {
+    let mut fleet = Fleet::start(BINARY).await;
+    let _web1 = fleet.agent("web1").await;
+    drop(fleet.cli_with_input(&["jobs", "apply", "-"], JOB.as_bytes()).await.ok());
+    let ran = fire(&fleet, "ran", &Value::Null, &Value::Null).await;
+    let every = |at: fw_proto::Timestamp| {
+        let at = at.to_string();
+        format!("{} {} * * *", &at[14..16], &at[11..13])
+    };
+    let now = fw_rt::Clock::system().now();
+    let (open, ahead) =
+        (every(now - fw_proto::Span::from_secs(60)), every(now + fw_proto::Span::from_secs(3600)));
+    let on =
+        ["maintenance", "on", "--everything", "--reason", "patches", "--for", "30m", "--every"];
+    let begun = fleet.cli(&[&on[..], &[&ahead, "--timezone", "UTC"]].concat()).await.ok().text();
+    assert!(begun.contains("and so on by"), "{begun}");
+    drop(fleet.cli(&[&on[..], &[&open]].concat()).await.ok());
+    let skipped = fire(&fleet, "skipped", &json!("maintenance"), &ran).await;
+    fleet.server.kill9().await;
+    fleet.start_server().await;
+    let skipped = fire(&fleet, "skipped", &json!("maintenance"), &skipped).await;
+    let list = fleet.cli(&["maintenance", "list"]).await.ok().text();
+    assert!(list.contains("next in 5") && list.contains("recurs"), "{list}");
+    drop(fleet.cli(&["maintenance", "off", "2"]).await.ok());
+    fire(&fleet, "ran", &Value::Null, &skipped).await;
+}

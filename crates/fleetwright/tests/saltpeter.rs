@@ -352,35 +352,77 @@ async fn a_page_sees_what_happens() {
     assert_eq!(config["config"]["crons"]["more"]["group"], "more");
 }
 
+/// The newest row of a job's ledger, when it has this verdict and reason and is younger than `after`.
+async fn fired(served: &Served, job: &str, verdict: &str, reason: &Value, after: &Value) -> Value {
+    wait_for(&format!("{job} is {verdict} ({reason})"), PATIENCE, async || {
+        let ledger = served.fleet.cli(&["jobs", "ledger", job, "-o", "json"]).await.ok().json();
+        let newest = ledger.as_array()?.first()?.clone();
+        let is_it = newest["verdict"] == verdict && newest["reason"] == *reason;
+        (is_it && newest["to"].as_str() > after["to"].as_str()).then_some(newest)
+    })
+    .await
+}
+
+/// It is maintenance as any other, of these jobs alone: the ledger says it, hosts are left out, and it is
+/// what the files say, also after a restart.
 #[tokio::test]
 async fn maintenance_holds_jobs_and_machines() {
-    let jobs = format!("greet: {{{RARELY}, command: 'echo hello'}}\n");
-    let served = Served::start(&[("jobs.yaml", &jobs)], &[]).await;
+    let jobs = format!(
+        "greet: {{{RARELY}, command: 'echo hello'}}\ntick: {{sec: '*', min: '*', hour: '*', dom: '*', mon: '*', dow: '*', targets: '*', target_type: glob, command: 'true'}}\n"
+    );
+    let mut served = Served::start(&[("jobs.yaml", &jobs)], &[]).await;
     let (_web1, _web2) = (served.fleet.agent("web1").await, served.fleet.agent("web2").await);
-    let is_in_force = async |maintenance: &str, enabled: bool, hosts: &str| {
-        served.write("maintenance.yaml", &format!("saltpeter_maintenance: {maintenance}\n"));
-        wait_for(maintenance, PATIENCE, async || {
-            let shown = served.fleet.cli(&["jobs", "show", "greet", "-o", "json"]).await.json();
-            let spec = &shown["spec"];
-            (spec["enabled"] == enabled && spec["hosts"] == hosts).then_some(())
-        })
-        .await;
-    };
-    is_in_force("{global: true, machines: []}", false, "*").await;
+    let own = "jobs:\n  own: {schedule: '@every 1s', hosts: 'web1', run: 'true'}\n";
+    drop(served.fleet.cli_with_input(&["jobs", "apply", "-"], own.as_bytes()).await.ok());
+    let none = &Value::Null;
+    fired(&served, "tick", "ran", none, none).await;
+
+    say_maintenance(&served, "{global: true, machines: []}", &json!([null])).await;
     let refused = served.ask(reqwest::Method::POST, "/runnow/greet", "").await;
     assert_eq!(refused.status(), 409);
     assert!(refused.text().await.unwrap().contains("maintenance mode is active"));
     let state = &served.get("/state").await["greet"];
     assert_eq!(state, &json!({}), "nothing is due, and nothing ran");
+    let skipped = fired(&served, "tick", "skipped", &json!("maintenance"), none).await;
+    let other = fired(&served, "own", "ran", none, none).await;
+    fired(&served, "own", "ran", none, &other).await;
+    let refused = served.fleet.cli(&["maintenance", "off", "1"]).await.exits(6);
+    assert!(refused.stderr.contains("asked for by files of saltpeter"), "{}", refused.stderr);
 
-    is_in_force("{global: false, machines: [web1]}", true, "(*) and not (web1)").await;
+    served.fleet.server.kill9().await;
+    served.fleet.start_server().await;
+    served.fleet.online("web1").await;
+    served.fleet.online("web2").await;
+    let skipped = fired(&served, "tick", "skipped", &json!("maintenance"), &skipped).await;
+    let ledger = served.fleet.cli(&["jobs", "ledger", "tick", "-o", "json"]).await.ok().json();
+    let missed = ledger.as_array().unwrap().iter().filter(|row| row["verdict"] == "missed").count();
+    assert_eq!(missed, 0, "what was due meanwhile was in maintenance, too: {ledger}");
+    let all = served.fleet.cli(&["maintenance", "list", "--all", "-o", "json"]).await.ok().json();
+    assert_eq!(all.as_array().unwrap().len(), 1, "it is the same one: {all}");
+
+    say_maintenance(&served, "{global: false, machines: [web1]}", &json!(["web1"])).await;
+    let ran = fired(&served, "tick", "ran", none, &skipped).await;
+    let run = served.fleet.ended(ran["run_id"].as_str().expect("an id")).await;
+    let hosts: Vec<_> = run["tasks"].as_array().unwrap().iter().map(|t| &t["host"]).collect();
+    assert_eq!(hosts, ["web2"]);
     served.post("/runnow/greet", "").await;
     let state = served.state("greet", |state| has_code(state, "web2", 0)).await;
     assert_eq!(state["targets"], json!(["web2"]));
 
-    is_in_force("{global: false, machines: []}", true, "*").await;
+    say_maintenance(&served, "{global: false, machines: []}", &json!([])).await;
     served.post("/runnow/greet", "").await;
     served.state("greet", |state| has_code(state, "web1", 0) && has_code(state, "web2", 0)).await;
+}
+
+/// Writes the file, and waits until maintenances of these hosts are on.
+async fn say_maintenance(served: &Served, text: &str, hosts: &Value) {
+    served.write("maintenance.yaml", &format!("saltpeter_maintenance: {text}\n"));
+    wait_for(text, PATIENCE, async || {
+        let on = served.fleet.cli(&["maintenance", "list", "-o", "json"]).await.ok().json();
+        let on: Vec<_> = on.as_array()?.iter().map(|one| one["hosts"].clone()).collect();
+        (json!(on) == *hosts).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

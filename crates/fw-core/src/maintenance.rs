@@ -1,15 +1,23 @@
 //! Maintenance: when runs do not begin by themselves, everywhere or on some hosts.
 //!
 //! A maintenance begins when it is switched on, and ends at a time that is known before or when it is
-//! switched off. There can be several at once, and a host is in maintenance while one of them covers
-//! it. Who begins a run by hand means it: that is never held.
+//! switched off. One that recurs is in force within its windows alone. There can be several at once, and
+//! a host is in maintenance while one of them covers it. Who begins a run by hand means it: that is not
+//! held, but for a maintenance that the files of the job's own source ask for: they say it of all its runs.
+
+mod spans;
+mod window;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use fw_proto::{MaintenanceId, Span, Timestamp};
+use fw_proto::{MaintenanceId, Timestamp};
 
 use crate::host::Seen;
 use crate::select::Selector;
+
+pub use self::spans::{Spans, Stretch};
+pub use self::window::{Recurring, Window, Windows};
 
 /// What a maintenance covers.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,20 +33,36 @@ pub enum Scope {
 pub struct Maintenance {
     /// What it covers.
     pub scope: Scope,
+    /// Whose jobs it holds: those of this source, whose files ask for it; all when `None`.
+    pub source: Option<Arc<str>>,
     /// Since when.
     pub since: Timestamp,
     /// From when on it is over; `None` until it is switched off.
     pub until: Option<Timestamp>,
+    /// It is in force within these alone; all the time when `None`.
+    pub windows: Option<Windows>,
+}
+
+/// A run that is to begin, as far as a maintenance asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asking<'a> {
+    /// Where its job comes from, if that has maintenances of its own.
+    pub source: Option<&'a str>,
+    /// Somebody wants it now.
+    pub by_hand: bool,
 }
 
 impl Maintenance {
-    /// Whether it is in force then: from `since` on, and before `until`.
+    /// Whether it is in force then: from `since` on and before `until`, in a window if it has some.
     #[must_use]
     pub fn in_force(&self, at: Timestamp) -> bool {
-        self.since <= at && !self.is_over(at)
+        let on = self.since <= at && !self.is_over(at);
+        on && self.windows.as_ref().is_none_or(|windows| windows.cover(at))
     }
 
-    fn is_over(&self, at: Timestamp) -> bool {
+    /// Whether it is switched off, or has ended by itself.
+    #[must_use]
+    pub fn is_over(&self, at: Timestamp) -> bool {
         self.until.is_some_and(|until| until <= at)
     }
 
@@ -49,6 +73,39 @@ impl Maintenance {
             Scope::Everything => true,
             Scope::Hosts(selector) => selector.matches(host),
         }
+    }
+
+    /// Whether it keeps such a run from the hosts that it covers.
+    #[must_use]
+    pub fn holds(&self, run: Asking<'_>) -> bool {
+        match &self.source {
+            None => !run.by_hand,
+            Some(source) => run.source == Some(source),
+        }
+    }
+
+    /// The window that this instant lies in, or the next one; `None` without windows, or when none is left.
+    #[must_use]
+    pub fn window(&self, at: Timestamp) -> Option<Window> {
+        let next = self.windows.as_ref()?.next(at.max(self.since))?;
+        let from = next.from.max(self.since);
+        let until = self.until.map_or(next.until, |until| until.min(next.until));
+        (from < until).then_some(Window { from, until })
+    }
+
+    /// Until when nothing changes of whether it is in force; `None` for ever.
+    fn same_until(&self, at: Timestamp) -> Option<Timestamp> {
+        if self.is_over(at) {
+            return None;
+        }
+        let edge = self.windows.as_ref().and_then(|windows| windows.next_edge(at));
+        let ends = [Some(self.since), self.until, edge];
+        ends.into_iter().flatten().filter(|end| *end > at).min()
+    }
+
+    fn recurring(&self) -> Option<Recurring> {
+        let windows = self.windows.clone()?;
+        Some(Recurring { since: self.since, until: self.until, windows })
     }
 }
 
@@ -88,179 +145,82 @@ impl Maintenances {
         self.0.iter().filter(move |(_, one)| one.in_force(at)).map(|(id, one)| (*id, one))
     }
 
+    /// Those that are not over then, whether it is their time or not.
+    pub fn on(&self, at: Timestamp) -> impl Iterator<Item = (MaintenanceId, &Maintenance)> {
+        self.0.iter().filter(move |(_, one)| !one.is_over(at)).map(|(id, one)| (*id, one))
+    }
+
     /// One of them, whether it is in force or over.
     #[must_use]
     pub fn get(&self, id: MaintenanceId) -> Option<&Maintenance> {
         self.0.get(&id)
     }
 
-    /// The maintenance of everything that is in force then.
+    /// The maintenance of everything, of all jobs, that is in force then.
     #[must_use]
     pub fn everything(&self, at: Timestamp) -> Option<MaintenanceId> {
-        let mut found = self.in_force(at).filter(|(_, one)| one.scope == Scope::Everything);
-        found.next().map(|(id, _)| id)
+        let all = |one: &Maintenance| one.scope == Scope::Everything && one.source.is_none();
+        self.in_force(at).find(|(_, one)| all(one)).map(|(id, _)| id)
     }
 
-    /// The maintenance that a host is in then.
+    /// The maintenance of all jobs that a host is in then.
     #[must_use]
     pub fn of(&self, host: Seen<'_>, at: Timestamp) -> Option<MaintenanceId> {
-        let mut found = self.in_force(at).filter(|(_, one)| one.covers(host));
+        self.holding(host, Asking { source: None, by_hand: false }, at)
+    }
+
+    /// The maintenance that keeps such a run from a host then.
+    #[must_use]
+    pub fn holding(&self, host: Seen<'_>, run: Asking<'_>, at: Timestamp) -> Option<MaintenanceId> {
+        let mut found = self.in_force(at).filter(|(_, one)| one.holds(run) && one.covers(host));
         found.next().map(|(id, _)| id)
     }
 
-    /// When all is in maintenance.
+    /// Until when the same ones are in force; `None` for ever.
     #[must_use]
-    pub fn spans(&self) -> Spans {
+    pub fn same_until(&self, at: Timestamp) -> Option<Timestamp> {
+        self.0.values().filter_map(|one| one.same_until(at)).min()
+    }
+
+    /// When fires are held, whatever their hosts.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        let sources = self.0.values().filter_map(|one| one.source.clone());
+        let of = sources.map(|source| (Arc::clone(&source), self.spans(Some(&source)))).collect();
+        Held { all: self.spans(None), of }
+    }
+
+    /// When everything is in maintenance for the jobs of a source.
+    fn spans(&self, source: Option<&str>) -> Spans {
+        let run = Asking { source, by_hand: false };
         let everything = self.0.values().filter(|one| one.scope == Scope::Everything);
-        Spans::new(everything.map(|one| (one.since, one.until)).collect())
+        let holding: Vec<_> = everything.filter(|one| one.holds(run)).collect();
+        let whole = holding.iter().filter(|one| one.windows.is_none());
+        let recurring = holding.iter().filter_map(|one| one.recurring()).collect();
+        Spans::new(whole.map(|one| (one.since, one.until)).collect()).with(recurring)
     }
 }
 
-/// Stretches of time, each from its first instant to before its end; they neither touch nor overlap.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Spans(Vec<(Timestamp, Option<Timestamp>)>);
-
-/// Instants after one and until another, all of them within a span or none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stretch {
-    /// It begins after this.
-    pub after: Timestamp,
-    /// The last instant.
-    pub until: Timestamp,
-    /// Whether it is within a span.
-    pub held: bool,
+/// When fires are held, whatever their hosts.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Held {
+    all: Spans,
+    of: BTreeMap<Arc<str>, Spans>,
 }
 
-impl Spans {
-    /// All instants that lie in one of these; without an end it goes on for ever.
+impl Held {
+    /// The same for all jobs.
     #[must_use]
-    pub fn new(mut spans: Vec<(Timestamp, Option<Timestamp>)>) -> Self {
-        spans.retain(|(since, until)| until.is_none_or(|until| *since < until));
-        spans.sort();
-        let mut joined: Vec<(Timestamp, Option<Timestamp>)> = Vec::new();
-        for (since, until) in spans {
-            match joined.last_mut() {
-                Some((_, end)) if end.is_none_or(|end| since <= end) => {
-                    *end = end.zip(until).map(|(one, other)| one.max(other));
-                }
-                Some(_) | None => joined.push((since, until)),
-            }
-        }
-        Self(joined)
+    pub const fn all(spans: Spans) -> Self {
+        Self { all: spans, of: BTreeMap::new() }
     }
 
-    /// Whether this instant lies in one.
+    /// When those of jobs of this source are.
     #[must_use]
-    pub fn covers(&self, at: Timestamp) -> bool {
-        let begun = self.0.partition_point(|(since, _)| *since <= at);
-        let last = begun.checked_sub(1).and_then(|last| self.0.get(last));
-        last.is_some_and(|(_, until)| until.is_none_or(|until| at < until))
-    }
-
-    /// Cuts the instants after one and until another where a span begins or ends, in order.
-    #[must_use]
-    pub fn cut(&self, after: Timestamp, until: Timestamp) -> Vec<Stretch> {
-        let edges = self.0.iter().flat_map(|(since, end)| [Some(*since), *end]).flatten();
-        let last_before = edges.map(|edge| edge - Span::from_millis(1));
-        let cuts = last_before.filter(|cut| after < *cut && *cut < until).chain([until]);
-        let mut begin = after;
-        let stretch = |cut| {
-            let after = std::mem::replace(&mut begin, cut);
-            Stretch { after, until: cut, held: self.covers(cut) }
-        };
-        cuts.map(stretch).collect()
+    pub fn of(&self, source: Option<&str>) -> &Spans {
+        source.and_then(|source| self.of.get(source)).unwrap_or(&self.all)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use fw_proto::HostName;
-    use proptest::prelude::*;
-    use serde_json::Map;
-
-    use super::*;
-
-    fn at(ms: i64) -> Timestamp {
-        Timestamp::from_millis(ms)
-    }
-
-    fn of(selector: Option<&str>, since: i64, until: Option<i64>) -> Maintenance {
-        let hosts = |text: &str| Scope::Hosts(Selector::parse(text).unwrap());
-        let scope = selector.map_or(Scope::Everything, hosts);
-        Maintenance { scope, since: at(since), until: until.map(at) }
-    }
-
-    fn in_maintenance(all: &Maintenances, host: &str, now: i64) -> Option<u32> {
-        let name: HostName = host.parse().unwrap();
-        let seen = Seen { name: &name, labels: &BTreeMap::new(), facts: &Map::new() };
-        all.of(seen, at(now)).map(|id| id.0)
-    }
-
-    #[test]
-    fn a_host_is_in_maintenance_while_one_covers_it() {
-        let mut all = Maintenances::default();
-        all.put(MaintenanceId(1), of(Some("web*"), 10, Some(20)));
-        all.put(MaintenanceId(2), of(Some("web1"), 10, None));
-        all.put(MaintenanceId(3), of(None, 30, None));
-        let seen = |all: &Maintenances, now| {
-            ["web1", "web2", "db1"].map(|host| in_maintenance(all, host, now))
-        };
-        assert_eq!(seen(&all, 9), [None, None, None]);
-        assert_eq!(seen(&all, 10), [Some(1), Some(1), None]);
-        assert_eq!(seen(&all, 19), [Some(1), Some(1), None]);
-        assert_eq!(seen(&all, 20), [Some(2), None, None]);
-        assert_eq!(seen(&all, 30), [Some(2), Some(3), Some(3)]);
-        assert_eq!(
-            (all.everything(at(29)), all.everything(at(30))),
-            (None, Some(MaintenanceId(3)))
-        );
-        all.end(MaintenanceId(3), at(40));
-        all.end(MaintenanceId(3), at(50));
-        all.end(MaintenanceId(1), at(50));
-        assert_eq!(seen(&all, 40), [Some(2), None, None]);
-        assert_eq!(all.spans(), Spans::new(vec![(at(30), Some(at(40)))]));
-        assert_eq!((all.is_any_over(at(19)), all.is_any_over(at(20))), (false, true));
-        assert_eq!(all.forget(at(39)), [MaintenanceId(1)]);
-        assert_eq!((all.is_any_over(at(39)), all.get(MaintenanceId(1))), (false, None));
-        assert_eq!(all.forget(at(40)), [MaintenanceId(3)]);
-        assert_eq!(all.in_force(at(40)).map(|(id, _)| id.0).collect::<Vec<_>>(), [2]);
-    }
-
-    fn spans() -> impl Strategy<Value = Vec<(Timestamp, Option<Timestamp>)>> {
-        let span = (0_i64..60, proptest::option::weighted(0.9, 0_i64..60));
-        proptest::collection::vec(span.prop_map(|(from, to)| (at(from), to.map(at))), 0..6)
-    }
-
-    proptest! {
-        /// Joined or not, an instant lies in the spans when it lies in one of those that were given.
-        #[test]
-        fn spans_cover_what_one_of_them_covers(given in spans(), now in -5_i64..70) {
-            let one = given.iter().any(|(since, until)| {
-                *since <= at(now) && until.is_none_or(|until| at(now) < until)
-            });
-            prop_assert_eq!(Spans::new(given).covers(at(now)), one);
-        }
-
-        /// A cut loses no instant and has none twice, and says of each whether it is held.
-        #[test]
-        fn a_cut_is_the_whole_in_pieces(given in spans(), after in 0_i64..60, length in 1_i64..60) {
-            let spans = Spans::new(given);
-            let until = after + length;
-            let pieces = spans.cut(at(after), at(until));
-            let mut end = at(after);
-            for piece in &pieces {
-                prop_assert!(piece.after == end && piece.after < piece.until, "{:?}", pieces);
-                end = piece.until;
-            }
-            prop_assert_eq!(end, at(until));
-            for now in (after + 1..=until).map(at) {
-                let piece = pieces.iter().find(|piece| piece.after < now && now <= piece.until);
-                prop_assert_eq!(piece.map(|piece| piece.held), Some(spans.covers(now)));
-            }
-            let alternate = pieces.windows(2).all(|two| two[0].held != two[1].held);
-            prop_assert!(alternate, "{:?}", pieces);
-        }
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fw_core::host::Seen;
-use fw_core::maintenance::Maintenances;
+use fw_core::maintenance::{Asking, Maintenances};
 use fw_core::plan::{Chosen, Plan};
 use fw_core::select::{self, Selector};
 use fw_proto::api::{self, Code, HostState, Problem, TaskState};
@@ -93,15 +93,16 @@ pub fn again(
         .collect()
 }
 
-/// Those of these hosts that are in no maintenance then.
+/// Those of these hosts that no maintenance keeps such a run from then.
 #[must_use]
 pub fn free(
     rows: &[Arc<HostRow>],
     hosts: &[Chosen],
     maintenances: &Maintenances,
+    run: Asking<'_>,
     at: Timestamp,
 ) -> Vec<Chosen> {
-    let held = |row: &Arc<HostRow>| maintenances.of(seen(row), at).is_some();
+    let held = |row: &Arc<HostRow>| maintenances.holding(seen(row), run, at).is_some();
     let free = |host: &&Chosen| !named(rows, host.name.as_str()).is_some_and(held);
     hosts.iter().filter(free).cloned().collect()
 }

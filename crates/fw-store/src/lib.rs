@@ -56,7 +56,7 @@ pub use host::{Changed, HostRow, Standing};
 pub use invite::{Enrolled, Enrolment, Invite};
 pub use job::StoredJob;
 pub use log::{NewChunk, PlacedChunk, StoredChunk};
-pub use maintenance::{NewMaintenance, StoredMaintenance};
+pub use maintenance::{NewMaintenance, StoredMaintenance, StoredWindows};
 pub use notice::{NewNotice, Notice};
 pub use retry::Retry;
 pub use run::{Append, RunQuery, StoredPlan};
@@ -78,7 +78,8 @@ pub(crate) const MAIN: Schema = Schema {
         include_str!("../migrations/main/0003_maintenances.sql"),
         include_str!("../migrations/main/0004_access.sql"),
         include_str!("../migrations/main/0005_shadow.sql"),
-        include_str!("../migrations/main/0006_changes.sql"),
+        include_str!("../migrations/main/0006_recurring_maintenances.sql"),
+        include_str!("../migrations/main/0007_changes.sql"),
     ],
 };
 

@@ -1,10 +1,21 @@
 //! Maintenances: those in force, and those that were until retention takes them.
 
-use fw_proto::{MaintenanceId, Timestamp};
+use fw_proto::{MaintenanceId, Span, Timestamp};
 use rusqlite::{Row, params};
 
 use crate::row;
 use crate::{Error, Store};
+
+/// When a maintenance recurs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredWindows {
+    /// When its windows begin: a schedule.
+    pub every: String,
+    /// IANA name of the schedule's time zone.
+    pub timezone: String,
+    /// How long each lasts.
+    pub lasts: Span,
+}
 
 /// A maintenance that begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +32,10 @@ pub struct NewMaintenance {
     pub since: Timestamp,
     /// When it ends; `None` until it is switched off.
     pub until: Option<Timestamp>,
+    /// The windows that it is in force in; all the time when `None`.
+    pub windows: Option<StoredWindows>,
+    /// The source whose files ask for it and whose jobs it holds; all jobs when `None`.
+    pub source: Option<String>,
 }
 
 /// A maintenance as it is remembered.
@@ -43,8 +58,9 @@ impl Store {
         self.main()
             .write(move |db| {
                 db.prepare_cached(
-                    "INSERT INTO maintenances (selector, reason, message, actor, since, until)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    "INSERT INTO maintenances (selector, reason, message, actor, since, until,
+                         every, timezone, lasts, source)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                 )?
                 .execute(params![
                     new.selector,
@@ -53,6 +69,10 @@ impl Store {
                     new.by,
                     new.since.as_millis(),
                     new.until.map(Timestamp::as_millis),
+                    new.windows.as_ref().map(|windows| &windows.every),
+                    new.windows.as_ref().map(|windows| &windows.timezone),
+                    new.windows.as_ref().map(|windows| millis(windows.lasts)),
+                    new.source,
                 ])?;
                 let id = u32::try_from(db.last_insert_rowid());
                 Ok(MaintenanceId(id.map_err(|_| Error::corrupt("maintenances: no id is left"))?))
@@ -107,7 +127,21 @@ fn read(row: &Row<'_>) -> Result<StoredMaintenance, Error> {
             by: row.get("actor")?,
             since: row::at(row, "since")?,
             until: row::maybe_at(row, "until")?,
+            windows: windows(row)?,
+            source: row.get("source")?,
         },
         ended_by: row.get("ended_by")?,
     })
+}
+
+fn windows(row: &Row<'_>) -> Result<Option<StoredWindows>, Error> {
+    let Some(every) = row.get("every")? else { return Ok(None) };
+    let lasts: i64 = row.get("lasts")?;
+    let lasts = u64::try_from(lasts).map_err(|_| Error::corrupt(format!("lasts: {lasts}")))?;
+    let (timezone, lasts) = (row.get("timezone")?, Span::from_millis(lasts));
+    Ok(Some(StoredWindows { every, timezone, lasts }))
+}
+
+fn millis(span: Span) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }

@@ -151,7 +151,7 @@ async fn list(session: &Session, args: &ListArgs) -> anyhow::Result<Code> {
             output::say(&format!("warning: {}", output::error_text(&error)));
         }
         let on = session.client.maintenances(false).await?;
-        for one in on.iter().filter(|one| one.hosts.is_none()) {
+        for one in on.iter().filter(|one| one.hosts.is_none() && one.in_force) {
             output::say(&format!("warning: {}", output::maintenance_warning(one)));
         }
     }

@@ -72,7 +72,7 @@ fn scheduler() -> Scheduler {
     let schedule = Schedule::parse("0 * * * *", "Europe/Berlin").expect("a schedule");
     for n in 0..JOBS {
         let (schedule, overlap, catch_up) = (schedule.clone(), Overlap::Skip, CatchUp::NONE);
-        let job = Job { schedule, calendar: None, overlap, catch_up, enabled: true };
+        let job = Job { schedule, calendar: None, overlap, catch_up, enabled: true, source: None };
         let (behind, retries) = (BTreeMap::new(), BTreeMap::new());
         let decided_to = at(HOUR);
         let known = Known { decided_to, paused: false, active: 0, queued: None, behind, retries };

@@ -14,7 +14,7 @@
 //! crash goes on where it was; each begins once nothing of the job goes on, the oldest first.
 //!
 //! **Maintenance.** While all is in maintenance no fire runs, nor does one whose turn comes then.
-//! Runs that go on are left alone. That of some hosts is the caller's: it is looked at when a run is
+//! Runs that go on are left alone. It may hold the jobs of one source alone. That of some hosts is the caller's: it is looked at when a run is
 //! to begin, where hosts are chosen.
 
 mod decision;
@@ -32,7 +32,7 @@ pub use self::decision::{Decision, Order, coalesces, retry_id, run_id};
 use self::entry::Entry;
 use self::owed::Owed;
 use crate::calendar::Calendar;
-use crate::maintenance::Spans;
+use crate::maintenance::Held;
 use crate::schedule::{self, Schedule};
 
 /// A clock that moves ahead by more than this between two ticks was set, or this machine slept:
@@ -52,6 +52,8 @@ pub struct Job {
     pub catch_up: CatchUp,
     /// Whether it fires at all. The instants of a disabled job get no verdict.
     pub enabled: bool,
+    /// Where it comes from, if that has maintenances of its own; see [`Held`].
+    pub source: Option<Arc<str>>,
 }
 
 /// Which of a job's lost fires are made up for.
@@ -117,7 +119,7 @@ pub struct Scheduler {
     /// while it still takes up what jobs say.
     ready: BTreeSet<JobName>,
     /// When all is in maintenance.
-    held: Spans,
+    held: Held,
     agenda: Agenda,
 }
 
@@ -140,7 +142,7 @@ impl Scheduler {
             seen: now,
             owed: BTreeMap::new(),
             ready: BTreeSet::new(),
-            held: Spans::default(),
+            held: Held::default(),
             agenda: Agenda::default(),
         }
     }
@@ -153,7 +155,8 @@ impl Scheduler {
         let waiting = u32::try_from(retries.len()).unwrap_or(u32::MAX);
         if job.enabled && decided_to < self.seen {
             let stretch = (decided_to, self.seen);
-            let owed = Owed::all(&job, stretch, paused, &self.held, FireReason::Downtime);
+            let held = self.held.of(job.source.as_deref());
+            let owed = Owed::all(&job, stretch, paused, held, FireReason::Downtime);
             self.owed.entry(name.clone()).or_default().extend(owed);
         }
         let queued = queued.map(|nominal| schedule::Fire { nominal, dst_gap: false });
@@ -279,7 +282,7 @@ impl Scheduler {
 
     /// From now on all is in maintenance at these times and no others. What is due by now is decided
     /// by what was said before.
-    pub fn hold(&mut self, held: Spans, now: Timestamp) -> Vec<Decision> {
+    pub fn hold(&mut self, held: Held, now: Timestamp) -> Vec<Decision> {
         let out = self.tick(now);
         self.held = held;
         out
@@ -383,16 +386,16 @@ impl Scheduler {
     /// Decides every instant of one job that is due by now, and notes when it is due next.
     fn fire(&mut self, name: JobName, now: Timestamp, out: &mut Vec<Decision>) {
         let Some(entry) = self.jobs.get_mut(&name) else { return };
-        let Some(schedule) = entry.job.as_ref().map(|job| job.schedule.clone()) else { return };
+        let Some(job) = entry.job.as_ref() else { return };
+        let (schedule, held) = (job.schedule.clone(), self.held.of(job.source.as_deref()));
         while let Some(fire) = entry.next.filter(|fire| fire.nominal <= now) {
             entry.next = schedule.next_after(fire.nominal);
-            if let Some(reason) = entry.refuses(fire.nominal, &self.held) {
+            if let Some(reason) = entry.refuses(fire.nominal, held) {
                 push(out, Decision::new(&name, fire, Verdict::Skipped, Some(reason)));
                 continue;
             }
             let next = entry.next.filter(|next| next.nominal <= now);
-            let superseded =
-                next.is_some_and(|next| entry.refuses(next.nominal, &self.held).is_none());
+            let superseded = next.is_some_and(|next| entry.refuses(next.nominal, held).is_none());
             entry.decide(&name, fire, superseded, out, &mut self.agenda);
         }
         if let Some(fire) = entry.next {
@@ -419,7 +422,8 @@ impl Scheduler {
         let Some(entry) = self.jobs.get(name) else { return };
         let Some(job) = &entry.job else { return };
         let stretch = (before.max(entry.floor), self.seen);
-        let owed = Owed::all(job, stretch, entry.paused, &self.held, FireReason::ClockJump);
+        let held = self.held.of(job.source.as_deref());
+        let owed = Owed::all(job, stretch, entry.paused, held, FireReason::ClockJump);
         self.owed.entry(name.clone()).or_default().extend(owed);
     }
 
@@ -463,7 +467,9 @@ impl Scheduler {
     /// Begins the fire that waits, when nothing is in its way any more.
     fn settle(&mut self, name: &JobName, out: &mut Vec<Decision>) {
         if let Some(entry) = self.jobs.get_mut(name) {
-            entry.settle(name, self.seen, self.held.covers(self.seen), out);
+            let source = entry.job.as_ref().and_then(|job| job.source.as_deref());
+            let held = self.held.of(source).covers(self.seen);
+            entry.settle(name, self.seen, held, out);
         }
     }
 

@@ -141,29 +141,11 @@ impl Owed {
             if most == 0 || earliest >= piece.until {
                 break;
             }
-            let after = self.last_with(earliest, piece.until, most as u64);
-            let fires: Vec<_> =
-                self.schedule.between(after, piece.until).map(|fire| fire.nominal).collect();
-            let last: Vec<_> = fires.into_iter().rev().take(most).collect();
-            most -= last.len();
-            kept.extend(last);
+            let last = self.schedule.last(most as u64, earliest, piece.until);
+            most = most.saturating_sub(last.len());
+            kept.extend(last.into_iter().rev().map(|fire| fire.nominal));
         }
         kept.reverse();
         kept
-    }
-
-    /// After which instant, `earliest` or later, there are just about `most` fires until `until`:
-    /// halves the stretch until a second is left, in which lie few.
-    fn last_with(&self, earliest: Timestamp, until: Timestamp, most: u64) -> Timestamp {
-        let (mut low, mut high) = (earliest, until);
-        while high.since(low) > Span::from_secs(1) {
-            let middle = low + Span::from_millis(high.since(low).as_millis() / 2);
-            if self.schedule.count(middle, until) >= most {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        low
     }
 }

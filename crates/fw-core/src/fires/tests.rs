@@ -17,7 +17,7 @@ fn name(name: &str) -> JobName {
 
 fn job(schedule: &str, overlap: Overlap) -> Job {
     let schedule = Schedule::parse(schedule, "").unwrap();
-    Job { schedule, calendar: None, overlap, catch_up: CatchUp::NONE, enabled: true }
+    Job { schedule, calendar: None, overlap, catch_up: CatchUp::NONE, enabled: true, source: None }
 }
 
 /// A job that was last decided at this second, and of which nothing goes on.

@@ -386,6 +386,11 @@ impl Hub {
         self.runs.values().map(|active| &active.run)
     }
 
+    /// The runs that have not ended on a host, also those whose turn there has not come.
+    pub fn open_on(&self, host: HostId) -> impl Iterator<Item = RunId> {
+        self.by_host.get(&host).into_iter().flatten().copied()
+    }
+
     /// The hosts that are linked.
     #[must_use]
     pub fn online(&self) -> &BTreeSet<HostId> {

@@ -166,6 +166,34 @@ impl Schedule {
         })
     }
 
+    /// The last fires after `after` and not later than `until`, at most so many, in order. Costs about as
+    /// much as to count them.
+    #[must_use]
+    pub fn last(&self, most: u64, after: Timestamp, until: Timestamp) -> Vec<Fire> {
+        let mut fires: Vec<_> = self.between(self.last_with(most, after, until), until).collect();
+        let surplus = fires.len().saturating_sub(usize::try_from(most).unwrap_or(usize::MAX));
+        fires.drain(..surplus);
+        fires
+    }
+
+    /// After which instant, `after` or later, there are just about `most` fires until `until`: halves the
+    /// stretch until a second is left, in which lie few.
+    fn last_with(&self, most: u64, after: Timestamp, until: Timestamp) -> Timestamp {
+        if self.count(after, until) <= most {
+            return after;
+        }
+        let (mut low, mut high) = (after, until);
+        while high.since(low) > Span::from_secs(1) {
+            let middle = low + Span::from_millis(high.since(low).as_millis() / 2);
+            if self.count(middle, until) >= most {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
     /// How many fires lie after `after` and not later than `until`. Costs a few nanoseconds for
     /// each *day* between them, however often the schedule is due.
     #[must_use]

@@ -29,7 +29,9 @@ pub use job::{
     JobsText, Overlap, RETRY_BACKOFF, SourceError, Verdict,
 };
 pub use log::{LineEnd, LogGroup, LogLine, LogLines, LogMatch, LogMatches, OnlyLines};
-pub use maintenance::{Maintenance, NewMaintenance};
+pub use maintenance::{
+    Maintenance, MaintenanceNow, MaintenanceWindow, NewMaintenance, Recurrence, StillRunning,
+};
 pub use problem::{Code, Problem};
 pub use rollout::{
     Budget, ChangeRun, Conflict, ConflictKind, Gate, PlannedWave, Proof, Rehearsal, Rollout,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::MaintenanceNow;
 use crate::{Epoch, Incarnation, PublicKey, Timestamp};
 
 /// What a server is.
@@ -22,6 +23,9 @@ pub struct ServerInfo {
     pub hosts_online: u64,
     /// Runs not ended.
     pub runs_active: u64,
+    /// The maintenances in force, the earliest first.
+    #[serde(default)]
+    pub maintenance: Vec<MaintenanceNow>,
 }
 
 /// The result of a key rotation.

@@ -1,4 +1,5 @@
 // Keeps a page true: parts with `data-live` are asked for again and changed in place, and relative times go on.
+// Where all of them say `data-from`, that is asked and not the whole page: the banner of a page that follows nothing.
 // A page that nobody sees asks for nothing, and asks at once when it is seen again.
 const EVERY = 5000;
 const TIMES_EVERY = 10000;
@@ -30,8 +31,11 @@ function busy() {
 }
 
 async function ask(parts) {
+  const from = parts.every((part) => part.dataset.from) ? parts[0].dataset.from : "";
   try {
-    const answer = await fetch(location.href, { headers: { "HX-Request": "true" }, credentials: "same-origin" });
+    const answer = await fetch(from || location.href, { headers: { "HX-Request": "true" }, credentials: "same-origin" });
+    // Who fills in a form is not sent away from it.
+    if (answer.status === 401 && from) return;
     if (answer.status === 401) { location.href = answer.headers.get("HX-Redirect") || "/sign-in"; return; }
     if (!answer.ok) throw new Error(String(answer.status));
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");

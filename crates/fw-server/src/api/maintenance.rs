@@ -1,30 +1,26 @@
 //! Maintenances.
 
+mod view;
+mod wanted;
+
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use fw_core::maintenance::Scope;
 use fw_proto::api::{Maintenance, NewMaintenance};
-use fw_proto::{MaintenanceId, Span, Timestamp};
-use fw_store::StoredMaintenance;
+use fw_proto::{HostId, MaintenanceId, RunId};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use self::view::Look;
 use crate::auth::Caller;
-use crate::drive::jobs::{By, Wanted};
+use crate::drive::jobs::By;
 use crate::extract::{Body, Path, Query};
 use crate::fleet;
 use crate::problem::{Failure, Result};
 use crate::state::App;
-
-/// The longest reason: it stands in a column.
-const MAX_REASON: usize = 200;
-
-/// The longest message.
-const MAX_MESSAGE: usize = 2000;
-
-/// The longest maintenance with an end; longer is a slip of the keyboard.
-const LONGEST: Span = Span::from_secs(10 * 366 * 24 * 60 * 60);
 
 /// Which maintenances.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -36,25 +32,44 @@ pub(super) struct ListQuery {
     all: bool,
 }
 
-/// Lists the maintenances in force, the earliest first.
+/// Lists the maintenances that are on, the earliest first; one that recurs is on between its windows, too.
 #[utoipa::path(get, path = "/maintenances", tag = "maintenances", operation_id = "maintenances_list",
     params(ListQuery), responses((status = 200, body = Vec<Maintenance>)))]
 pub(super) async fn list(
     State(app): State<App>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Vec<Maintenance>>> {
-    let shown = all(&app).await?.into_iter().filter(|one| query.all || one.in_force);
+    let now = app.clock.now();
+    let shown = all(&app).await?.into_iter().filter(|one| query.all || is_on(one, now));
     Ok(Json(shown.collect()))
+}
+
+/// Whether it is not over.
+pub(crate) fn is_on(one: &Maintenance, now: fw_proto::Timestamp) -> bool {
+    one.until.is_none_or(|until| now < until)
 }
 
 /// All that are known, those that are over too.
 pub(crate) async fn all(app: &App) -> Result<Vec<Maintenance>> {
-    let now = app.clock.now();
-    let known = app.store.maintenances().await?.into_iter();
-    Ok(known.map(|one| view(app, one, now)).collect())
+    let known = app.store.maintenances().await?;
+    let look = Look::of(app).await?;
+    Ok(known.into_iter().map(|one| look.view(one)).collect())
 }
 
-/// Switches a maintenance on. Runs that go on are left alone.
+/// Shows a maintenance, and how much still runs on the hosts that it covers.
+#[utoipa::path(get, path = "/maintenances/{id}", tag = "maintenances", operation_id = "maintenances_show",
+    params(("id" = u32, Path)), responses((status = 200, body = Maintenance)))]
+pub(super) async fn show(
+    State(app): State<App>,
+    Path(id): Path<MaintenanceId>,
+) -> Result<Json<Maintenance>> {
+    let known = app.store.maintenances().await?.into_iter().find(|one| one.id == id);
+    let hint = "`fleetwright maintenance list --all` shows those that are known";
+    let known = known.ok_or_else(|| Failure::not_found("maintenance", id, hint))?;
+    Ok(Json(Look::of(&app).await?.view(known)))
+}
+
+/// Switches a maintenance on. Runs that go on are left alone, unless they are to be ended.
 #[utoipa::path(post, path = "/maintenances", tag = "maintenances", operation_id = "maintenances_begin",
     request_body = NewMaintenance, responses((status = 201, body = Maintenance)))]
 pub(super) async fn begin(
@@ -62,26 +77,48 @@ pub(super) async fn begin(
     caller: Caller,
     Body(new): Body<NewMaintenance>,
 ) -> Result<(StatusCode, Json<Maintenance>)> {
-    let now = app.clock.now();
-    check(&new)?;
-    let until = end_of(&new, now)?;
-    let NewMaintenance { hosts, reason, message, .. } = new;
-    let wanted = Wanted { hosts, reason, message, until };
-    app.store
-        .note(caller.note(
-            &app,
-            "maintenance.begin",
-            wanted.hosts.as_deref().unwrap_or("everything"),
-        ))
-        .await?;
+    let stop_running = new.stop_running;
+    let wanted = wanted::read(new, app.clock.now())?;
+    let covers = wanted.hosts.as_deref().unwrap_or("everything");
+    app.store.note(caller.note(&app, "maintenance.begin", covers)).await?;
     let begun = app.jobs.begin_maintenance(wanted, By::Caller(caller.actor())).await?;
-    Ok((StatusCode::CREATED, Json(view(&app, begun, now))))
+    if stop_running {
+        stop(&app, &caller, begun.id).await?;
+    }
+    Ok((StatusCode::CREATED, Json(Look::of(&app).await?.view(begun))))
+}
+
+/// Ends what goes on at the hosts that a maintenance covers now.
+async fn stop(app: &App, caller: &Caller, id: MaintenanceId) -> Result<()> {
+    let open = app.hub.open(covered(app, id)).await?;
+    let mut runs: BTreeMap<RunId, Vec<HostId>> = BTreeMap::new();
+    for (host, on) in open {
+        on.into_iter().for_each(|run| runs.entry(run).or_default().push(host));
+    }
+    for (run, hosts) in runs {
+        app.store.note(caller.note(app, "run.cancel", run)).await?;
+        app.hub.cancel_hosts(run, hosts, caller.actor()).await?;
+    }
+    Ok(())
+}
+
+/// The hosts that a maintenance covers now.
+fn covered(app: &App, id: MaintenanceId) -> Vec<HostId> {
+    let (rows, held) = (app.store.hosts(), app.jobs.held());
+    match held.get(id).map(|one| &one.scope) {
+        None => Vec::new(),
+        Some(Scope::Everything) => rows.iter().map(|row| row.id).collect(),
+        Some(Scope::Hosts(selector)) => {
+            fleet::choose(&rows, selector).into_iter().map(|host| host.id).collect()
+        }
+    }
 }
 
 /// Switches a maintenance off.
 #[utoipa::path(post, path = "/maintenances/{id}/end", tag = "maintenances", operation_id = "maintenances_end",
     params(("id" = u32, Path)),
-    responses((status = 200, body = Maintenance), (status = 409, description = "It is over already.")))]
+    responses((status = 200, body = Maintenance),
+        (status = 409, description = "It is over already, or files ask for it.")))]
 pub(super) async fn end(
     State(app): State<App>,
     caller: Caller,
@@ -89,63 +126,5 @@ pub(super) async fn end(
 ) -> Result<Json<Maintenance>> {
     app.store.note(caller.note(&app, "maintenance.end", id)).await?;
     let ended = app.jobs.end_maintenance(id, By::Caller(caller.actor())).await?;
-    Ok(Json(view(&app, ended, app.clock.now())))
-}
-
-fn check(new: &NewMaintenance) -> Result<()> {
-    if new.everything == new.hosts.is_some() {
-        return Err(Failure::invalid("give either `hosts`, a selector, or `everything: true`"));
-    }
-    new.hosts.as_deref().map(fleet::selector).transpose()?;
-    if new.reason.trim().is_empty() || new.reason.len() > MAX_REASON {
-        return Err(Failure::invalid(format!("reason: use 1 to {MAX_REASON} bytes")));
-    }
-    if new.message.as_ref().is_some_and(|message| message.len() > MAX_MESSAGE) {
-        return Err(Failure::invalid(format!("message: use at most {MAX_MESSAGE} bytes")));
-    }
-    Ok(())
-}
-
-/// When it is to end; `None` when it goes on until it is switched off.
-fn end_of(new: &NewMaintenance, now: Timestamp) -> Result<Option<Timestamp>> {
-    let (key, until) = match (new.lasts, new.until) {
-        (None, None) => return Ok(None),
-        (Some(_), Some(_)) => return Err(Failure::invalid("give either `for` or `until`")),
-        (Some(lasts), None) => ("for", now + lasts),
-        (None, Some(until)) => ("until", until),
-    };
-    if until <= now {
-        let rule = format!("{key}: it would end at once; on the server it is {now}");
-        return Err(Failure::invalid(rule));
-    }
-    if until.since(now) > LONGEST {
-        let rule = format!("{key}: it is longer than 10 years; leave it out for no end");
-        return Err(Failure::invalid(rule));
-    }
-    Ok(Some(until))
-}
-
-fn view(app: &App, known: StoredMaintenance, now: Timestamp) -> Maintenance {
-    let StoredMaintenance { id, said, ended_by } = known;
-    let in_force = said.until.is_none_or(|until| now < until);
-    let covers = || {
-        let rows = app.store.hosts();
-        let hosts = match &app.jobs.held().get(id)?.scope {
-            Scope::Everything => rows.len(),
-            Scope::Hosts(selector) => fleet::choose(&rows, selector).len(),
-        };
-        u32::try_from(hosts).ok()
-    };
-    Maintenance {
-        id,
-        covers: in_force.then(covers).flatten(),
-        hosts: said.selector,
-        reason: said.reason,
-        message: said.message,
-        by: said.by,
-        since: said.since,
-        until: said.until,
-        in_force,
-        ended_by,
-    }
+    Ok(Json(Look::of(&app).await?.view(ended)))
 }

@@ -3,8 +3,10 @@
 //! Router and `OpenAPI` document come from one list, so a route cannot be missing from the document.
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::Response;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -51,6 +53,12 @@ const MAX_JOBS: BodyLimit = BodyLimit { mebibytes: 4 };
 /// The largest body that carries a runbook or a rollout: a text of 1 MiB, with what JSON and values add.
 const MAX_DOCUMENT: BodyLimit = BodyLimit { mebibytes: 3 };
 
+/// The header that names the maintenances in force.
+const MAINTENANCE: header::HeaderName = header::HeaderName::from_static("fleetwright-maintenance");
+
+/// So many are named there, the earliest.
+const TOLD: usize = 20;
+
 /// As the layer knows it.
 fn limit_of(limit: BodyLimit) -> DefaultBodyLimit {
     DefaultBodyLimit::max(usize::try_from(limit.bytes()).unwrap_or(usize::MAX))
@@ -59,8 +67,9 @@ fn limit_of(limit: BodyLimit) -> DefaultBodyLimit {
 /// All routes, those of the agents' links too, ready to be served.
 pub(crate) fn router(app: App) -> Router {
     let (routes, document) = documented().split_for_parts();
-    let routes =
-        routes.route_layer(axum::middleware::from_fn_with_state(app.clone(), auth::require));
+    let routes = routes
+        .route_layer(axum::middleware::from_fn_with_state(app.clone(), told))
+        .route_layer(axum::middleware::from_fn_with_state(app.clone(), auth::require));
     let hardened = ServiceBuilder::new()
         .layer(header_layer(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(header_layer(header::X_FRAME_OPTIONS, "DENY"))
@@ -93,6 +102,19 @@ fn header_layer(
     value: &'static str,
 ) -> SetResponseHeaderLayer<HeaderValue> {
     SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+}
+
+/// Tells with every answer which maintenances are in force. Costs a look at those that are on.
+async fn told(State(app): State<App>, request: Request, next: Next) -> Response {
+    let mut answer = next.run(request).await;
+    let (held, now) = (app.jobs.held(), app.clock.now());
+    let ids: Vec<_> = held.in_force(now).take(TOLD).map(|(id, _)| id.to_string()).collect();
+    if let Ok(ids) = HeaderValue::from_str(&ids.join(", "))
+        && !ids.is_empty()
+    {
+        answer.headers_mut().insert(MAINTENANCE, ids);
+    }
+    answer
 }
 
 /// The routes that need a token, and their document.
@@ -142,6 +164,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(runbook::ask))
         .routes(routes!(runbook::step))
         .routes(routes!(maintenance::list, maintenance::begin))
+        .routes(routes!(maintenance::show))
         .routes(routes!(maintenance::end))
         .routes(routes!(token::list, token::create))
         .routes(routes!(token::remove))

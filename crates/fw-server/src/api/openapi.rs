@@ -18,7 +18,7 @@ use crate::state::App;
 const DESCRIPTION: &str = "Everything that the command line does. Times are RFC 3339 UTC with milliseconds, durations are \
 written as people write them (`90s`, `1h30m`), absent values are `null`. Lists come in pages: pass `next` as `cursor` for the \
 one after. Errors are problem details (RFC 9457) with a stable `code`. Readers should skip fields that they do not know: new ones \
-are added within a version.";
+are added within a version. The header `Fleetwright-Maintenance` of an answer names the maintenances in force.";
 
 /// The document without its paths.
 pub(super) fn head() -> OpenApi {

@@ -21,6 +21,7 @@ pub(super) async fn show(State(app): State<App>) -> Result<Json<ServerInfo>> {
         keys: app.keys.public(),
         hosts_online: counts.hosts_online as u64,
         runs_active: counts.runs_active as u64,
+        maintenance: app.jobs.in_force(),
     }))
 }
 

@@ -90,6 +90,7 @@ const NEEDS: &[(Need, &str, &str)] = &[
     (Need::Run, "POST", "/runbooks/{id}/steps/{step}/{verb}"),
     (Need::See, "GET", "/maintenances"),
     (Need::RunAll, "POST", "/maintenances"),
+    (Need::See, "GET", "/maintenances/{id}"),
     (Need::RunAll, "POST", "/maintenances/{id}/end"),
     (Need::Own, "GET", "/session"),
     (Need::Own, "POST", "/session/step-up"),

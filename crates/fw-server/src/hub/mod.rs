@@ -83,6 +83,7 @@ enum Message {
     Run(RunId, Reply<Option<api::Run>>),
     Summaries(BTreeSet<RunId>, Reply<Vec<api::RunSummary>>),
     Active(Reply<BTreeMap<RunId, Option<JobName>>>),
+    Open(Vec<HostId>, Reply<BTreeMap<HostId, Vec<RunId>>>),
     Online(Vec<HostId>, Reply<BTreeSet<HostId>>),
     Counts(Reply<Counts>),
     Owns(HostId, RunId, Reply<bool>),
@@ -157,6 +158,14 @@ impl Handle {
     /// The server is stopping.
     pub async fn active(&self) -> Result<BTreeMap<RunId, Option<JobName>>, Error> {
         self.ask(Message::Active).await
+    }
+
+    /// What has not ended on these hosts, also where its turn has not come. Hosts with nothing are left out.
+    ///
+    /// # Errors
+    /// The server is stopping.
+    pub async fn open(&self, hosts: Vec<HostId>) -> Result<BTreeMap<HostId, Vec<RunId>>, Error> {
+        self.ask(|reply| Message::Open(hosts, reply)).await
     }
 
     /// Those of these hosts that are linked.

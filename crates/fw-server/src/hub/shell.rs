@@ -138,6 +138,11 @@ impl Shell {
                 let job = |run: &Run| (run.id, run.plan.origin.job.clone());
                 answer(reply, self.hub.runs().map(job).collect());
             }
+            Message::Open(hosts, reply) => {
+                let open = |host: HostId| (host, self.hub.open_on(host).collect::<Vec<_>>());
+                let open = hosts.into_iter().map(open).filter(|(_, runs)| !runs.is_empty());
+                answer(reply, open.collect());
+            }
             Message::Online(mut hosts, reply) => {
                 hosts.retain(|host| self.hub.online().contains(host));
                 answer(reply, hosts.into_iter().collect());

@@ -16,6 +16,7 @@ use crate::state::App;
 
 mod assets;
 mod audit;
+mod banner;
 mod command;
 mod error;
 mod heat;
@@ -63,6 +64,7 @@ pub(crate) fn router(app: &App) -> Router<App> {
         .route("/runbooks/new", get(runbook::form))
         .route("/runbooks/{id}", get(runbook_page::show))
         .route("/maintenance", get(maintenance::list))
+        .route("/banner", get(banner::show))
         .route("/audit", get(audit::list))
         .route("/settings", get(settings::enrolment))
         .route("/settings/enrolment", get(settings::enrolment))

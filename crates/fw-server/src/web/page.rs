@@ -5,6 +5,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 
 use super::assets::SET;
+use super::banner::{self, Notice};
 use crate::auth::Caller;
 use crate::problem::Failure;
 use crate::state::App;
@@ -137,6 +138,8 @@ pub(super) struct Page {
     pub(super) who: String,
     /// How many hosts there are; beside their entry in the rail.
     pub(super) hosts: usize,
+    /// What stands above it.
+    pub(super) notices: Vec<Notice>,
 }
 
 impl Visit {
@@ -155,6 +158,7 @@ impl Page {
             nav,
             who: visit.caller.name.clone(),
             hosts: app.store.hosts().len(),
+            notices: banner::notices(app),
         }
     }
 

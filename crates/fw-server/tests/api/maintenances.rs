@@ -17,15 +17,27 @@ async fn one_is_switched_on_and_off() {
         .await;
     assert_eq!(status, 201, "{begun}");
     let keys: Vec<_> = begun.as_object().unwrap().keys().map(String::as_str).collect();
-    insta::assert_snapshot!(keys.join(" "), @"by covers ended_by hosts id in_force message reason since until");
+    insta::assert_snapshot!(keys.join(" "), @"by covers ended_by hosts id in_force message reason running since source until windows");
     assert_eq!((&begun["id"], &begun["covers"]), (&json!(1), &json!(1)));
     assert_eq!((&begun["by"], &begun["in_force"]), (&json!("admin"), &json!(true)));
     assert_eq!(server.get("/hosts/web1").await.1["maintenance"], 1);
     assert_eq!(server.get("/maintenances").await.1, json!([begun]));
+    assert_eq!(server.get("/maintenances/1").await.1, begun);
+    assert_eq!(begun["running"], json!({ "tasks": 0, "hosts": 0, "on": [] }));
+    let told = &server.get("/server").await.1["maintenance"];
+    insta::assert_snapshot!(told[0].as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>().join(" "), @"hosts id message reason source until");
+    assert_eq!((&told[0]["hosts"], told.as_array().unwrap().len()), (&json!("web*"), 1));
+    assert_eq!(header(&server).await.as_deref(), Some("1"));
 
     let (status, ended) = server.send("POST", "/maintenances/1/end", json!({})).await;
     assert_eq!((status, &ended["ended_by"]), (200, &json!("admin")));
     assert_eq!(server.get("/hosts/web1").await.1["maintenance"], Value::Null);
+    assert_eq!(server.get("/server").await.1["maintenance"], json!([]));
+    assert_eq!(header(&server).await, None);
+    assert_eq!(
+        problem(&server.get("/maintenances/7").await),
+        "404 not_found: no maintenance 7\n`fleetwright maintenance list --all` shows those that are known"
+    );
     assert_eq!(server.get("/maintenances").await.1, json!([]));
     assert_eq!(server.get("/maintenances?all=true").await.1, json!([ended]));
     let again = problem(&server.send("POST", "/maintenances/1/end", json!({})).await);
@@ -34,6 +46,101 @@ async fn one_is_switched_on_and_off() {
     404 not_found: no maintenance 7
     `fleetwright maintenance list` shows those that are in force
     ");
+}
+
+/// What any answer says of maintenances; strangers learn nothing.
+async fn header(server: &TestServer) -> Option<String> {
+    let read = |answer: reqwest::Response| {
+        let header = answer.headers().get("fleetwright-maintenance");
+        header.map(|value| value.to_str().unwrap().to_owned())
+    };
+    let stranger = server.client.get(format!("{}/api/v1/hosts", server.url)).send().await.unwrap();
+    assert_eq!((stranger.status().as_u16(), read(stranger)), (401, None));
+    read(server.request("GET", "/api/v1/hosts").send().await.unwrap())
+}
+
+#[tokio::test]
+async fn what_still_runs_is_counted_and_can_be_ended() {
+    let server = TestServer::start().await;
+    for host in ["db1", "web1", "web2"] {
+        server.host(host, &[]).await;
+    }
+    let (both, one) = (server.waiting_run("*").await, server.waiting_run("web2").await);
+    let begin = async |more: Value| {
+        let mut body = json!({ "hosts": "web*", "reason": "new disks" });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.post("/maintenances", body).await.1
+    };
+    let begun = begin(json!({})).await;
+    assert_eq!(begun["running"], json!({ "tasks": 3, "hosts": 2, "on": ["web1", "web2"] }));
+    let begun = begin(json!({ "stop_running": true })).await;
+    assert_eq!(begun["running"], json!({ "tasks": 0, "hosts": 0, "on": [] }));
+    server.until(one, "cancelled").await;
+    let run = server.get(&format!("/runs/{both}")).await.1;
+    let states: Vec<_> = run["tasks"].as_array().unwrap().iter().map(|t| &t["state"]).collect();
+    assert_eq!(states[1..], ["cancelled", "cancelled"], "{states:?}");
+    assert_ne!(states[0], "cancelled", "db1 is not covered");
+    let audit = server.get("/audit?limit=10").await.1["items"].clone();
+    let actions = audit.as_array().unwrap().iter().map(|row| (&row["action"], &row["subject"]));
+    let cancels: Vec<_> = actions.filter(|(action, _)| **action == "run.cancel").collect();
+    assert_eq!(cancels.len(), 2, "{audit}");
+}
+
+#[tokio::test]
+async fn one_recurs_and_is_on_between_its_windows() {
+    let server = TestServer::start().await;
+    server.host("web1", &[]).await;
+    let begin = (server.clock.now() + fw_proto::Span::from_secs(3600)).to_string();
+    let every = format!("{} {} * * *", &begin[14..16], &begin[11..13]);
+    let new = json!({ "hosts": "web*", "reason": "patches", "every": every, "for": "90m" });
+    let (status, begun) = server.post("/maintenances", new).await;
+    assert_eq!((status, &begun["in_force"]), (201, &json!(false)), "{begun}");
+    assert_eq!((&begun["running"], &begun["until"]), (&Value::Null, &Value::Null));
+    let windows = &begun["windows"];
+    assert_eq!((&windows["every"], &windows["timezone"]), (&json!(every), &json!("UTC")));
+    assert_eq!(
+        (&windows["for"], &windows["next"]["from"].as_str().unwrap()[..16]),
+        (&json!("1h 30m"), &begin[..16])
+    );
+    assert_eq!(
+        (header(&server).await, server.get("/hosts/web1").await.1["maintenance"].clone()),
+        (None, Value::Null)
+    );
+    server.clock.shift(3_600_000);
+    let on = server.get("/maintenances").await.1[0].clone();
+    assert_eq!((&on["in_force"], &on["running"]["tasks"]), (&json!(true), &json!(0)));
+    assert_eq!(header(&server).await.as_deref(), Some("1"));
+    let told = &server.get("/server").await.1["maintenance"][0];
+    assert_eq!(told["until"], on["windows"]["next"]["until"]);
+    server.clock.shift(5_400_000);
+    let on = server.get("/maintenances").await.1[0].clone();
+    assert_eq!((&on["in_force"], header(&server).await), (&json!(false), None));
+    assert_eq!(server.post("/maintenances/1/end", json!({})).await.0, 200);
+    assert_eq!(server.get("/maintenances").await.1, json!([]));
+}
+
+#[tokio::test]
+async fn windows_that_make_no_sense_are_refused() {
+    let server = TestServer::start().await;
+    let mut said = Vec::new();
+    for new in [
+        json!({ "every": "0 2 * * sun" }),
+        json!({ "every": "0 2 * * sun", "for": "2h", "until": "2126-01-01T00:00:00Z" }),
+        json!({ "every": "0 2 * * sun", "for": "2h", "stop_running": true }),
+        json!({ "every": "0 2 * * sun", "for": "59s" }),
+        json!({ "every": "0 2 * * sun", "for": "32d" }),
+        json!({ "every": "0 25 * * *", "for": "2h" }),
+        json!({ "every": "0 2 * * *", "for": "2h", "timezone": "Europe/Athen" }),
+        json!({ "every": "0 * * * *", "for": "1h" }),
+        json!({ "every": "0 0 0 1 1 * 2001", "for": "2h" }),
+        json!({ "timezone": "Europe/Athens" }),
+    ] {
+        let mut body = json!({ "everything": true, "reason": "x" });
+        body.as_object_mut().unwrap().extend(new.as_object().unwrap().clone());
+        said.push(problem(&server.post("/maintenances", body).await));
+    }
+    insta::assert_snapshot!(said.join("\n"));
+    assert_eq!(server.get("/maintenances?all=true").await.1, json!([]));
 }
 
 #[tokio::test]

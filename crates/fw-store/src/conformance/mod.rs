@@ -90,6 +90,7 @@ checks! {
     rest::a_secret_is_replaced_and_removed,
     rest::a_notice_is_sent_once,
     rest::a_maintenance_is_kept_with_its_end_and_then_swept,
+    rest::a_maintenance_that_recurs_is_kept_with_its_source,
     access::a_code_counts_once,
     access::the_first_link_makes_one_user,
     access::who_is_disabled_is_signed_out,

@@ -6,7 +6,7 @@ use fw_proto::{MaintenanceId, Span, Timestamp};
 use super::fixture::{at, fire, job, run_id};
 use crate::{
     Changed, HeldToken, NewMaintenance, NewNotice, Retention, Store, StoredJob, StoredMaintenance,
-    TokenRow,
+    StoredWindows, TokenRow,
 };
 
 pub(super) async fn a_pause_outlives_a_reload(store: Store) {
@@ -107,6 +107,8 @@ pub(super) async fn a_maintenance_is_kept_with_its_end_and_then_swept(store: Sto
         by: "alice".to_owned(),
         since: past(100),
         until,
+        windows: None,
+        source: None,
     };
     let (all, web) = (new(None, None), new(Some("web*"), Some(past(50))));
     let first = store.begin_maintenance(all.clone()).await.expect("begin");
@@ -133,6 +135,32 @@ pub(super) async fn a_maintenance_is_kept_with_its_end_and_then_swept(store: Sto
     assert_eq!(store.sweep(keep(0)).await.expect("sweep").rows, 2);
     let fourth = store.begin_maintenance(all).await.expect("begin");
     assert!(fourth > third, "an id is not used again");
+}
+
+pub(super) async fn a_maintenance_that_recurs_is_kept_with_its_source(store: Store) {
+    let windows = StoredWindows {
+        every: "0 2 * * sun".to_owned(),
+        timezone: "Europe/Athens".to_owned(),
+        lasts: Span::from_secs(7200),
+    };
+    let weekly = NewMaintenance {
+        selector: Some("web*".to_owned()),
+        reason: "patches".to_owned(),
+        message: None,
+        by: "alice".to_owned(),
+        since: at(5),
+        until: None,
+        windows: Some(windows),
+        source: None,
+    };
+    let of_files =
+        NewMaintenance { source: Some("pepper".to_owned()), windows: None, ..weekly.clone() };
+    for said in [&weekly, &of_files] {
+        store.begin_maintenance(said.clone()).await.expect("begin");
+    }
+    let listed = store.maintenances().await.expect("read");
+    let said: Vec<_> = listed.into_iter().map(|one| one.said).collect();
+    assert_eq!(said, [weekly, of_files]);
 }
 
 pub(super) async fn it_is_known_when_a_server_was_alive(store: Store) {

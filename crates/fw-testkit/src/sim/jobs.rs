@@ -75,7 +75,7 @@ pub(super) fn all() -> impl Iterator<Item = (JobName, Job)> {
         let catch_up = CatchUp { most, within: WITHIN };
         let windows: &[String] = if name == "caught" { &[WINDOW.to_owned()] } else { &[] };
         let calendar = Calendar::parse(&[], windows, "").expect("a window").map(Arc::new);
-        let job = Job { schedule, calendar, overlap, catch_up, enabled: true };
+        let job = Job { schedule, calendar, overlap, catch_up, enabled: true, source: None };
         (name.parse().expect("a name"), job)
     })
 }

@@ -1,15 +1,17 @@
 //! Fires while all is in maintenance.
 
 use super::*;
-use crate::maintenance::Spans;
+use crate::maintenance::{Held, Maintenance, Maintenances, Recurring, Scope, Spans, Windows};
+use fw_proto::MaintenanceId;
 
 /// All is in maintenance from this second to before that one.
-fn held(spans: &[(i64, i64)]) -> Spans {
-    Spans::new(spans.iter().map(|(since, until)| (at(*since), Some(at(*until)))).collect())
+fn held(spans: &[(i64, i64)]) -> Held {
+    let spans = spans.iter().map(|(since, until)| (at(*since), Some(at(*until))));
+    Held::all(Spans::new(spans.collect()))
 }
 
-fn held_from(since: i64) -> Spans {
-    Spans::new(vec![(at(since), None)])
+fn held_from(since: i64) -> Held {
+    Held::all(Spans::new(vec![(at(since), None)]))
 }
 
 #[test]
@@ -98,6 +100,47 @@ fn what_was_lost_in_it_is_not_made_up_for() {
     );
 }
 
+#[test]
+fn jobs_of_other_sources_go_on() {
+    let (mut fires, a) = minutely(Overlap::Skip);
+    let pepper = Job { source: Some("pepper".into()), ..job("@every 60s", Overlap::Skip) };
+    assert_eq!(fires.set(&name("b"), pepper, at(0)), []);
+    let mut all = Maintenances::default();
+    let maintenance = |source: Option<&str>, since, until| Maintenance {
+        scope: Scope::Everything,
+        source: source.map(Into::into),
+        since: at(since),
+        until: Some(at(until)),
+        windows: None,
+    };
+    all.put(MaintenanceId(1), maintenance(Some("pepper"), 50, 100));
+    all.put(MaintenanceId(2), maintenance(None, 110, 130));
+    assert_eq!(fires.hold(all.held(), at(10)), []);
+    assert_eq!(said(&fires.tick(at(60))), ["60 Ran", "60 Skipped Maintenance"]);
+    assert_eq!(fires.ended(&a, at(70)), []);
+    assert_eq!(said(&fires.tick(at(120))), ["120 Skipped Maintenance", "120 Skipped Maintenance"]);
+    assert_eq!(said(&fires.tick(at(180))), ["180 Ran", "180 Ran"]);
+}
+
+#[test]
+fn a_window_that_recurs_holds_what_is_due_in_it_also_while_nobody_was_there() {
+    let every = Schedule::parse("@every 3m", "").unwrap();
+    let windows = Windows { every, lasts: secs_of(60) };
+    let recurring = Recurring { since: at(200), until: Some(at(600)), windows };
+    let held = Held::all(Spans::default().with(vec![recurring]));
+    let mut fires = Scheduler::new(at(480));
+    assert_eq!(fires.hold(held, at(480)), []);
+    assert_eq!(fires.restore(&name("a"), job("@every 60s", Overlap::Allow), known(0)), []);
+    let lost = fires.account(9);
+    // The clock shows whole multiples of three minutes at 0, 180, 360, 540 and 720.
+    assert_eq!(
+        said(&lost),
+        ["60..300*5 Missed Downtime", "360 Skipped Maintenance", "420..480*2 Missed Downtime",]
+    );
+    assert_eq!(said(&fires.tick(at(540))), ["540 Skipped Maintenance"]);
+    assert_eq!(said(&fires.tick(at(720))), ["600 Ran", "660 Ran", "720 Ran"]);
+}
+
 proptest! {
     /// Every instant has one verdict, whatever is held and however time passes; it is `Maintenance`
     /// if and only if it lies in one, be the server up, down or its clock set.
@@ -126,7 +169,7 @@ proptest! {
             let found: Vec<_> = out.iter().filter(of).collect();
             prop_assert_eq!(found.len(), 1, "{:?}: {:?}", instant, said(&out));
             let maintenance = found[0].reason == Some(FireReason::Maintenance);
-            prop_assert_eq!(maintenance, spans.covers(instant));
+            prop_assert_eq!(maintenance, spans.of(None).covers(instant));
         }
     }
 }

@@ -133,6 +133,8 @@ pub struct Directory {
     pub doubtful_files: BTreeSet<String>,
     /// See `doubtful_files`.
     pub doubtful_jobs: BTreeSet<String>,
+    /// There is a file that was never read: it may say something of maintenance.
+    pub doubtful_maintenance: bool,
 }
 
 /// What one file says.
@@ -147,6 +149,8 @@ pub(super) struct Part {
     wrong: BTreeSet<String>,
     /// Whether the file is a map.
     readable: bool,
+    /// Whether all of this is known from a time when it was one.
+    known: bool,
 }
 
 impl Directory {
@@ -253,6 +257,7 @@ pub(super) fn merge<'a>(parts: impl Iterator<Item = (&'a str, &'a Part)>) -> Dir
         if let Some(machines) = &part.machines {
             directory.maintenance.machines.clone_from(machines);
         }
+        directory.doubtful_maintenance |= !part.known;
         if !part.readable {
             directory.doubtful_files.insert(file.to_owned());
         }
@@ -330,7 +335,7 @@ impl Read<'_> {
                 "a file holds a name and a map for each job; all of this file is left out",
             );
         };
-        self.part.readable = true;
+        (self.part.readable, self.part.known) = (true, true);
         for (key, value) in entries {
             match scalar::of(key) {
                 Some(Scalar::Text(name)) if name == "saltpeter_config" => {

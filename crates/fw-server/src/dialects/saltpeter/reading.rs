@@ -204,7 +204,13 @@ fn given(directory: &files::Directory, told: &mut BTreeSet<String>) -> Given {
     let good: BTreeSet<_> = jobs.iter().map(|(_, def)| &def.name).collect();
     let all = directory.jobs.keys().map(|name| names::job_name(name));
     doubtful.extend(all.filter(|name| !good.contains(name)));
-    Given { jobs, doubtful_files: directory.doubtful_files.clone(), doubtful }
+    Given {
+        jobs,
+        doubtful_files: directory.doubtful_files.clone(),
+        doubtful,
+        maintenance: translate::maintenance(&directory.maintenance),
+        doubtful_maintenance: directory.doubtful_maintenance,
+    }
 }
 
 /// Logs what is newly wrong, once; what is told once more when it was in order in between.

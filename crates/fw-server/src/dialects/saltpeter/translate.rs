@@ -1,7 +1,8 @@
 //! Jobs of Saltpeter, said as ours.
 //!
 //! A job becomes an ordinary job: due by the same fields in UTC, on the hosts of its target, without
-//! overlap unless the magic words allow it, and nothing is caught up.
+//! overlap unless the magic words allow it, and nothing is caught up. `saltpeter_maintenance` becomes a
+//! maintenance of these jobs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +13,7 @@ use fw_proto::{HostName, Span, Timestamp};
 
 use super::files::{Directory, Job, Maintenance, Timeout};
 use super::{names, target};
+use crate::drive::jobs::Said;
 use crate::drive::jobs::text::runnable;
 use crate::problem::Chain;
 
@@ -30,9 +32,8 @@ const JOB_INSTANCE: &str = "SP_JOB_INSTANCE";
 /// All jobs, each with its file; and those that cannot be said in our words, with the reason.
 pub(super) fn jobs(directory: &Directory) -> (Vec<(String, JobDef)>, Vec<String>) {
     let (mut good, mut bad, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
-    let held = Held::of(&directory.maintenance);
     for job in directory.jobs.values() {
-        match translate(job, &held) {
+        match translate(job) {
             Ok(def) if names.insert(def.name.clone()) => good.push((job.file.clone(), def)),
             Ok(def) => bad.push(format!(
                 "{}:{}: job {}: another one is called {} here; rename one",
@@ -46,44 +47,31 @@ pub(super) fn jobs(directory: &Directory) -> (Vec<(String, JobDef)>, Vec<String>
     (good, bad)
 }
 
-/// What maintenance keeps from running.
-struct Held {
-    everything: bool,
-    /// The machines in it, as a selector.
-    machines: Option<String>,
+/// What is in maintenance, for these jobs alone. What is no name of a host names none.
+pub(super) fn maintenance(said: &Maintenance) -> Vec<Said> {
+    let reason = |what| format!("saltpeter_maintenance: {what}");
+    let global = said.global.then(|| Said { hosts: None, reason: reason("global") });
+    let names = said.machines.iter().filter(|name| name.parse::<HostName>().is_ok());
+    let list = names.map(String::as_str).collect::<Vec<_>>().join(",");
+    let machines = target::translate(target::Kind::List, &list, &target::Groups::new()).ok();
+    let machines =
+        machines.map(|hosts| Said { hosts: Some(hosts.to_string()), reason: reason("machines") });
+    global.into_iter().chain(machines).collect()
 }
 
-impl Held {
-    fn of(said: &Maintenance) -> Self {
-        // What is no name of a host names none.
-        let names = said.machines.iter().filter(|name| name.parse::<HostName>().is_ok());
-        let list = names.map(String::as_str).collect::<Vec<_>>().join(",");
-        let machines = target::translate(target::Kind::List, &list, &target::Groups::new());
-        Self { everything: said.global, machines: machines.ok().map(|hosts| hosts.to_string()) }
-    }
-
-    /// A selector without those machines.
-    fn without(&self, hosts: &str) -> String {
-        match &self.machines {
-            Some(machines) => format!("({hosts}) and not ({machines})"),
-            None => hosts.to_owned(),
-        }
-    }
-}
-
-fn translate(job: &Job, held: &Held) -> Result<JobDef, String> {
-    let def = JobDef::of(names::job_name(&job.name), spec(job, held))
+fn translate(job: &Job) -> Result<JobDef, String> {
+    let def = JobDef::of(names::job_name(&job.name), spec(job))
         .map_err(|error| Chain(&error).to_string())?;
     runnable(&def).map_err(|invalid| invalid.to_string())?;
     Ok(JobDef { line: job.place.line, column: job.place.column, ..def })
 }
 
-fn spec(job: &Job, held: &Held) -> JobSpec {
+fn spec(job: &Job) -> JobSpec {
     let few = |count: u64| u32::try_from(count).ok().filter(|count| *count > 0);
     JobSpec {
         schedule: job.times.text.clone(),
         timezone: "UTC".to_owned(),
-        hosts: held.without(&job.selector),
+        hosts: job.selector.clone(),
         command: Command::Shell(job.command.clone()),
         user: job.user.clone(),
         cwd: job.cwd.clone(),
@@ -106,7 +94,7 @@ fn spec(job: &Job, held: &Held) -> JobSpec {
         pick: few(job.number_of_targets),
         max_parallel: few(job.batch_size),
         max_failures: None,
-        enabled: !held.everything,
+        enabled: true,
         on_full: OnFull::Block,
         on_failure: Vec::new(),
         on_recovery: Vec::new(),
@@ -151,17 +139,16 @@ mod tests {
     }
 
     #[test]
-    fn maintenance_keeps_jobs_and_machines_from_running() {
-        let job = "a: {min: 0, hour: 0, dom: 1, mon: 1, dow: '*', command: x, targets: 'web* or G@os:Debian', target_type: compound}\n";
-        let check = |maintenance: &str| {
-            let (jobs, bad) = jobs(&read(&format!("{job}saltpeter_maintenance: {maintenance}\n")));
-            assert_eq!(bad, Vec::<String>::new());
-            (jobs[0].1.spec.enabled, jobs[0].1.spec.hosts.clone())
+    fn maintenance_is_of_everything_and_of_machines() {
+        let check = |text: &str| {
+            let said = maintenance(&read(&format!("saltpeter_maintenance: {text}\n")).maintenance);
+            said.into_iter().map(|one| one.hosts).collect::<Vec<_>>()
         };
-        assert_eq!(check("{global: true}"), (false, "web* or ifact:os:Debian".to_owned()));
-        assert_eq!(check("{machines: []}"), (true, "web* or ifact:os:Debian".to_owned()));
-        let held = "(web* or ifact:os:Debian) and not (web1,db1)".to_owned();
-        assert_eq!(check("{machines: [web1, no name, db1]}"), (true, held));
+        assert_eq!(check("{global: true}"), [None]);
+        assert_eq!(check("{machines: []}"), [None::<String>; 0]);
+        let machines = Some("web1,db1".to_owned());
+        assert_eq!(check("{machines: [web1, no name, db1]}"), [machines.clone()]);
+        assert_eq!(check("{global: true, machines: [web1, db1]}"), [None, machines]);
     }
 
     #[test]

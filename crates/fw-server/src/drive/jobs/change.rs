@@ -12,7 +12,7 @@ use fw_proto::{JobName, Timestamp};
 use fw_store::StoredJob;
 use tracing::{error, info, warn};
 
-use super::owner::{Entry, FileErrors, Owner, is_shadow, scheduled};
+use super::owner::{Entry, FileErrors, Owner, is_shadow, maintained, scheduled};
 use super::perform::{Due, Manual, new_run_id};
 use super::reconcile::{Outcome, reconcile};
 use super::{Change, Given, text};
@@ -54,7 +54,9 @@ impl Owner {
                     let (verdict, manual) = (Verdict::Ran, Some(Manual { by, reply }));
                     let shadow = false;
                     let (nominal, at) = (now, now);
-                    let due = Due { run, job, nominal, at, verdict, reason, manual, shadow };
+                    let source = maintained(&entry.source).map(Into::into);
+                    let due =
+                        Due { run, job, source, nominal, at, verdict, reason, manual, shadow };
                     self.take_manual(due);
                 }
             },
@@ -110,7 +112,10 @@ impl Owner {
 
     /// Takes up these jobs of the dialect and forgets its others; gives those whose name is taken.
     pub(super) async fn serve(&mut self, given: Given) -> Result<Vec<JobName>, fw_store::Error> {
-        let Given { jobs, doubtful_files, doubtful } = given;
+        let Given { jobs, doubtful_files, doubtful, maintenance, doubtful_maintenance } = given;
+        let dialect = self.parts.dialect.as_ref().map_or("", |dialect| dialect.name);
+        // Before jobs that are new, and after those that are gone.
+        self.begin_said(dialect, &maintenance).await?;
         let wanted: BTreeSet<JobName> = jobs.iter().map(|(_, def)| def.name.clone()).collect();
         let is_gone = |name: &&JobName| match self.source_of(name) {
             Some(JobSource::Dialect { file, .. }) => {
@@ -122,7 +127,6 @@ impl Owner {
         let names = self.jobs.keys().chain(self.unusable.keys());
         let gone: Vec<_> = names.filter(is_gone).cloned().collect();
         let (mut taken, mut rows) = (Vec::new(), Vec::new());
-        let dialect = self.parts.dialect.as_ref().map_or("", |dialect| dialect.name);
         for (file, def) in jobs {
             match self.source_of(&def.name) {
                 Some(JobSource::File(_) | JobSource::Api) => taken.push(def.name),
@@ -132,6 +136,9 @@ impl Owner {
             }
         }
         let set = self.take_up(rows, &gone).await?;
+        if !doubtful_maintenance {
+            self.end_said(dialect, &maintenance).await?;
+        }
         if set > 0 || !gone.is_empty() {
             info!(jobs.set = set, jobs.gone = gone.len(), "jobs of {dialect} changed");
         }
@@ -298,7 +305,7 @@ impl Owner {
             let name = entry.def.name.clone();
             if changed {
                 // Whatever was due is decided by what the job said before.
-                let job = scheduled(&entry.def, is_shadow(&self.parts, &entry.source));
+                let job = scheduled(&self.parts, &entry.def, &entry.source);
                 let decisions = self.scheduler.set(&name, job, now);
                 self.take(decisions);
             }

@@ -1,21 +1,26 @@
 //! Maintenance: what is switched on and off, and what of it the scheduler is to know.
 //!
+//! People switch theirs on and off; those that the files of a dialect ask for follow from the files.
+//!
 //! The store comes first: what is in force survives a restart. An end that was said before needs no
 //! look into the store, and nobody to come: each decision asks what is in force at its own time.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use fw_core::maintenance::{Maintenance, Maintenances, Scope};
+use fw_core::maintenance::{Maintenance, Maintenances, Scope, Windows};
 use fw_core::run::Actor;
+use fw_core::schedule::{self, Schedule};
 use fw_core::select::Selector;
-use fw_proto::api::{Code, Problem};
+use fw_proto::api::{Code, MaintenanceNow, Problem};
 use fw_proto::{MaintenanceId, Span, Timestamp};
-use fw_store::{NewMaintenance, StoredMaintenance};
+use fw_store::{NewMaintenance, StoredMaintenance, StoredWindows};
 use tracing::{error, info};
 
 use super::change::unavailable;
 use super::owner::Owner;
+use crate::problem::Chain;
 
 /// One that is over is remembered for so long: what was due in it is decided and performed by
 /// then, since the scheduler makes no run of what was due longer ago than [`fw_core::fires::JUMP`].
@@ -35,6 +40,17 @@ pub struct Wanted {
     pub message: Option<String>,
     /// When it is to end; `None` until it is switched off.
     pub until: Option<Timestamp>,
+    /// The windows that it is to be in force in; all the time when `None`.
+    pub windows: Option<Windows>,
+}
+
+/// A maintenance that files of a dialect ask for, of the jobs of these files.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Said {
+    /// The hosts that it covers, as a selector; everything when `None`.
+    pub hosts: Option<String>,
+    /// What in the files asks for it.
+    pub reason: String,
 }
 
 /// Who switches a maintenance on or off. The text of a dialect is no token's name, which has no
@@ -56,16 +72,40 @@ impl fmt::Display for By {
     }
 }
 
+/// What was said of maintenances, by their ids.
+pub(super) type Words = BTreeMap<MaintenanceId, Arc<NewMaintenance>>;
+
+/// What people are told of a maintenance in force.
+pub(super) fn told(
+    id: MaintenanceId,
+    one: &Maintenance,
+    words: &Words,
+    at: Timestamp,
+) -> Option<MaintenanceNow> {
+    let said = words.get(&id)?;
+    let until = one.window(at).map(|window| window.until).or(one.until);
+    Some(MaintenanceNow {
+        id,
+        hosts: said.selector.clone(),
+        source: said.source.clone(),
+        reason: said.reason.clone(),
+        message: said.message.clone(),
+        until,
+    })
+}
+
 impl Owner {
     /// Takes over what is stored, those that are over too: downtime may have begun in one.
     pub(super) fn load_maintenances(&mut self, stored: Vec<StoredMaintenance>) {
         let mut all = Maintenances::default();
         for StoredMaintenance { id, said, .. } in stored {
-            match scope(said.selector.as_deref()) {
-                Ok(scope) => {
-                    all.put(id, Maintenance { scope, since: said.since, until: said.until });
+            match maintenance(&said) {
+                Ok(one) => {
+                    all.put(id, one);
+                    self.words.send_modify(|words| drop(words.insert(id, Arc::new(said))));
                 }
-                Err(why) => {
+                Err(error) => {
+                    let why = Chain(&error);
                     error!(maintenance = %id, "stored maintenance cannot be used and holds nothing: {why}; switch it on again");
                 }
             }
@@ -79,26 +119,112 @@ impl Owner {
         wanted: Wanted,
         by: By,
     ) -> Result<StoredMaintenance, Problem> {
-        let Wanted { hosts, reason, message, until } = wanted;
-        let scope = scope(hosts.as_deref()).map_err(|why| {
-            Problem::new(Code::InvalidSelector, "invalid selector").detail(why.to_string())
+        let Wanted { hosts, reason, message, until, windows } = wanted;
+        let (since, by) = (self.parts.clock.now(), by.to_string());
+        let stored = |windows: Windows| StoredWindows {
+            every: windows.every.as_str().to_owned(),
+            timezone: windows.every.timezone().to_owned(),
+            lasts: windows.lasts,
+        };
+        let (selector, windows, source) = (hosts, windows.map(stored), None);
+        let said = NewMaintenance { selector, reason, message, by, since, until, windows, source };
+        let one = maintenance(&said).map_err(|why| {
+            Problem::new(Code::InvalidSelector, "invalid selector").detail(Chain(&why).to_string())
         })?;
-        let since = self.parts.clock.now();
-        if self.maintenances.borrow().in_force(since).count() >= MOST {
-            let title = format!("{MOST} maintenances are in force, which is the most there can be");
+        if self.maintenances.borrow().on(since).count() >= MOST {
+            let title = format!("{MOST} maintenances are on, which is the most there can be");
             let detail = "switch some off first (`fleetwright maintenance off`), or cover more hosts with one";
             return Err(Problem::new(Code::Conflict, title).detail(detail));
         }
-        let by = by.to_string();
-        let said = NewMaintenance { selector: hosts, reason, message, by, since, until };
-        let id = self.parts.store.begin_maintenance(said.clone()).await.map_err(unavailable)?;
+        let id = self.put_maintenance(&said, one).await.map_err(unavailable)?;
+        Ok(StoredMaintenance { id, said, ended_by: None })
+    }
+
+    async fn put_maintenance(
+        &mut self,
+        said: &NewMaintenance,
+        one: Maintenance,
+    ) -> Result<MaintenanceId, fw_store::Error> {
+        let id = self.parts.store.begin_maintenance(said.clone()).await?;
+        let words = Arc::new(said.clone());
+        self.words.send_modify(|all| drop(all.insert(id, words)));
         let mut all = self.known();
-        all.put(id, Maintenance { scope, since, until });
-        self.publish(all, since);
+        all.put(id, one);
+        self.publish(all, said.since);
         let NewMaintenance { selector, reason, by, .. } = &said;
         let covers = selector.as_deref().unwrap_or("everything");
         info!(maintenance = %id, hosts = covers, reason, by, "maintenance is on");
-        Ok(StoredMaintenance { id, said, ended_by: None })
+        Ok(id)
+    }
+
+    /// Switches on what the files of a dialect ask for, unless it is on.
+    pub(super) async fn begin_said(
+        &mut self,
+        dialect: &'static str,
+        said: &[Said],
+    ) -> Result<(), fw_store::Error> {
+        let on = self.said().await?.into_iter().filter(|(_, source, _)| source == dialect);
+        let on: BTreeSet<_> = on.map(|(_, _, said)| said).collect();
+        for Said { hosts, reason } in said.iter().filter(|one| !on.contains(one)) {
+            let since = self.parts.clock.now();
+            let new = NewMaintenance {
+                selector: hosts.clone(),
+                reason: reason.clone(),
+                message: None,
+                by: By::Dialect(dialect).to_string(),
+                since,
+                until: None,
+                windows: None,
+                source: Some(dialect.to_owned()),
+            };
+            match maintenance(&new) {
+                Ok(one) => drop(self.put_maintenance(&new, one).await?),
+                Err(error) => error!(
+                    error = %Chain(&error),
+                    "maintenance that files of {dialect} ask for cannot be used; please report this"
+                ),
+            }
+        }
+        Ok(())
+    }
+
+    /// Switches off what the files of a dialect do not ask for any more, and what those of another asked for.
+    pub(super) async fn end_said(
+        &mut self,
+        dialect: &'static str,
+        said: &[Said],
+    ) -> Result<(), fw_store::Error> {
+        for (id, source, one) in self.said().await? {
+            if source != dialect || !said.contains(&one) {
+                self.switch_off(id, &format!("dialect:{source}")).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is on because files ask for it.
+    async fn said(&self) -> Result<Vec<(MaintenanceId, String, Said)>, fw_store::Error> {
+        let now = self.parts.clock.now();
+        let known = self.parts.store.maintenances().await?.into_iter();
+        let on = known.filter(|one| one.said.until.is_none_or(|until| now < until));
+        let said = |one: StoredMaintenance| {
+            let NewMaintenance { selector: hosts, reason, source, .. } = one.said;
+            Some((one.id, source?, Said { hosts, reason }))
+        };
+        Ok(on.filter_map(said).collect())
+    }
+
+    /// Whether it was on.
+    async fn switch_off(&mut self, id: MaintenanceId, by: &str) -> Result<bool, fw_store::Error> {
+        let now = self.parts.clock.now();
+        let ended = self.parts.store.end_maintenance(id, now, by).await?;
+        if ended {
+            let mut all = self.known();
+            all.end(id, now);
+            self.publish(all, now);
+            info!(maintenance = %id, by, "maintenance is off");
+        }
+        Ok(ended)
     }
 
     /// Ends one.
@@ -107,14 +233,12 @@ impl Owner {
         id: MaintenanceId,
         by: By,
     ) -> Result<StoredMaintenance, Problem> {
-        let (store, now, by) = (&self.parts.store, self.parts.clock.now(), by.to_string());
-        let ended = store.end_maintenance(id, now, &by).await.map_err(unavailable)?;
-        if ended {
-            let mut all = self.known();
-            all.end(id, now);
-            self.publish(all, now);
-            info!(maintenance = %id, by, "maintenance is off");
+        let now = self.parts.clock.now();
+        let of_files = |one: &Maintenance| one.source.clone().filter(|_| !one.is_over(now));
+        if let Some(source) = self.known().get(id).and_then(of_files) {
+            return Err(owned(id, &source));
         }
+        let ended = self.switch_off(id, &by.to_string()).await.map_err(unavailable)?;
         let known = self.parts.store.maintenances().await.map_err(unavailable)?;
         match known.into_iter().find(|one| one.id == id) {
             Some(one) if ended => Ok(one),
@@ -128,8 +252,9 @@ impl Owner {
         let by = now - REMEMBERED;
         if self.maintenances.borrow().is_any_over(by) {
             let mut all = self.known();
-            all.forget(by);
+            let gone = all.forget(by);
             self.publish(all, now);
+            self.words.send_modify(|words| gone.iter().for_each(|id| drop(words.remove(id))));
         }
     }
 
@@ -138,14 +263,40 @@ impl Owner {
     }
 
     fn publish(&mut self, all: Maintenances, now: Timestamp) {
-        let decisions = self.scheduler.hold(all.spans(), now);
+        let decisions = self.scheduler.hold(all.held(), now);
         self.take(decisions);
         self.maintenances.send_replace(Arc::new(all));
     }
 }
 
-fn scope(selector: Option<&str>) -> Result<Scope, fw_core::select::Error> {
-    selector.map_or(Ok(Scope::Everything), |text| Selector::parse(text).map(Scope::Hosts))
+/// Why a maintenance cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error(transparent)]
+    Selector(#[from] fw_core::select::Error),
+    #[error("read its schedule")]
+    Schedule(#[from] schedule::Error),
+}
+
+fn maintenance(said: &NewMaintenance) -> Result<Maintenance, Unusable> {
+    let scope = match &said.selector {
+        None => Scope::Everything,
+        Some(text) => Scope::Hosts(Selector::parse(text)?),
+    };
+    let windows = match &said.windows {
+        None => None,
+        Some(StoredWindows { every, timezone, lasts }) => {
+            Some(Windows { every: Schedule::parse(every, timezone)?, lasts: *lasts })
+        }
+    };
+    let source = said.source.as_deref().map(Into::into);
+    Ok(Maintenance { scope, source, since: said.since, until: said.until, windows })
+}
+
+fn owned(id: MaintenanceId, source: &str) -> Problem {
+    let title = format!("maintenance {id} is asked for by files of {source}");
+    Problem::new(Code::OwnedByFile, title)
+        .detail("change it there; the server reads the files by itself")
 }
 
 fn missing(id: MaintenanceId) -> Problem {

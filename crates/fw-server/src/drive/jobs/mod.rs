@@ -33,7 +33,7 @@ use fw_rt::{Clock, Tasks};
 use fw_store::{Store, StoredMaintenance};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-pub use self::hold::{By, Wanted};
+pub use self::hold::{By, Said, Wanted};
 
 use crate::hub;
 use crate::live::Live;
@@ -96,6 +96,10 @@ pub struct Given {
     pub doubtful_files: BTreeSet<String>,
     /// Jobs that are wrong: likewise.
     pub doubtful: BTreeSet<JobName>,
+    /// What is in maintenance, for these jobs.
+    pub maintenance: Vec<Said>,
+    /// There is a file of which it was never known what it says: no maintenance ends by it.
+    pub doubtful_maintenance: bool,
 }
 
 /// Why the jobs cannot be taken up at a start.
@@ -117,6 +121,7 @@ pub struct Handle {
     store: Store,
     clock: Clock,
     maintenances: watch::Receiver<Arc<Maintenances>>,
+    words: watch::Receiver<hold::Words>,
     parsing: Arc<Semaphore>,
 }
 
@@ -159,10 +164,10 @@ pub async fn start(mut parts: Parts, tasks: &Tasks) -> Result<Handle, Error> {
     // Nothing fires of what is in no file any more.
     owner.serve(served.unwrap_or_default()).await?;
     owner.rescan().await;
-    let maintenances = owner.maintenances.subscribe();
+    let (maintenances, words) = (owner.maintenances.subscribe(), owner.words.subscribe());
     tasks.spawn("jobs", owner.run(inlets));
     let parsing = Arc::new(Semaphore::new(PARSED_AT_ONCE));
-    Ok(Handle { queries, changes, store, clock, maintenances, parsing })
+    Ok(Handle { queries, changes, store, clock, maintenances, words, parsing })
 }
 
 impl Handle {
@@ -258,7 +263,18 @@ impl Handle {
         Arc::clone(&self.maintenances.borrow())
     }
 
-    /// The maintenances in force, the earliest first, with what was said of them and by whom.
+    /// The maintenances in force, the earliest first, as people are told of them. The store is not asked.
+    #[must_use]
+    pub fn in_force(&self) -> Vec<api::MaintenanceNow> {
+        let (held, now) = (self.held(), self.clock.now());
+        if held.in_force(now).next().is_none() {
+            return Vec::new();
+        }
+        let words = self.words.borrow();
+        held.in_force(now).filter_map(|(id, one)| hold::told(id, one, &words, now)).collect()
+    }
+
+    /// The maintenances that are not over, the earliest first, with what was said of them and by whom.
     ///
     /// # Errors
     /// What the store says.

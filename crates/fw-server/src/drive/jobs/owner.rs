@@ -21,7 +21,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use super::files::Files;
-use super::perform::{Due, Given, Performer, Work};
+use super::hold::Words;
+use super::perform::{Due, Given, Of, Performer, Work};
 use super::{Change, Error, Parts, Query, text};
 use crate::live::RunChange;
 use crate::problem::Chain;
@@ -92,6 +93,8 @@ pub(super) struct Owner {
     pub(super) scheduler: Scheduler,
     /// What is in maintenance, and for a while what was.
     pub(super) maintenances: watch::Sender<Arc<Maintenances>>,
+    /// What was said of these.
+    pub(super) words: watch::Sender<Words>,
     pub(super) jobs: BTreeMap<JobName, Entry>,
     pub(super) unusable: BTreeMap<JobName, Unusable>,
     pub(super) files: Option<Files>,
@@ -152,6 +155,7 @@ impl Owner {
         let mut owner = Self {
             scheduler: Scheduler::new(parts.clock.now()),
             maintenances: watch::Sender::default(),
+            words: watch::Sender::default(),
             jobs: BTreeMap::new(),
             unusable: BTreeMap::new(),
             files: parts.dir.clone().map(Files::new),
@@ -206,7 +210,7 @@ impl Owner {
                 let decided_to = last.map_or(set_at, |last| last.max(set_at));
                 let (queued, behind) = sort_waiting(waiting);
                 let known = Known { decided_to, paused, active, queued, behind, retries };
-                let job = scheduled(&def, is_shadow(&self.parts, &source));
+                let job = scheduled(&self.parts, &def, &source);
                 let decisions = self.scheduler.restore(&name, job, known);
                 self.jobs.insert(name, Entry { def: Arc::new(def), source, set_at });
                 self.take(decisions);
@@ -321,7 +325,10 @@ impl Owner {
                     let job = Arc::clone(&entry.def);
                     let at = if waited { self.parts.clock.now() } else { nominal };
                     let shadow = is_shadow(&self.parts, &entry.source);
-                    let due = Due { run, job, nominal, at, verdict, reason, manual: None, shadow };
+                    let source = maintained(&entry.source).map(Into::into);
+                    let manual = None;
+                    let due =
+                        Due { run, job, source, nominal, at, verdict, reason, manual, shadow };
                     Work::Begin(due)
                 }
                 None => Work::Verdict(verdict(decision)),
@@ -332,15 +339,19 @@ impl Owner {
     }
 
     fn order(&mut self, order: Order) {
-        let def = |job: &JobName| self.jobs.get(job).map(|entry| Arc::clone(&entry.def));
+        let of = |job: &JobName| {
+            let entry = self.jobs.get(job);
+            let source = entry.and_then(|entry| maintained(&entry.source)).map(Into::into);
+            Of { def: entry.map(|entry| Arc::clone(&entry.def)), source }
+        };
         let work = match order {
-            Order::GiveUp(job, run) => Work::GiveUp(Given { run, def: def(&job) }),
-            Order::Retry(job, of) => {
-                let retry = Work::Retry(Given { run: of, def: def(&job) });
-                self.active.insert(fires::retry_id(of), job);
+            Order::GiveUp(job, run) => Work::GiveUp(Given { run, of: of(&job) }),
+            Order::Retry(job, run) => {
+                let retry = Work::Retry(Given { run, of: of(&job) });
+                self.active.insert(fires::retry_id(run), job);
                 retry
             }
-            Order::Replace(job) => Work::Cancel(self.runs_of(&job), job.clone(), def(&job)),
+            Order::Replace(job) => Work::Cancel(self.runs_of(&job), job.clone(), of(&job)),
         };
         self.work.push(work);
     }
@@ -469,8 +480,17 @@ pub(super) fn is_shadow(parts: &Parts, source: &JobSource) -> bool {
     }
 }
 
+/// The source of a job, if that has maintenances of its own.
+pub(super) fn maintained(source: &JobSource) -> Option<&str> {
+    match source {
+        JobSource::File(_) | JobSource::Api => None,
+        JobSource::Dialect { name, .. } => Some(name),
+    }
+}
+
 /// What the scheduler needs to know. Of a job in the shadow no run goes on, so nothing overlaps.
-pub(super) fn scheduled(def: &JobDef, shadow: bool) -> fires::Job {
+pub(super) fn scheduled(parts: &Parts, def: &JobDef, source: &JobSource) -> fires::Job {
+    let shadow = is_shadow(parts, source);
     fires::Job {
         schedule: def.schedule.clone(),
         calendar: def.calendar.clone(),
@@ -484,6 +504,7 @@ pub(super) fn scheduled(def: &JobDef, shadow: bool) -> fires::Job {
             within: def.spec.catch_up_window,
         },
         enabled: def.spec.enabled,
+        source: maintained(source).map(Into::into),
     }
 }
 

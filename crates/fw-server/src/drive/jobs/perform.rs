@@ -7,13 +7,15 @@
 //! `start_within` counts from the begin of the run, as for any run: a fire that waited for the job's
 //! earlier run would otherwise be too late before its turn came.
 
+mod steps;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use fw_core::job::JobDef;
-use fw_core::maintenance::Maintenances;
+use fw_core::maintenance::{Asking, Maintenances};
 use fw_core::plan::{Chosen, Plan};
 use fw_core::run::Actor;
 use fw_core::{command, fires};
@@ -25,6 +27,7 @@ use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
+use self::steps::{Step, Steps};
 use super::{Parts, text};
 use crate::drive::notices;
 use crate::fleet::{self, choose};
@@ -48,15 +51,29 @@ pub(super) enum Work {
     /// A run that failed is tried again.
     Retry(Given),
     /// These runs of a job are to make room for its next one, of the job as it is now.
-    Cancel(Vec<RunId>, JobName, Option<Arc<JobDef>>),
+    Cancel(Vec<RunId>, JobName, Of),
 }
 
 /// A run that failed, and its job as it is now.
 #[derive(Debug)]
 pub(super) struct Given {
     pub(super) run: RunId,
+    pub(super) of: Of,
+}
+
+/// A job as it is now.
+#[derive(Debug)]
+pub(super) struct Of {
     /// `None` when the job is gone.
     pub(super) def: Option<Arc<JobDef>>,
+    /// Where it comes from, if that has maintenances of its own.
+    pub(super) source: Option<Arc<str>>,
+}
+
+impl Of {
+    fn asking(&self) -> Asking<'_> {
+        Asking { source: self.source.as_deref(), by_hand: false }
+    }
 }
 
 /// A run that is due.
@@ -65,6 +82,8 @@ pub(super) struct Due {
     pub(super) run: RunId,
     /// The job as it was when it became due.
     pub(super) job: Arc<JobDef>,
+    /// Where it comes from, if that has maintenances of its own.
+    pub(super) source: Option<Arc<str>>,
     pub(super) nominal: Timestamp,
     /// When its turn came: hosts that are in maintenance then are left out.
     pub(super) at: Timestamp,
@@ -74,6 +93,12 @@ pub(super) struct Due {
     pub(super) manual: Option<Manual>,
     /// Another scheduler runs this job: it is only said where a run would have begun.
     pub(super) shadow: bool,
+}
+
+impl Due {
+    fn asking(&self) -> Asking<'_> {
+        Asking { source: self.source.as_deref(), by_hand: self.manual.is_some() }
+    }
 }
 
 /// Who asked for a run, and waits to hear of it.
@@ -105,13 +130,6 @@ struct Fleet {
     secrets: BTreeSet<String>,
     /// Those that are linked, when someone draws among them.
     online: BTreeSet<HostId>,
-}
-
-/// What is done in one go: first the rows, then all runs at once.
-#[derive(Debug, Default)]
-struct Step {
-    rows: Vec<NewFire>,
-    begins: Vec<Ready>,
 }
 
 /// A run that can begin.
@@ -153,15 +171,15 @@ impl Performer {
                 // Before another run of the job may begin.
                 Work::GiveUp(given) => self.give_up(&given).await,
                 Work::Retry(given) => retries.push(given),
-                Work::Cancel(runs, job, def) => cancels.push((runs, job, def)),
+                Work::Cancel(runs, job, of) => cancels.push((runs, job, of)),
             }
         }
         let mut over = self.decided(decided).await;
         let retried = join_all(retries.iter().map(|given| self.retry(given))).await;
         over.extend(retried.into_iter().flatten());
         // One of them may have begun just now.
-        for (runs, job, def) in cancels {
-            if !def.is_some_and(|def| self.all_held(&def)) {
+        for (runs, job, of) in cancels {
+            if !self.all_held(&of) {
                 self.cancel(&runs, &job).await;
             }
         }
@@ -177,7 +195,7 @@ impl Performer {
     }
 
     async fn try_give_up(&self, given: &Given) -> Result<(), fw_store::Error> {
-        if let Some(def) = &given.def {
+        if let Some(def) = &given.of.def {
             notices::put_failure(&self.store, self.clock.now(), def, given.run).await?;
         }
         self.store.give_up_retry(given.run).await
@@ -187,7 +205,7 @@ impl Performer {
     async fn retry(&self, given: &Given) -> Option<RunId> {
         let id = fires::retry_id(given.run);
         loop {
-            match self.try_retry(given.run, id).await {
+            match self.try_retry(given, id).await {
                 Ok(Begun::Yes | Begun::Stopped) => return None,
                 Ok(Begun::No(_)) => {
                     self.give_up(given).await;
@@ -198,7 +216,8 @@ impl Performer {
         }
     }
 
-    async fn try_retry(&self, of: RunId, id: RunId) -> Result<Begun, fw_store::Error> {
+    async fn try_retry(&self, given: &Given, id: RunId) -> Result<Begun, fw_store::Error> {
+        let of = given.run;
         let (plan, run) = (self.store.plan(of).await?, self.store.run(of).await?);
         // It may be so old that it is gone.
         let Some((plan, run)) = plan.zip(run) else { return Ok(Begun::No(None)) };
@@ -207,7 +226,8 @@ impl Performer {
         // Where somebody ended it, nobody wants it again.
         let done = [TaskState::Succeeded, TaskState::Cancelled];
         let hosts = fleet::again(&rows, &plan, &run, &done);
-        let hosts = fleet::free(&rows, &hosts, &self.maintenances, self.clock.now());
+        let (asking, now) = (given.of.asking(), self.clock.now());
+        let hosts = fleet::free(&rows, &hosts, &self.maintenances, asking, now);
         if hosts.is_empty() {
             return Ok(Begun::No(None));
         }
@@ -221,10 +241,12 @@ impl Performer {
     }
 
     /// Whether all hosts of a job are in maintenance: then nothing takes the place of its runs.
-    fn all_held(&self, job: &JobDef) -> bool {
+    fn all_held(&self, of: &Of) -> bool {
+        let Some(job) = &of.def else { return false };
         let (rows, now) = (self.store.hosts(), self.clock.now());
         let hosts = choose(&rows, &job.selector);
-        !hosts.is_empty() && fleet::free(&rows, &hosts, &self.maintenances, now).is_empty()
+        let free = fleet::free(&rows, &hosts, &self.maintenances, of.asking(), now);
+        !hosts.is_empty() && free.is_empty()
     }
 
     /// Ends runs, whatever it takes: the fire that takes their place waits for it.
@@ -438,7 +460,7 @@ fn prepare(work: Vec<Work>, fleet: &Fleet) -> (Vec<Step>, Vec<RunId>) {
             Work::GiveUp(_) | Work::Retry(_) | Work::Cancel(..) => continue,
         };
         let hosts = picks.hosts(&due.job);
-        let free = if due.manual.is_some() { Arc::clone(&hosts) } else { picks.free(&due) };
+        let free = picks.free(&due);
         match obstacle(&due.job, &hosts, &free, fleet) {
             None => {
                 let hosts = match due.job.spec.pick {
@@ -485,11 +507,12 @@ impl Picks<'_> {
     fn free(&mut self, due: &Due) -> Arc<[Chosen]> {
         let hosts = self.hosts(&due.job);
         let Fleet { hosts: rows, maintenances, .. } = self.fleet;
-        let held: Vec<_> = maintenances.in_force(due.at).map(|(id, _)| id).collect();
+        let held = maintenances.in_force(due.at).filter(|(_, one)| one.holds(due.asking()));
+        let held: Vec<_> = held.map(|(id, _)| id).collect();
         if held.is_empty() {
             return hosts;
         }
-        let found = || fleet::free(rows, &hosts, maintenances, due.at).into();
+        let found = || fleet::free(rows, &hosts, maintenances, due.asking(), due.at).into();
         let key = (due.job.spec.hosts.clone(), held);
         Arc::clone(self.free.entry(key).or_insert_with(found))
     }
@@ -525,37 +548,6 @@ fn obstacle(
     let shown: String = missing.chars().take(80).collect();
     let problem = Problem::new(Code::NoSecret, format!("there is no secret {shown:?}"));
     Some((FireReason::NoSecret, problem.detail("set it with `fleetwright secrets set`")))
-}
-
-/// Steps in which no row of a job comes before a run of it that was due earlier.
-#[derive(Default)]
-struct Steps {
-    steps: Vec<Step>,
-    /// Where each job has come to, and whether it begins a run there.
-    at: BTreeMap<JobName, (usize, bool)>,
-}
-
-impl Steps {
-    fn row(&mut self, row: NewFire) {
-        let (at, begins) = self.at.get(&row.job).copied().unwrap_or_default();
-        let at = if begins { at + 1 } else { at };
-        self.at.insert(row.job.clone(), (at, false));
-        self.step(at).rows.push(row);
-    }
-
-    fn begin(&mut self, ready: Ready) {
-        let name = &ready.due.job.name;
-        let (at, _) = self.at.get(name).copied().unwrap_or_default();
-        self.at.insert(name.clone(), (at, true));
-        self.step(at).begins.push(ready);
-    }
-
-    fn step(&mut self, at: usize) -> &mut Step {
-        if self.steps.len() <= at {
-            self.steps.resize_with(at + 1, Step::default);
-        }
-        self.steps.get_mut(at).expect("grown above")
-    }
 }
 
 fn row(due: &Due, verdict: Verdict, reason: Option<FireReason>) -> NewFire {

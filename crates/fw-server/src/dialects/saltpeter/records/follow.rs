@@ -264,7 +264,7 @@ impl Follower {
         .collect()
     }
 
-    /// Jobs are given to who owns jobs without the machines in maintenance, so what the job itself says counts.
+    /// The machines of a job that its files say are in maintenance.
     fn in_maintenance(&self, job: &JobName) -> Vec<HostName> {
         let known = self.known.borrow();
         let machines = &known.maintenance.machines;

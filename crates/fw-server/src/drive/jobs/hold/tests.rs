@@ -1,13 +1,15 @@
 //! Maintenance on a real store and a real hub; time moves when a test says so.
 
 use futures_util::future::join_all;
+use fw_core::maintenance::Windows;
 use fw_core::run::Actor;
+use fw_core::schedule::Schedule;
 use fw_proto::api::{Code, RunState, TaskState};
 use fw_proto::{HostId, MaintenanceId, RunId, Span, Timestamp};
 use fw_store::NewMaintenance;
 
 use super::super::tests::one;
-use super::{By, MOST, Wanted};
+use super::{By, MOST, Said, Wanted};
 use crate::drive::world::{MINUTE, World, eventually, name};
 
 fn admin() -> By {
@@ -16,7 +18,7 @@ fn admin() -> By {
 
 async fn on(world: &World, hosts: Option<&str>, until: Option<Timestamp>) -> MaintenanceId {
     let (hosts, reason) = (hosts.map(str::to_owned), "new disks".to_owned());
-    let wanted = Wanted { hosts, reason, message: None, until };
+    let wanted = Wanted { hosts, reason, message: None, until, windows: None };
     world.jobs.begin_maintenance(wanted, admin()).await.unwrap().id
 }
 
@@ -174,6 +176,7 @@ async fn each_is_known_by_who_began_it_and_ends_once() {
         reason: "saltpeter_maintenance".to_owned(),
         message: Some("back at noon".to_owned()),
         until: None,
+        windows: None,
     };
     let (by, before) = (By::Dialect("saltpeter"), world.clock.now());
     let second = world.jobs.begin_maintenance(wanted.clone(), by.clone()).await.unwrap();
@@ -211,14 +214,123 @@ async fn there_is_a_most_of_them() {
         by: "admin".to_owned(),
         since: stopped.clock.now(),
         until: None,
+        windows: None,
+        source: None,
     };
     let begun = join_all((0..MOST).map(|_| store.begin_maintenance(new()))).await;
     let last = begun.into_iter().last().unwrap().unwrap();
     store.close().await;
     let world = stopped.start().await;
-    let wanted = Wanted { hosts: None, reason: "x".to_owned(), message: None, until: None };
+    let (hosts, reason) = (None, "x".to_owned());
+    let wanted = Wanted { hosts, reason, message: None, until: None, windows: None };
     let refused = world.jobs.begin_maintenance(wanted, admin()).await.unwrap_err();
     assert_eq!(refused.code, Code::Conflict);
     off(&world, last).await;
     on(&world, None, None).await;
+}
+
+/// A job of another program's files, which ask for these maintenances: of everything, or of hosts.
+fn files(said: &[Option<&str>]) -> super::super::Given {
+    let jobs = super::super::text::read("x.yaml", &one("b", "overlap: allow")).jobs;
+    let said = said
+        .iter()
+        .map(|hosts| Said { hosts: hosts.map(str::to_owned), reason: "said there".to_owned() });
+    super::super::Given {
+        jobs: jobs.into_iter().map(|def| ("x.yaml".to_owned(), def)).collect(),
+        maintenance: said.collect(),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn files_of_a_dialect_hold_their_own_jobs_and_no_others() {
+    let world = World::with(&[("a.yaml", &one("a", "overlap: allow"))]).await;
+    let (web1, web2) = (world.host("web1").await, world.host("web2").await);
+    world.jobs.serve(files(&[None])).await.unwrap();
+    world.clock.shift(MINUTE);
+    world.ledger_is("b", &["Skipped Maintenance 1"]).await;
+    world.ledger_is("a", &["Ran 1"]).await;
+    let refused = world.jobs.run_now(&name("b"), Actor::Server).await.unwrap_err();
+    assert_eq!(refused.code, Code::NoHosts, "the files say it of all runs: {refused}");
+    assert!(world.jobs.held().everything(world.clock.now()).is_none());
+
+    // The same files say it again: it is the same one.
+    world.jobs.serve(files(&[None])).await.unwrap();
+    let [on] = world.jobs.maintenances().await.unwrap().try_into().unwrap();
+    assert_eq!((on.said.by.as_str(), on.said.source.as_deref()), ("dialect:other", Some("other")));
+    let refused = world.jobs.end_maintenance(on.id, admin()).await.unwrap_err();
+    assert_eq!(refused.code, Code::OwnedByFile);
+
+    world.jobs.serve(files(&[Some("web1")])).await.unwrap();
+    world.clock.shift(MINUTE);
+    world.ledger_is("b", &["Ran 1", "Skipped Maintenance 1"]).await;
+    let run = world.fires("b").await[0].run_id.unwrap();
+    assert_eq!(hosts_of(&world, run).await, [web2]);
+    let by_hand = world.jobs.run_now(&name("b"), Actor::Server).await.unwrap();
+    assert_eq!(hosts_of(&world, by_hand).await, [web2]);
+    let run = world.fires("a").await[0].run_id.unwrap();
+    assert_eq!(hosts_of(&world, run).await, [web1, web2]);
+
+    // A file that cannot be read ends nothing.
+    let doubt = super::super::Given { doubtful_maintenance: true, ..files(&[]) };
+    world.jobs.serve(doubt).await.unwrap();
+    assert_eq!(world.jobs.in_force().len(), 1);
+    world.jobs.serve(files(&[])).await.unwrap();
+    assert_eq!(world.jobs.in_force(), []);
+    world.clock.shift(MINUTE);
+    world.ledger_is("b", &["Ran 1", "Ran Manual 1", "Ran 1", "Skipped Maintenance 1"]).await;
+    let run = world.fires("b").await[0].run_id.unwrap();
+    assert_eq!(hosts_of(&world, run).await, [web1, web2]);
+}
+
+/// Whoever starts without the dialect has none of its jobs, and nothing that held them.
+#[tokio::test]
+async fn what_a_dialect_said_ends_with_it() {
+    let world = World::with(&[("a.yaml", &one("a", ""))]).await;
+    world.jobs.serve(files(&[None, Some("web1")])).await.unwrap();
+    assert_eq!(world.jobs.in_force().len(), 2);
+    let world = world.stop().await.start().await;
+    assert_eq!(world.jobs.in_force(), []);
+    let ended = world.store.maintenances().await.unwrap();
+    assert!(ended.iter().all(|one| one.ended_by.as_deref() == Some("dialect:other")));
+}
+
+/// A window of 90 seconds from the minute after next on, each day.
+#[tokio::test]
+async fn one_that_recurs_holds_within_its_windows_also_those_of_a_downtime() {
+    let world = World::with(&[("a.yaml", &one("a", "overlap: allow"))]).await;
+    world.host("web1").await;
+    let begin = (world.clock.now() + Span::from_secs(120)).to_string();
+    let every = format!("{} {} * * *", &begin[14..16], &begin[11..13]);
+    let every = Schedule::parse(&every, "").unwrap();
+    let windows = Windows { every, lasts: Span::from_secs(90) };
+    let (hosts, reason) = (None, "patches".to_owned());
+    let wanted = Wanted { hosts, reason, message: None, until: None, windows: Some(windows) };
+    let id = world.jobs.begin_maintenance(wanted, admin()).await.unwrap().id;
+    assert_eq!(world.jobs.in_force(), [], "no window is open");
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Ran 1"]).await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Skipped Maintenance 1", "Ran 1"]).await;
+    let [open] = world.jobs.in_force().try_into().unwrap();
+    let left = open.until.unwrap().since(world.clock.now());
+    assert!(left <= Span::from_secs(85), "the window ends in {left}");
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Skipped Maintenance 2", "Ran 1"]).await;
+    world.clock.shift(MINUTE);
+    world.ledger_is("a", &["Ran 1", "Skipped Maintenance 2", "Ran 1"]).await;
+
+    let stopped = world.stop().await;
+    stopped.clock.shift(24 * 60 * MINUTE);
+    let world = stopped.start().await;
+    let day = ["Missed Downtime 1", "Skipped Maintenance 2", "Missed Downtime 1437"];
+    let before = ["Ran 1", "Skipped Maintenance 2", "Ran 1"];
+    world.ledger_is("a", &[day, before].concat()).await;
+    assert_eq!(
+        world.jobs.maintenances().await.unwrap().len(),
+        1,
+        "it ends when it is switched off"
+    );
+    off(&world, id).await;
+    assert_eq!(world.jobs.maintenances().await.unwrap(), []);
 }
