@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use fw_core::maintenance::Scope;
 use fw_proto::api::{Maintenance, NewMaintenance};
 use fw_proto::{MaintenanceId, Span, Timestamp};
-use fw_store::StoredMaintenance;
+use fw_store::{NewAudit, StoredMaintenance};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -67,13 +67,12 @@ pub(super) async fn begin(
     let until = end_of(&new, now)?;
     let NewMaintenance { hosts, reason, message, .. } = new;
     let wanted = Wanted { hosts, reason, message, until };
-    app.store
-        .note(caller.note(
-            &app,
-            "maintenance.begin",
-            wanted.hosts.as_deref().unwrap_or("everything"),
-        ))
-        .await?;
+    let covers = wanted.hosts.as_deref().unwrap_or("everything");
+    let note = NewAudit {
+        after: Some(serde_json::json!({ "reason": wanted.reason, "until": wanted.until })),
+        ..caller.note(&app, "maintenance.begin", covers)
+    };
+    app.store.note(note).await?;
     let begun = app.jobs.begin_maintenance(wanted, By::Caller(caller.actor())).await?;
     Ok((StatusCode::CREATED, Json(view(&app, begun, now))))
 }

@@ -14,6 +14,8 @@ pub(crate) enum Topic {
     Jobs,
     /// `runs`: runs by id; a snapshot has the last hundred and those that go on.
     Runs,
+    /// `changes`: how often `hosts`, `jobs`, `runs` and the `audit` have changed. It says that they did, and not how.
+    Changes,
     /// `run:ID`: `run` is its summary, `task/HOST` its task on a host.
     Run(RunId),
     /// `log:ID`: how many bytes of output each host has stored, by its name in the run. The bytes are asked for apart.
@@ -26,6 +28,7 @@ impl fmt::Display for Topic {
             Self::Hosts => f.write_str("hosts"),
             Self::Jobs => f.write_str("jobs"),
             Self::Runs => f.write_str("runs"),
+            Self::Changes => f.write_str("changes"),
             Self::Run(id) => write!(f, "run:{id}"),
             Self::Log(id) => write!(f, "log:{id}"),
         }
@@ -34,7 +37,7 @@ impl fmt::Display for Topic {
 
 /// It is no topic.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no topic {0:?}; topics are hosts, jobs, runs, run:ID and log:ID")]
+#[error("no topic {0:?}; topics are hosts, jobs, runs, changes, run:ID and log:ID")]
 pub(crate) struct Unknown(String);
 
 impl FromStr for Topic {
@@ -50,6 +53,7 @@ impl FromStr for Topic {
                 "hosts" => Ok(Self::Hosts),
                 "jobs" => Ok(Self::Jobs),
                 "runs" => Ok(Self::Runs),
+                "changes" => Ok(Self::Changes),
                 _ => Err(unknown()),
             },
         }

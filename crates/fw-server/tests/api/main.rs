@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod audit;
 mod document;
 mod hosts;
 mod logs;
