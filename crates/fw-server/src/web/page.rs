@@ -5,6 +5,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 
 use super::assets::SET;
+use super::may::May;
 use crate::auth::Caller;
 use crate::problem::Failure;
 use crate::state::App;
@@ -121,6 +122,8 @@ pub(super) struct Page {
     pub(super) who: String,
     /// How many hosts there are; beside their entry in the rail.
     pub(super) hosts: usize,
+    /// What who looks may do.
+    pub(super) may: May,
 }
 
 impl Visit {
@@ -139,11 +142,16 @@ impl Page {
             nav,
             who: visit.caller.name.clone(),
             hosts: app.store.hosts().len(),
+            may: May::of(app, &visit.caller),
         }
     }
 
-    pub(super) const fn rail(&self) -> &'static [Entry] {
-        RAIL
+    /// The entries that lead somewhere for who looks.
+    pub(super) fn rail(&self) -> impl Iterator<Item = &'static Entry> {
+        let hidden = |nav| {
+            nav == Nav::Command && !self.may.run.is() || nav == Nav::Audit && !self.may.grant.is()
+        };
+        RAIL.iter().filter(move |entry| !hidden(entry.nav))
     }
 }
 
