@@ -18,6 +18,7 @@ mod host;
 mod import;
 mod job;
 mod lint;
+mod login;
 mod maintenance;
 mod man;
 mod parse;
@@ -45,8 +46,8 @@ use fw_proto::Timestamp;
 use fw_proto::frame::DeniedReason;
 use fw_rt::{Clock, Tasks};
 
-use crate::client::{self, Client};
-use crate::config::context::{self as contexts, Contexts, TargetFlags};
+use crate::client::{self, Client, Credential};
+use crate::config::context::{self as contexts, Contexts, Target, TargetFlags, TokenSource};
 use crate::exit::Code;
 use crate::output;
 
@@ -113,6 +114,9 @@ enum Command {
     /// Look after secrets that commands need.
     #[command(subcommand)]
     Secrets(secret::Verb),
+    Login(login::Args),
+    /// Sign out: end the session of `login` on the server, and forget it.
+    Logout,
     /// Look after API tokens.
     #[command(subcommand)]
     Tokens(token::Verb),
@@ -237,6 +241,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Code> {
         Command::Secrets(verb) => {
             talk(&connection, async |session| secret::run(session, verb).await)
         }
+        Command::Login(args) => login::login(args, &connection),
+        Command::Logout => login::logout(&connection),
         Command::Tokens(verb) => talk(&connection, async |session| token::run(session, verb).await),
         Command::Users(verb) => talk(&connection, async |session| user::run(session, verb).await),
         Command::Audit(verb) => talk(&connection, async |session| audit::run(session, verb).await),
@@ -281,22 +287,36 @@ fn talk(
 
 impl Connection {
     fn client(&self) -> anyhow::Result<Client> {
+        let target = self.target()?;
+        let is_session = matches!(target.token, TokenSource::Session(_));
+        let kind = if is_session { Credential::Session } else { Credential::Token };
+        let credential = target.token.read()?.map(|secret| kind(secret.0));
+        self.client_of(target, credential)
+    }
+
+    /// A client of a server, with this to be let in there.
+    fn client_of(&self, target: Target, credential: Option<Credential>) -> anyhow::Result<Client> {
+        let ca = self.ca_file.as_deref().or(target.ca_file.as_deref());
+        let ca = ca.map(certificates).transpose()?.unwrap_or_default();
+        Ok(Client::new(target.server, credential, target.named_by, ca)?)
+    }
+
+    fn target(&self) -> anyhow::Result<Target> {
         let env = crate::config::environment();
         let contexts = || {
             let path = crate::config::context::path(&env);
             path.map_or_else(|| Ok(Contexts::default()), |path| Contexts::load(&path))
         };
-        let flags = TargetFlags {
+        Ok(crate::config::context::target(&self.flags(), &env, contexts)?)
+    }
+
+    fn flags(&self) -> TargetFlags {
+        TargetFlags {
             server: self.server.clone(),
             token: self.token.clone().map(crate::config::Secret),
             token_file: self.token_file.clone(),
             context: self.context.clone(),
-        };
-        let target = crate::config::context::target(&flags, &env, contexts)?;
-        let token = target.token.read()?.map(|secret| secret.0);
-        let ca = self.ca_file.as_deref().or(target.ca_file.as_deref());
-        let ca = ca.map(certificates).transpose()?.unwrap_or_default();
-        Ok(Client::new(target.server, token, target.named_by, ca)?)
+        }
     }
 }
 

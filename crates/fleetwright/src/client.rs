@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use fw_proto::api::{
     AuditCheck, AuditEntry, BackupMade, Cancel, CheckedJobs, Created, Fire, Host, Invitation, Job,
-    JobsText, KeyRotation, LabelChange, Maintenance, NewInvitation, NewMaintenance, NewName,
+    JobsText, KeyRotation, LabelChange, Maintenance, Me, NewInvitation, NewMaintenance, NewName,
     NewRun, NewSecret, NewToken, NewUser, Page, Problem, Retry, Run, RunState, RunSummary, Secret,
-    Selected, ServerInfo, SetUpLink, SourceError, Token, TokenMade, User, UserChange, UserMade,
+    Selected, ServerInfo, SetUpLink, SignIn, SourceError, Token, TokenMade, User, UserChange,
+    UserMade,
 };
 use fw_proto::record::Stream;
 use fw_proto::{HostName, JobName, MaintenanceId, RunId};
@@ -19,7 +20,7 @@ use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub(crate) use error::Error;
+pub(crate) use error::{Error, With};
 pub(crate) use follow::{Patience, Signal, Started, follow};
 pub(crate) use sse::Event;
 
@@ -35,20 +36,25 @@ const BACKUP: Duration = Duration::from_secs(60 * 60);
 /// Items asked for at once when a whole list is wanted.
 const PAGE: u32 = 500;
 
-/// A server, and the token for it. Clones share their connections.
+/// A server, and what lets one in there. Clones share their connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
     server: Url,
-    token: Option<Bearer>,
+    credential: Option<Credential>,
     named_by: String,
 }
 
-/// A token that `Debug` leaves out.
+/// What lets one in; `Debug` leaves it out.
 #[derive(Clone)]
-struct Bearer(String);
+pub(crate) enum Credential {
+    /// A token.
+    Token(String),
+    /// A session, by its cookie (`name=value`).
+    Session(String),
+}
 
-impl std::fmt::Debug for Bearer {
+impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("***")
     }
@@ -102,7 +108,7 @@ impl Client {
     /// The certificates cannot be used, or the system's cannot be loaded.
     pub(crate) fn new(
         server: Url,
-        token: Option<String>,
+        credential: Option<Credential>,
         named_by: String,
         ca: Vec<reqwest::Certificate>,
     ) -> Result<Self> {
@@ -114,7 +120,7 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none());
         let builder = if ca.is_empty() { builder } else { builder.tls_certs_merge(ca) };
         let http = builder.build().map_err(Error::Setup)?;
-        Ok(Self { http, server, token: token.map(Bearer), named_by })
+        Ok(Self { http, server, credential, named_by })
     }
 
     /// The server's address, for messages.
@@ -141,8 +147,9 @@ impl Client {
             url.query_pairs_mut().extend_pairs(query);
         }
         let request = self.http.request(method, url);
-        match &self.token {
-            Some(Bearer(token)) => request.bearer_auth(token),
+        match &self.credential {
+            Some(Credential::Token(token)) => request.bearer_auth(token),
+            Some(Credential::Session(cookie)) => request.header("Cookie", cookie),
             None => request,
         }
     }
@@ -155,8 +162,16 @@ impl Client {
         let status = response.status();
         let body = response.bytes().await.map_err(|source| self.unreachable(source))?;
         match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) => Err(Error::Problem { problem, with_token: self.token.is_some() }),
+            Ok(problem) => Err(Error::Problem { problem, with: self.with() }),
             Err(_) => Err(Error::NotOurs { url: self.server.to_string(), status: status.as_u16() }),
+        }
+    }
+
+    fn with(&self) -> With {
+        match &self.credential {
+            Some(Credential::Token(_)) => With::Token,
+            Some(Credential::Session(_)) => With::Session,
+            None => With::Nothing,
         }
     }
 
@@ -426,6 +441,27 @@ impl Client {
         self.json(self.request(Method::POST, &["maintenances", &id, "end"])).await
     }
 
+    // Sessions.
+
+    /// Signs in; gives who that is, and the cookie of the session.
+    pub(crate) async fn sign_in(&self, who: &SignIn) -> Result<(Me, String)> {
+        let request = self.request(Method::POST, &["session"]).json(who).timeout(ANSWER);
+        let response = self.send(request).await?;
+        let cookie = response.headers().get("Set-Cookie").and_then(|value| value.to_str().ok());
+        let cookie = cookie.and_then(|value| value.split(';').next()).map(str::to_owned);
+        let not_ours = || Error::NotOurs { url: self.server.to_string(), status: 200 };
+        let cookie = cookie.ok_or_else(not_ours)?;
+        let body = response.bytes().await.map_err(|source| self.unreachable(source))?;
+        let me = serde_json::from_slice(&body)
+            .map_err(|source| Error::Malformed { url: self.server.to_string(), source })?;
+        Ok((me, cookie))
+    }
+
+    /// Ends the session that this client has.
+    pub(crate) async fn sign_out(&self) -> Result<()> {
+        self.nothing(self.request(Method::DELETE, &["session"])).await
+    }
+
     // Tokens, secrets, the server.
 
     /// All tokens, without their secrets.
@@ -566,8 +602,8 @@ mod tests {
     #[test]
     fn names_are_never_a_path_of_their_own() {
         let server = Url::parse("http://127.0.0.1:1/prefix/").unwrap();
-        let client =
-            Client::new(server, Some("t0k".into()), "--server".into(), Vec::new()).unwrap();
+        let credential = Some(Credential::Token("t0k".to_owned()));
+        let client = Client::new(server, credential, "--server".into(), Vec::new()).unwrap();
         let request = client.request(Method::GET, &["secrets", "../hosts?x#y"]).build().unwrap();
         assert_eq!(
             request.url().as_str(),

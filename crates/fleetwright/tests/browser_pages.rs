@@ -29,6 +29,7 @@ const PAGES: &[(&str, &str)] = &[
     ("users", "/settings/users"),
     ("sessions", "/settings/sessions"),
     ("tokens", "/settings/tokens"),
+    ("account-token", "/settings/account"),
     ("about", "/settings/about"),
     ("sign-in", "/sign-in?next=/hosts"),
     ("set-up", "/setup"),

@@ -73,14 +73,14 @@ pub struct Rules {
     /// How long a proof counts.
     pub fresh: Span,
     /// To run as root on more hosts than this is dangerous.
-    pub root_hosts: usize,
+    pub root_hosts: u32,
 }
 
 /// Five minutes are enough to do what one signed in for, and short for whoever finds the browser open.
 pub const FRESH: Span = Span::from_secs(5 * 60);
 
 /// A slip on ten hosts is a bad day, on all hosts it is the end of one.
-pub const ROOT_HOSTS: usize = 10;
+pub const ROOT_HOSTS: u32 = 10;
 
 impl Default for Rules {
     fn default() -> Self {
@@ -134,7 +134,7 @@ impl Action {
             Self::RevokeHost | Self::RemoveHost | Self::Weaken => true,
             Self::RunAsRoot => match on {
                 On::Nothing => false,
-                On::Hosts(hosts) => hosts.len() > rules.root_hosts,
+                On::Hosts(hosts) => hosts.len() > rules.root_hosts as usize,
                 On::Fleet => true,
             },
         }

@@ -107,10 +107,10 @@ const SPOOL_BYTES: u64 = 64 * 1024 * 1024;
 const HANDSHAKE_RATE: u32 = 500;
 
 /// Over lunch, and through a meeting after it.
-const SESSION_IDLE: Span = Span::from_secs(8 * 60 * 60);
+pub const SESSION_IDLE: Span = Span::from_secs(8 * 60 * 60);
 
 /// A working week: on Monday one signs in.
-const SESSION_LIFE: Span = Span::from_secs(7 * 24 * 60 * 60);
+pub const SESSION_LIFE: Span = Span::from_secs(7 * 24 * 60 * 60);
 
 impl Config {
     /// A server with the usual settings.

@@ -7,6 +7,7 @@ use fw_proto::Timestamp;
 use fw_proto::api::{AuditCheck, AuditEntry, Page};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
 use crate::row;
 use crate::{Error, Store};
@@ -64,7 +65,24 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn note(&self, note: NewAudit) -> Result<(), Error> {
-        self.main().write(move |db| append(db, &note)).await
+        self.main().note(vec![note]).await
+    }
+
+    /// Follows the number of the newest entry; it is 0 until the first one since the store was opened.
+    #[must_use]
+    pub fn audited(&self) -> watch::Receiver<i64> {
+        self.inner.noted.subscribe()
+    }
+
+    /// Notes several things at once.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn note_all(&self, notes: Vec<NewAudit>) -> Result<(), Error> {
+        if notes.is_empty() {
+            return Ok(());
+        }
+        self.main().note(notes).await
     }
 
     /// Entries, newest first.
@@ -166,8 +184,8 @@ struct Noted {
     sha256: Vec<u8>,
 }
 
-/// Adds a row, in whatever transaction this is.
-pub(crate) fn append(db: &Connection, note: &NewAudit) -> Result<(), Error> {
+/// Adds a row, in whatever transaction this is; gives its number.
+pub(crate) fn append(db: &Connection, note: &NewAudit) -> Result<i64, Error> {
     let (n, before) = head(db)?.unwrap_or_default();
     let n = n + 1;
     let sha256 = chained(&before, n, note);
@@ -195,7 +213,7 @@ pub(crate) fn append(db: &Connection, note: &NewAudit) -> Result<(), Error> {
     let sql = "INSERT INTO audit_head (one, n, sha256) VALUES (1, ?1, ?2)
                ON CONFLICT (one) DO UPDATE SET n = excluded.n, sha256 = excluded.sha256";
     db.prepare_cached(sql)?.execute(params![n, sha256])?;
-    Ok(())
+    Ok(n)
 }
 
 /// The hash of a row and all before it: of the hash before, and of the row as a JSON array, in which nothing can

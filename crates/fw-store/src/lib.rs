@@ -65,6 +65,8 @@ pub use token::{HeldToken, TokenRow};
 pub use upkeep::{Retention, Size, Sizes, Swept};
 pub use user::{SetUp, UserChanged, UserRow};
 
+use tokio::sync::watch;
+
 use lock::Lock;
 use roster::Roster;
 use sqlite::{Database, Schema, Unopened};
@@ -99,6 +101,7 @@ pub struct Store {
 pub(crate) struct Main<'s> {
     db: &'s Database,
     note: Option<Arc<NewAudit>>,
+    noted: &'s watch::Sender<i64>,
 }
 
 impl Main<'_> {
@@ -119,15 +122,33 @@ impl Main<'_> {
         A: FnOnce(&T) + Send + 'static,
     {
         let Some(note) = self.note.clone() else { return self.db.write_then(work, after).await };
-        let noted = move |db: &rusqlite::Connection| {
+        let with_note = move |db: &rusqlite::Connection| {
             let before = db.total_changes();
             let done = work(db)?;
-            if db.total_changes() > before {
-                audit::append(db, &note)?;
-            }
-            Ok(done)
+            let changed = db.total_changes() > before;
+            let entry = changed.then(|| audit::append(db, &note)).transpose()?;
+            Ok((done, entry))
         };
-        self.db.write_then(noted, after).await
+        let noted = self.noted.clone();
+        let told = move |(done, entry): &(T, Option<i64>)| {
+            after(done);
+            if let Some(entry) = entry {
+                noted.send_replace(*entry);
+            }
+        };
+        Ok(self.db.write_then(with_note, told).await?.0)
+    }
+
+    /// Writes what is only noted.
+    pub(crate) async fn note(&self, notes: Vec<NewAudit>) -> Result<(), Error> {
+        let append = move |db: &rusqlite::Connection| {
+            notes.iter().try_fold(0, |_, note| audit::append(db, note))
+        };
+        let noted = self.noted.clone();
+        let told = move |entry: &i64| {
+            noted.send_replace(*entry);
+        };
+        self.db.write_then(append, told).await.map(drop)
     }
 
     /// As [`Database::read`].
@@ -144,6 +165,8 @@ struct Inner {
     main: Database,
     logs: Database,
     roster: Roster,
+    /// The last entry of the audit that was made since the store was opened.
+    noted: watch::Sender<i64>,
     dir: PathBuf,
     clock: Clock,
     incarnation: Incarnation,
@@ -219,7 +242,8 @@ impl Store {
         };
         match begin.await {
             Ok((incarnation, epoch, roster)) => {
-                let inner = Inner { main, logs, roster, dir, clock, incarnation, epoch };
+                let noted = watch::Sender::default();
+                let inner = Inner { main, logs, roster, noted, dir, clock, incarnation, epoch };
                 Ok(Self { inner: Arc::new(inner), note: None })
             }
             Err(error) => {
@@ -256,7 +280,7 @@ impl Store {
     }
 
     pub(crate) fn main(&self) -> Main<'_> {
-        Main { db: &self.inner.main, note: self.note.clone() }
+        Main { db: &self.inner.main, note: self.note.clone(), noted: &self.inner.noted }
     }
 
     pub(crate) fn logs(&self) -> &Database {

@@ -218,6 +218,21 @@ impl Store {
         self.main().read(move |db| Ok(link(db, sha256, now)?.is_some())).await
     }
 
+    /// Whose link this is; `None` when it is the first user's, or none.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn setup_link_user(&self, sha256: [u8; 32]) -> Result<Option<String>, Error> {
+        self.main()
+            .read(move |db| {
+                let sql = "SELECT user FROM setup_links WHERE sha256 = ?1";
+                let mut statement = db.prepare_cached(sql)?;
+                let user = statement.query_row([sha256], |row| row.get(0)).optional()?;
+                Ok(user.flatten())
+            })
+            .await
+    }
+
     /// Uses a set-up link up: makes the first user, or gives the link's user this password.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use super::machine;
-use crate::client::Client;
+use crate::client::{Client, Credential};
 
 /// A server on embedded defaults is up well within this, whatever its store holds.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
@@ -103,7 +103,7 @@ impl Server {
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
         let token = self.token()?;
         let url = self.url().parse().context("the server's own address")?;
-        Ok(Client::new(url, Some(token), "bench".to_owned(), Vec::new())?)
+        Ok(Client::new(url, Some(Credential::Token(token)), "bench".to_owned(), Vec::new())?)
     }
 
     /// The first admin's token.

@@ -45,6 +45,21 @@ impl Sure {
     }
 }
 
+/// Reads one line that may be seen.
+///
+/// # Errors
+/// stdin cannot be read, or nothing was typed.
+pub(crate) fn line(prompt: &str) -> anyhow::Result<String> {
+    write!(std::io::stderr(), "{prompt}: ").context("write to stderr")?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).context("read the answer")?;
+    let line = line.trim().to_owned();
+    if line.is_empty() {
+        return Err(Refusal::usage(format!("{}: nothing was typed", prompt.to_lowercase())));
+    }
+    Ok(line)
+}
+
 /// Reads a secret: typed without echo on a terminal, else all of stdin.
 ///
 /// # Errors

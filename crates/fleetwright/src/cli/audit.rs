@@ -21,7 +21,7 @@ pub(crate) enum Verb {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Filter {
-    /// Only by this user or token.
+    /// Only by this user, or by a token as `token:NAME`.
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
     /// Only of this action, such as `host.revoke`.

@@ -68,7 +68,8 @@ impl Row for Shown {
     ];
 
     fn cells(&self, _now: Timestamp) -> Vec<String> {
-        let file = self.token_file.as_ref().map(|path| path.display().to_string());
+        let file = self.token_file.as_ref().filter(|_| self.token == "file");
+        let file = file.map(|path| path.display().to_string());
         let used = if self.current { "*" } else { "" };
         vec![
             self.name.clone(),
@@ -151,7 +152,7 @@ fn added(connection: &Connection) -> anyhow::Result<Context> {
     if let Some(token) = &connection.token {
         TokenSource::Given(Secret(token.clone())).read()?;
     }
-    Ok(Context { server, token: connection.token.clone(), token_file, ca_file })
+    Ok(Context { server, token: connection.token.clone(), token_file, session: None, ca_file })
 }
 
 fn shown(contexts: &Contexts, name: &str) -> anyhow::Result<Shown> {
@@ -160,10 +161,11 @@ fn shown(contexts: &Contexts, name: &str) -> anyhow::Result<Shown> {
         name: name.to_owned(),
         server: context.server.clone(),
         current: contexts.current.as_deref() == Some(name),
-        token: match (&context.token, &context.token_file) {
-            (Some(_), _) => "kept",
-            (None, Some(_)) => "file",
-            (None, None) => "none",
+        token: match (&context.session, &context.token, &context.token_file) {
+            (Some(_), _, _) => "session",
+            (None, Some(_), _) => "kept",
+            (None, None, Some(_)) => "file",
+            (None, None, None) => "none",
         },
         token_file: context.token_file.clone(),
         ca_file: context.ca_file.clone(),

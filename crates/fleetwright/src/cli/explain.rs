@@ -42,6 +42,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Code> {
         return Ok(Code::Success);
     };
     let wanted = name.to_ascii_lowercase();
+    // Some write codes as constants: E_NO_HOSTS.
+    let wanted = wanted.strip_prefix("e_").unwrap_or(&wanted);
     let found = ALL.into_iter().find(|code| name_of(*code) == wanted);
     let unknown = || {
         Refusal::not_found(format!("there is no code {name:?}; `fleetwright explain` lists them"))

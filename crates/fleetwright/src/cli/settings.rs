@@ -80,6 +80,18 @@ pub(crate) struct Server {
     /// New links from one address in one second.
     #[arg(long, value_name = "N")]
     handshake_rate: Option<String>,
+    /// A session ends after so long without use.
+    #[arg(long, value_name = "DUR")]
+    session_idle: Option<String>,
+    /// And after so long in any case.
+    #[arg(long, value_name = "DUR")]
+    session_life: Option<String>,
+    /// How long a password or code counts for dangerous actions.
+    #[arg(long, value_name = "DUR")]
+    proof_life: Option<String>,
+    /// To run as root on more hosts than this is dangerous.
+    #[arg(long, value_name = "N")]
+    dangerous_hosts: Option<String>,
 }
 
 /// Flags of the dialect of Saltpeter, for a server.
@@ -167,6 +179,10 @@ impl Server {
             ("server.ping_every", &self.ping_every),
             ("server.max_agents", &self.max_agents),
             ("server.handshake_rate", &self.handshake_rate),
+            ("server.session_idle", &self.session_idle),
+            ("server.session_life", &self.session_life),
+            ("server.proof_life", &self.proof_life),
+            ("server.dangerous_hosts", &self.dangerous_hosts),
         ]);
         if !self.trusted_proxy.is_empty() {
             flags.insert("server.trusted_proxy", self.trusted_proxy.join(","));

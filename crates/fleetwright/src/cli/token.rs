@@ -14,8 +14,9 @@ pub(crate) enum Verb {
     Create(CreateArgs),
     /// List tokens, without their secrets.
     List(ListArgs),
-    /// Remove a token; whoever uses it is refused from then on.
-    Remove(RemoveArgs),
+    /// Revoke a token: whoever uses it is refused from then on.
+    #[command(alias = "remove")]
+    Revoke(RevokeArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -44,7 +45,7 @@ pub(crate) struct ListArgs {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct RemoveArgs {
+pub(crate) struct RevokeArgs {
     /// Its name.
     name: String,
 }
@@ -67,9 +68,9 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> anyhow::Result<Code> {
             let tokens = session.client.tokens().await?;
             output::print(&output::list(&tokens, args.output, session.now())?)?;
         }
-        Verb::Remove(args) => {
+        Verb::Revoke(args) => {
             session.client.remove_token(&args.name).await?;
-            output::say(&format!("token {} is removed", args.name));
+            output::say(&format!("token {} is revoked", args.name));
         }
     }
     Ok(Code::Success)

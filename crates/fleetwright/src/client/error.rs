@@ -52,9 +52,20 @@ pub(crate) enum Error {
     Problem {
         /// What it says.
         problem: Problem,
-        /// Whether the request carried a token.
-        with_token: bool,
+        /// What the request carried.
+        with: With,
     },
+}
+
+/// What a request carried to be let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum With {
+    /// Nothing.
+    Nothing,
+    /// A token.
+    Token,
+    /// A session of `fleetwright login`.
+    Session,
 }
 
 impl Error {
@@ -97,12 +108,13 @@ impl Error {
             Self::NotOurs { .. } | Self::Malformed { .. } | Self::Stream(_) => Some(
                 "check the address (--server) and compare `fleetwright version` on both sides".to_owned(),
             ),
-            Self::Problem { problem, with_token: false } if problem.code == Code::Unauthenticated => Some(
-                "give a token with --token-file FILE, FLEETWRIGHT_TOKEN or `fleetwright context add`; \
-                 the first one is in admin.token in the server's data directory"
+            Self::Problem { problem, with: With::Nothing } if problem.code == Code::Unauthenticated => Some(
+                "sign in with `fleetwright login`, or give a token with --token-file FILE, FLEETWRIGHT_TOKEN or \
+                 `fleetwright context add`; the first one is in admin.token in the server's data directory"
                     .to_owned(),
             ),
-            Self::Problem { problem, .. } => hint(problem.code).map(str::to_owned),
+            Self::Problem { problem, with: With::Session } => hint_signed_in(problem.code).map(str::to_owned),
+            Self::Problem { problem, with: With::Nothing | With::Token } => hint(problem.code).map(str::to_owned),
             Self::Setup(_) => None,
         }
     }
@@ -186,6 +198,34 @@ const fn hint(code: Code) -> Option<&'static str> {
     }
 }
 
+/// Likewise, for someone who has signed in.
+const fn hint_signed_in(code: Code) -> Option<&'static str> {
+    match code {
+        Code::Unauthenticated => {
+            Some("the session is over; sign in again with `fleetwright login`")
+        }
+        Code::StepUpRequired => {
+            Some("`fleetwright login` proves it as well; then do it again within five minutes")
+        }
+        // Its detail names who can change that.
+        Code::Forbidden => None,
+        Code::TotpRequired
+        | Code::NoHosts
+        | Code::OwnedByFile
+        | Code::NoSecret
+        | Code::RateLimited
+        | Code::Unavailable
+        | Code::Internal
+        | Code::InvalidRequest
+        | Code::InvalidSelector
+        | Code::InvalidJob
+        | Code::NotFound
+        | Code::NameTaken
+        | Code::Conflict
+        | Code::TooLarge => hint(code),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,7 +233,7 @@ mod tests {
     #[test]
     fn problems_have_their_exit_codes() {
         let check = |code: Code, expected: u8| {
-            let error = Error::Problem { problem: Problem::new(code, "t"), with_token: true };
+            let error = Error::Problem { problem: Problem::new(code, "t"), with: With::Token };
             assert_eq!(error.exit_code().number(), expected, "{code:?}");
         };
         check(Code::InvalidRequest, 2);
@@ -215,11 +255,12 @@ mod tests {
 
     #[test]
     fn a_missing_token_is_named_as_such() {
-        let refused = |with_token| Error::Problem {
+        let refused = |with| Error::Problem {
             problem: Problem::new(Code::Unauthenticated, "no such token"),
-            with_token,
+            with,
         };
-        assert!(refused(false).hint().unwrap().contains("admin.token"));
-        assert!(refused(true).hint().unwrap().contains("tokens create"));
+        assert!(refused(With::Nothing).hint().unwrap().contains("admin.token"));
+        assert!(refused(With::Token).hint().unwrap().contains("tokens create"));
+        assert!(refused(With::Session).hint().unwrap().contains("login"));
     }
 }

@@ -46,13 +46,16 @@ pub(crate) struct Context {
     /// The file that holds the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token_file: Option<PathBuf>,
+    /// The session of whoever signed in (`fleetwright login`), as its cookie; used before the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) session: Option<String>,
     /// Certificates to trust beside the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ca_file: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Context {
-    /// Leaves the token out.
+    /// Leaves token and session out.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Context").field("server", &self.server).finish_non_exhaustive()
     }
@@ -93,6 +96,8 @@ pub(crate) enum TokenSource {
     File(PathBuf),
     /// In a file that may be there.
     FileIfReadable(PathBuf),
+    /// Not a token but a session, by its cookie.
+    Session(Secret),
     /// Nowhere.
     None,
 }
@@ -220,6 +225,22 @@ pub(crate) fn target(
     Ok(Target { server, token: explicit.unwrap_or(token), named_by: by, ca_file })
 }
 
+/// The context that decides which server it is; `None` when a flag or a variable names the server itself.
+pub(crate) fn deciding(
+    flags: &TargetFlags,
+    env: &Environment,
+    contexts: &Contexts,
+) -> Option<String> {
+    if flags.server.is_some() {
+        return None;
+    }
+    let from_env = || match env.get("FLEETWRIGHT_SERVER") {
+        Some(_) => None,
+        None => env.get("FLEETWRIGHT_CONTEXT").or(contexts.current.as_ref()).cloned(),
+    };
+    flags.context.clone().or_else(from_env)
+}
+
 /// A server, what belongs to it, and what named it.
 struct Named {
     server: String,
@@ -281,10 +302,11 @@ fn server_of(
 }
 
 fn from_context(name: &str, context: &Context) -> Named {
-    let token = match (&context.token, &context.token_file) {
-        (Some(token), _) => TokenSource::Given(Secret(token.clone())),
-        (None, Some(file)) => TokenSource::File(file.clone()),
-        (None, None) => TokenSource::None,
+    let token = match (&context.session, &context.token, &context.token_file) {
+        (Some(session), _, _) => TokenSource::Session(Secret(session.clone())),
+        (None, Some(token), _) => TokenSource::Given(Secret(token.clone())),
+        (None, None, Some(file)) => TokenSource::File(file.clone()),
+        (None, None, None) => TokenSource::None,
     };
     let (server, ca_file) = (context.server.clone(), context.ca_file.clone());
     Named { server, token, ca_file, by: format!("context {name}") }
@@ -313,6 +335,9 @@ impl TokenSource {
         let (path, must) = match self {
             Self::Given(Secret(text)) => {
                 return token(text, || "that is given".to_owned()).map(Some);
+            }
+            Self::Session(Secret(text)) => {
+                return token(text, || "of the session".to_owned()).map(Some);
             }
             Self::None => return Ok(None),
             Self::File(path) => (path, true),

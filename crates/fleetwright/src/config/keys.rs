@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use reqwest::Url;
 
 use super::setting::{
-    Bytes, Dispatch, LogFilter, LogFormat, PingEvery, Proxy, Secret, Setting, Shape, SpoolBytes,
+    Bytes, Dispatch, Lifetime, LogFilter, LogFormat, PingEvery, Proxy, Secret, Setting, Shape,
+    SpoolBytes,
 };
 use super::types::Config;
 
@@ -81,6 +82,10 @@ pub(crate) const KEYS: &[Key] = &[
     key!(server.ping_every: PingEvery, "How often each agent is pinged, `1s` to `10m`; three missed intervals end its link. Less than what a firewall on the way takes to forget a quiet connection."),
     key!(server.max_agents: NonZeroU32, "Links of agents at once; further ones are told to come back later."),
     key!(server.handshake_rate: NonZeroU32, "New links taken from one address in one second, before any key arithmetic."),
+    key!(server.session_idle: Lifetime, "A session of someone who signed in ends after so long without use, `1m` to `366d`."),
+    key!(server.session_life: Lifetime, "And after so long in any case."),
+    key!(server.proof_life: Lifetime, "A password or a one-time code counts for so long for dangerous actions."),
+    key!(server.dangerous_hosts: u32, "To run as root on more hosts than this is dangerous: it asks for a fresh proof."),
     key!(agent.state_dir: PathBuf, "The host's key, the server's pinned keys and the spool. For root; other users have `~/.local/state/fleetwright/agent`."),
     key!(agent.facts_dir: PathBuf, "Directory of custom facts."),
     key!(agent.policy: PathBuf, "The local policy."),

@@ -73,6 +73,17 @@ impl PingEvery {
     const MOST: Span = Span::from_secs(600);
 }
 
+/// How long something lets people in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lifetime(pub(crate) Span);
+
+impl Lifetime {
+    /// Shorter, and nobody could finish what they signed in for.
+    const LEAST: Span = Span::from_secs(60);
+    /// Longer, and it is no end.
+    const MOST: Span = Span::from_secs(366 * 24 * 60 * 60);
+}
+
 /// A value that is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(pub(crate) String);
@@ -295,6 +306,20 @@ impl Setting for SpoolBytes {
 }
 
 impl Setting for PingEvery {
+    const SHAPE: Shape = Shape::Number;
+    fn parse(text: &str) -> Result<Self, String> {
+        let span = <Span as Setting>::parse(text)?;
+        match (Self::LEAST..=Self::MOST).contains(&span) {
+            true => Ok(Self(span)),
+            false => Err(format!("{span} is not between {} and {}", Self::LEAST, Self::MOST)),
+        }
+    }
+    fn show(&self) -> Option<String> {
+        self.0.show()
+    }
+}
+
+impl Setting for Lifetime {
     const SHAPE: Shape = Shape::Number;
     fn parse(text: &str) -> Result<Self, String> {
         let span = <Span as Setting>::parse(text)?;

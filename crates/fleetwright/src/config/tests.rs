@@ -313,6 +313,10 @@ fn show_prints_every_key() {
     server.ping_every               15s                           default
     server.max_agents               25000                         default
     server.handshake_rate           500                           default
+    server.session_idle             8h                            default
+    server.session_life             7d                            default
+    server.proof_life               5m                            default
+    server.dangerous_hosts          10                            default
     agent.state_dir                 /var/lib/fleetwright-agent    default
     agent.facts_dir                 /etc/fleetwright/facts.d      default
     agent.policy                    /etc/fleetwright/policy.toml  default
@@ -450,6 +454,7 @@ fn contexts() -> Contexts {
         server: "https://prod.example".into(),
         token: Some("p".into()),
         token_file: None,
+        session: None,
         ca_file: Some("/ca.pem".into()),
     };
     contexts.add("prod", prod);
@@ -457,6 +462,7 @@ fn contexts() -> Contexts {
         server: "http://lab:7400".into(),
         token: None,
         token_file: Some("/t".into()),
+        session: None,
         ca_file: None,
     };
     contexts.add("lab", lab);
@@ -479,6 +485,7 @@ fn check_target(flags: [&str; 4], variables: &[(&str, &str)], contexts: &Context
                 TokenSource::Given(Secret(token)) => token,
                 TokenSource::File(path) => format!("in {}", path.display()),
                 TokenSource::FileIfReadable(path) => format!("perhaps in {}", path.display()),
+                TokenSource::Session(_) => "of a session".to_owned(),
                 TokenSource::None => "none".to_owned(),
             };
             format!("{} token {token} ({})", target.server, target.named_by)

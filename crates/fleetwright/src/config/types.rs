@@ -9,7 +9,9 @@ use ipnet::IpNet;
 use reqwest::Url;
 
 use super::error::{Error, Problem};
-use super::setting::{Bytes, Dispatch, LogFilter, LogFormat, PingEvery, Proxy, Secret, SpoolBytes};
+use super::setting::{
+    Bytes, Dispatch, Lifetime, LogFilter, LogFormat, PingEvery, Proxy, Secret, SpoolBytes,
+};
 
 /// All configuration of one process.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +76,14 @@ pub(crate) struct ServerConfig {
     pub(crate) max_agents: NonZeroU32,
     /// New links from one address in one second.
     pub(crate) handshake_rate: NonZeroU32,
+    /// After so long without use a session ends.
+    pub(crate) session_idle: Lifetime,
+    /// And after so long in any case.
+    pub(crate) session_life: Lifetime,
+    /// For so long a proof counts for what is dangerous.
+    pub(crate) proof_life: Lifetime,
+    /// To run as root on more hosts than this is dangerous.
+    pub(crate) dangerous_hosts: u32,
 }
 
 /// What an agent needs to know.
@@ -170,6 +180,10 @@ impl Default for ServerConfig {
             max_agents: whole(25_000),
             // A whole fleet may come back through one NAT: 10,000 hosts then need 20 s.
             handshake_rate: whole(500),
+            session_idle: Lifetime(fw_server::SESSION_IDLE),
+            session_life: Lifetime(fw_server::SESSION_LIFE),
+            proof_life: Lifetime(fw_core::access::FRESH),
+            dangerous_hosts: fw_core::access::ROOT_HOSTS,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
+use fw_core::access::Rules;
 use fw_rt::Clock;
 use fw_server::dialects::saltpeter;
 use fw_server::{BackupConfig, Running, TlsFiles};
@@ -73,6 +74,9 @@ fn settings(config: &Config) -> fw_server::Config {
     settings.grace = config.reconnect_grace;
     settings.ping_every = config.ping_every.0;
     settings.handshake_rate = config.handshake_rate.get();
+    settings.session_idle = config.session_idle.0;
+    settings.session_life = config.session_life.0;
+    settings.access = Rules { fresh: config.proof_life.0, root_hosts: config.dangerous_hosts };
     // Pages, API and command lines have room beside the agents.
     settings.max_connections =
         usize::try_from(config.max_agents.get()).unwrap_or(usize::MAX).saturating_add(1024);

@@ -12,9 +12,9 @@ pub struct AuditEntry {
     pub n: i64,
     /// When.
     pub at: Timestamp,
-    /// Who: a user, a token or `server`.
+    /// Who: a user by name, a token as `token:NAME`, or `server`.
     pub by: String,
-    /// From where; `null` when it was the server itself.
+    /// From where; `null` when it was the server itself. With `server` as who, nobody had proved who they are.
     pub address: Option<String>,
     /// What was done, such as `host.revoke`.
     pub action: String,

@@ -1,7 +1,8 @@
 // Actions: forms and buttons that ask the API, and say what it answered.
 //
 // <form data-api="POST /api/v1/runs" data-then="/runs/{id}"> sends its fields as JSON. A field's `name` is the key (`a.b` nests),
-// `data-as` says what it is: number, list (by commas), map (k=v by commas), lines, flag. Empty fields are left out.
+// `data-as` says what it is: number, list (by commas), map (k=v by commas), lines, flag, many (fields of one name make a list).
+// Empty fields are left out.
 // <button data-api="POST /api/v1/jobs/x/run" data-confirm="…"> sends nothing, or what `data-body` says.
 import { ask } from "./ask.js";
 import { refresh } from "./fresh.js";
@@ -119,6 +120,7 @@ export function bodyOf(form) {
     if (!field.name || field.disabled || (field.type === "radio" && !field.checked)) continue;
     const value = read(field);
     if (value === undefined) continue;
+    if (field.dataset.as === "many") { (body[field.name] ??= []).push(value); continue; }
     const keys = field.name.split(".");
     let into = body;
     for (const key of keys.slice(0, -1)) into = into[key] ??= {};

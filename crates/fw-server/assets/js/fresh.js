@@ -1,19 +1,67 @@
-// Keeps a page true: parts with `data-live` are asked for again and changed in place, and relative times go on.
-// Where all of them say `data-from`, that is asked and not the whole page: the banner of a page that follows nothing.
-// A page that nobody sees asks for nothing, and asks at once when it is seen again.
-const EVERY = 5000;
+// Keeps a page true: parts with `data-live` are asked for again when the stream says that something of theirs changed, and
+// changed in place (`data-from`: where, when no part shows more than that); relative times go on. A page that nobody sees asks for nothing, and asks at once when it is seen again.
+import { live } from "./live.js";
+
+const EVERY = 5000;        // While the stream is down.
+const SLOWLY = 30000;      // What only the time of day changes, such as the end of a maintenance, no event tells.
+const AT_MOST = 100;       // Not more often than this, and never while an answer is under way.
+const BUSY = 1000;         // While a dialog or a menu is open.
+const AGAIN = 600;         // The audit is written before what it tells of.
 const TIMES_EVERY = 10000;
+
+// What a part shows; one that is not here shows something of all. The page of a run hears of its own run by itself.
+const KINDS = {
+  audit: ["audit"],
+  tokens: ["audit"],
+  rail: ["hosts"],
+  runs: ["runs"],
+  run: [],
+  changes: ["changes"],
+  change: ["changes"],
+  banner: ["audit"],
+  hosts: ["hosts", "runs", "audit"],
+  jobs: ["jobs", "runs", "audit"],
+  job: ["jobs", "runs", "audit"],
+};
+const ALL = ["hosts", "jobs", "runs", "changes", "audit"];
 
 let away = false;
 let asking = null;
+let waiting = 0;
+let asked = 0;
 
 export function startFresh() {
-  setInterval(() => { if (!document.hidden) refresh(); }, EVERY);
+  setInterval(() => { if (!document.hidden && live.state !== "connected") refresh(); }, EVERY);
+  setInterval(() => { if (!document.hidden) refresh(); }, SLOWLY);
   setInterval(sayTimes, TIMES_EVERY);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
   // Whoever learns of a change sooner says so here.
   document.addEventListener("fw:changed", () => refresh());
+  const kinds = new Set();
+  for (const part of document.querySelectorAll("[data-live][id]")) for (const kind of KINDS[part.dataset.live] ?? ALL) kinds.add(kind);
+  if (kinds.size) live.subscribe("touched", (rows, kind) => heard(kinds, rows, kind));
   sayTimes();
+}
+
+// With a snapshot something may have changed since the page was made.
+function heard(kinds, rows, kind) {
+  if (kind === "delta" && !Object.keys(rows).some((one) => kinds.has(one))) return;
+  soon();
+  if (kind === "delta" && rows.audit) setTimeout(soon, AGAIN);
+}
+
+// Takes together what comes in one go, and lets the server answer before it is asked again.
+function soon() {
+  if (waiting || document.hidden) return;
+  waiting = setTimeout(look, Math.max(0, asked + AT_MOST - Date.now()));
+}
+
+async function look() {
+  await asking;
+  if (busy()) { waiting = setTimeout(look, BUSY); return; }
+  waiting = 0;
+  asked = Date.now();
+  refresh();
 }
 
 export function refresh() {

@@ -4,7 +4,7 @@
 // none, the tab that holds a lock does and tells the others. This file is both: the page's module and the worker's.
 //
 // How a page uses it
-//   Topics: hosts (key: host id), jobs (job name), runs (run id), run:ID (keys: run, task/HOST), log:ID (host name).
+//   Topics: changes (keys: hosts, jobs, runs, audit), hosts (key: host id), jobs (job name), runs (run id), run:ID (keys: run, task/HOST), log:ID (host name).
 //   Values are those of the API (`/api/v1/events` in the OpenAPI document).
 //
 //   1. Cells. An element with these attributes follows one field of one row, by itself, also when htmx brings it in:

@@ -58,10 +58,11 @@ const shell = (word) => /^[\w.:/=,@%+-]+$/.test(word) ? word : `'${word.replaceA
 
 function all(text) {
   const found = [...document.querySelectorAll(".rail a[data-key]")].map((link) => ({ what: link.querySelector(".nav-label").textContent, kind: `g ${link.dataset.key}`, href: link.getAttribute("href") }));
-  found.push({ what: "Add a host", kind: "action", href: "/settings/enrolment", cli: "fleetwright hosts invite" });
+  const may = (what) => document.body.dataset.may.split(" ").includes(what);
+  if (may("change")) found.push({ what: "Add a host", kind: "action", href: "/settings/enrolment", cli: "fleetwright hosts invite" });
   for (const name of ["light", "dark", "system"]) found.push({ what: `Theme: ${name}`, kind: "action", act: () => setTheme(name) });
   const run = /^run\s+(.+?)\s+on\s+(.+)$/i.exec(text);
-  if (run) found.unshift({ what: `Run “${run[1]}” on ${run[2]}`, kind: "action", href: `/run?hosts=${encodeURIComponent(run[2])}&command=${encodeURIComponent(run[1])}`, cli: `fleetwright run ${shell(run[2])} --shell ${shell(run[1])}`, always: true });
+  if (run && may("run")) found.unshift({ what: `Run “${run[1]}” on ${run[2]}`, kind: "action", href: `/run?hosts=${encodeURIComponent(run[2])}&command=${encodeURIComponent(run[1])}`, cli: `fleetwright run ${shell(run[2])} --shell ${shell(run[1])}`, always: true });
   if (/^[0-9a-f]{8}-[0-9a-f-]{27}$/i.test(text)) found.unshift({ what: `Run ${text}`, kind: "run", href: `/runs/${text}`, cli: `fleetwright runs show ${text}`, always: true });
   if (!text) found.push(...recents().map((path) => ({ what: decodeURIComponent(path.slice(1)), kind: "recent", href: path })));
   for (const name of fleet?.jobs ?? []) {

@@ -1,6 +1,7 @@
 // Users and sessions, as the API gives them to whoever looks. All of it is put in as text.
 import { ask } from "./ask.js";
 import { sayTimes } from "./fresh.js";
+import { live } from "./live.js";
 
 const body = document.querySelector("[data-people]");
 const told = document.querySelector("[data-people-say]");
@@ -87,4 +88,6 @@ async function load() {
 }
 
 document.querySelector("[data-user-new]")?.addEventListener("fw:done", (event) => { link(event.detail); load(); });
+// Who is added, changed, signs in or out is in the audit.
+live.subscribe("touched", (rows, kind) => { if (kind === "delta" && rows.audit) load(); });
 load();

@@ -17,7 +17,7 @@ use crate::state::App;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
-    /// Only by this user or token.
+    /// Only by this user, or by a token as `token:NAME`.
     by: Option<String>,
     /// Only of this action, such as `host.revoke`.
     action: Option<String>,

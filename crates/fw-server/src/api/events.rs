@@ -19,7 +19,7 @@ use crate::state::App;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct EventsQuery {
-    /// Topics, with commas between: `hosts`, `jobs`, `runs`, `changes`, `run:ID`, `change:ID`, `log:ID`. At most 32 with those of `fresh`.
+    /// Topics, with commas between: `hosts`, `jobs`, `runs`, `changes`, `touched`, `run:ID`, `change:ID`, `log:ID`. At most 32 with those of `fresh`.
     #[serde(default)]
     topics: String,
     /// Topics that begin with a snapshot, whatever `since` says.

@@ -129,6 +129,7 @@ pub(super) async fn rename(
     let changed = app.store.noting(note).rename_host(row.id, new.name.clone()).await?;
     let row = after(&app, row.id, changed, new.name.as_str())?;
     tracing::info!(host.id = %row.id, host.name = %row.name, by = caller.name, "host renamed");
+    app.auth.forget();
     app.live.host_changed(row.id);
     view(&app, &row).await
 }
@@ -146,7 +147,10 @@ pub(super) async fn remove(
     // Revoked first: it must not link again between the end of its link and its removal.
     app.store.set_standing(row.id, Standing::Revoked).await?;
     app.hub.forget_host(row.id, DeniedReason::Revoked).await?;
-    let note = caller.note_host(&app, "host.remove", &row);
+    let note = NewAudit {
+        before: Some(serde_json::json!({ "labels": row.labels })),
+        ..caller.note_host(&app, "host.remove", &row)
+    };
     app.store.noting(note).remove_host(row.id).await?;
     tracing::info!(host.id = %row.id, host.name = %row.name, by = caller.name, "host removed");
     app.live.host_changed(row.id);
@@ -181,6 +185,7 @@ pub(super) async fn label(
     };
     let changed = app.store.noting(note).label_host(row.id, change).await?;
     let row = after(&app, row.id, changed, row.name.as_str())?;
+    app.auth.forget();
     app.live.host_changed(row.id);
     view(&app, &row).await
 }

@@ -48,7 +48,7 @@ pub(super) async fn invite(
         ..caller.note(&app, "host.invite", uses)
     };
     app.store.note(note).await?;
-    let made = make(&app, app.config.url(), uses, ttl, new.labels, &caller.name).await?;
+    let made = make(&app, app.config.url(), uses, ttl, new.labels, &caller.shown()).await?;
     tracing::info!(by = caller.name, uses, expires_at = %made.expires_at, "invitation made");
     Ok(Json(made))
 }

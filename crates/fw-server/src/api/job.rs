@@ -6,10 +6,11 @@ use axum::http::StatusCode;
 use fw_core::job::JobDef;
 use fw_proto::JobName;
 use fw_proto::api::{CheckedJobs, Created, Fire, Job, JobsText, Page, SourceError};
+use fw_store::NewAudit;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::page;
+use super::{noted, page};
 use crate::auth::{self, Caller};
 use crate::extract::{Body, Path, Query};
 use crate::fleet;
@@ -63,11 +64,32 @@ pub(super) async fn apply(
     for job in &defs {
         may_run(&app, &caller, job)?;
     }
-    if !text.dry_run {
-        let names: Vec<_> = defs.iter().map(|job| job.name.to_string()).collect();
-        app.store.note(caller.note(&app, "job.apply", names.join(", "))).await?;
+    // Refused as a whole, it is no change.
+    let checked =
+        app.jobs.apply(JobsText { dry_run: true, ..text.clone() }, caller.actor()).await?;
+    if text.dry_run {
+        return Ok(Json(checked));
+    }
+    if checked.errors.is_empty() {
+        note_apply(&app, &caller, &defs).await?;
     }
     Ok(Json(app.jobs.apply(text, caller.actor()).await?))
+}
+
+/// Notes what becomes of each job that a text changes.
+async fn note_apply(app: &App, caller: &Caller, defs: &[JobDef]) -> Result<()> {
+    let mut notes = Vec::new();
+    for def in defs {
+        let was = app.jobs.def(&def.name).await;
+        if was.as_ref().is_some_and(|was| was.spec == def.spec) {
+            continue;
+        }
+        let (before, after) = noted::changed(was.as_deref(), def);
+        let note = caller.note(app, "job.apply", &def.name);
+        notes.push(NewAudit { before, after: Some(after), ..note });
+    }
+    app.store.note_all(notes).await?;
+    Ok(())
 }
 
 /// Goes on only if a caller may run what a job would run now.
@@ -85,7 +107,9 @@ pub(super) async fn delete(
     caller: Caller,
     Path(name): Path<JobName>,
 ) -> Result<StatusCode> {
-    app.store.note(caller.note(&app, "job.delete", &name)).await?;
+    let was = app.jobs.def(&name).await;
+    let before = was.as_deref().map(noted::job);
+    app.store.note(NewAudit { before, ..caller.note(&app, "job.delete", &name) }).await?;
     app.jobs.delete(&name).await?;
     tracing::info!(job = %name, by = caller.name, "job deleted");
     Ok(StatusCode::NO_CONTENT)
@@ -99,10 +123,15 @@ pub(super) async fn run(
     caller: Caller,
     Path(name): Path<JobName>,
 ) -> Result<(StatusCode, Json<Created>)> {
-    if let Some(job) = app.jobs.def(&name).await {
-        may_run(&app, &caller, &job)?;
-    }
-    app.store.note(caller.note(&app, "job.run", &name)).await?;
+    let def = app.jobs.def(&name).await.ok_or_else(|| missing(&name))?;
+    may_run(&app, &caller, &def)?;
+    let hosts = fleet::choose(&app.store.hosts(), &def.selector);
+    let note = NewAudit {
+        hosts: hosts.iter().map(|host| host.name.to_string()).collect(),
+        after: Some(noted::job(&def)),
+        ..caller.note(&app, "job.run", &name)
+    };
+    app.store.note(note).await?;
     let id = app.jobs.run_now(&name, caller.actor()).await?;
     let job = app.jobs.def(&name).await;
     let hosts = job.map(|job| fleet::choose(&app.store.hosts(), &job.selector));
@@ -134,7 +163,13 @@ pub(super) async fn resume(
 
 async fn paused(app: &App, caller: &Caller, name: &JobName, paused: bool) -> Result<Json<Job>> {
     let action = if paused { "job.pause" } else { "job.resume" };
-    app.store.note(caller.note(app, action, name)).await?;
+    let was = app.jobs.show(name).await.ok_or_else(|| missing(name))?;
+    let note = NewAudit {
+        before: Some(serde_json::json!({ "paused": was.paused })),
+        after: Some(serde_json::json!({ "paused": paused })),
+        ..caller.note(app, action, name)
+    };
+    app.store.note(note).await?;
     app.jobs.pause(name, paused).await?;
     let verb = if paused { "paused" } else { "resumed" };
     tracing::info!(job = %name, by = caller.name, "job {verb}");

@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use fw_core::maintenance::Scope;
 use fw_proto::api::{Maintenance, NewMaintenance};
 use fw_proto::{HostId, MaintenanceId, RunId};
+use fw_store::NewAudit;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -80,7 +81,11 @@ pub(super) async fn begin(
     let stop_running = new.stop_running;
     let wanted = wanted::read(new, app.clock.now())?;
     let covers = wanted.hosts.as_deref().unwrap_or("everything");
-    app.store.note(caller.note(&app, "maintenance.begin", covers)).await?;
+    let note = NewAudit {
+        after: Some(serde_json::json!({ "reason": wanted.reason, "until": wanted.until })),
+        ..caller.note(&app, "maintenance.begin", covers)
+    };
+    app.store.note(note).await?;
     let begun = app.jobs.begin_maintenance(wanted, By::Caller(caller.actor())).await?;
     if stop_running {
         stop(&app, &caller, begun.id).await?;

@@ -27,6 +27,7 @@ mod job;
 mod log;
 mod log_lines;
 pub(crate) mod maintenance;
+mod noted;
 mod openapi;
 mod page;
 mod proof;
@@ -66,7 +67,9 @@ fn limit_of(limit: BodyLimit) -> DefaultBodyLimit {
 
 /// All routes, those of the agents' links too, ready to be served.
 pub(crate) fn router(app: App) -> Router {
-    let (routes, document) = documented().split_for_parts();
+    let (routes, guarded) = documented().split_for_parts();
+    let (open, mut document) = open().split_for_parts();
+    document.merge(guarded);
     let routes = routes
         .route_layer(axum::middleware::from_fn_with_state(app.clone(), told))
         .route_layer(axum::middleware::from_fn_with_state(app.clone(), auth::require));
@@ -84,8 +87,7 @@ pub(crate) fn router(app: App) -> Router {
     Router::new()
         .merge(routes)
         .merge(openapi::route(ROOT, document))
-        .merge(session::open_routes(ROOT))
-        .merge(setup::routes(ROOT))
+        .merge(open)
         .merge(health::routes())
         .merge(gateway::router())
         .merge(web::router(&app))
@@ -115,6 +117,14 @@ async fn told(State(app): State<App>, request: Request, next: Next) -> Response 
         answer.headers_mut().insert(MAINTENANCE, ids);
     }
     answer
+}
+
+/// The routes that nobody has to be let in for: who uses them cannot be yet, or not any more.
+fn open() -> OpenApiRouter<App> {
+    let api = OpenApiRouter::new()
+        .routes(routes!(session::begin, session::end_own))
+        .routes(routes!(setup::state, setup::set_up));
+    OpenApiRouter::with_openapi(openapi::head()).nest(ROOT, api)
 }
 
 /// The routes that need a token, and their document.
@@ -191,5 +201,7 @@ fn documented() -> OpenApiRouter<App> {
 /// The `OpenAPI` document, as it is served.
 #[must_use]
 pub fn document() -> utoipa::openapi::OpenApi {
-    openapi::complete(ROOT, documented().into_openapi())
+    let mut document = open().into_openapi();
+    document.merge(documented().into_openapi());
+    openapi::complete(ROOT, document)
 }

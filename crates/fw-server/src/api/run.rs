@@ -18,7 +18,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::page;
+use super::{noted, page};
 use crate::auth::{self, Caller};
 use crate::extract::{Body, Path, Query};
 use crate::problem::{Failure, Result};
@@ -52,7 +52,7 @@ async fn commit(app: &App, caller: &Caller, plan: Plan) -> Result<(StatusCode, J
     let (id, warning) = (new_id(app), fleet::warning(app, &plan.hosts));
     let note = NewAudit {
         hosts: plan.hosts.iter().map(|host| host.name.to_string()).collect(),
-        after: Some(serde_json::json!({ "selector": plan.selector, "user": plan.exec.user })),
+        after: Some(noted::run(&plan)),
         ..caller.note(app, "run.begin", id)
     };
     app.store.note(note).await?;
@@ -261,7 +261,14 @@ pub(super) async fn cancel(
     Body(cancel): Body<Cancel>,
 ) -> Result<StatusCode> {
     within(&app, &caller, Action::Run, id).await?;
-    app.store.note(caller.note(&app, "run.cancel", id)).await?;
+    let run = read(&app, id).await?;
+    let note = NewAudit {
+        hosts: run.tasks.iter().map(|task| task.host.to_string()).collect(),
+        before: Some(serde_json::json!({ "state": run.summary.state })),
+        after: cancel.hosts.as_ref().map(|hosts| serde_json::json!({ "cancelled_on": hosts })),
+        ..caller.note(&app, "run.cancel", id)
+    };
+    app.store.note(note).await?;
     let open = match &cancel.hosts {
         None => app.hub.cancel(id, caller.actor()).await?.then_some(1),
         Some(selector) => {

@@ -1,10 +1,9 @@
 //! Sessions: signing in and out, proving who one is once more, and where else one is signed in.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::post;
-use axum::{Json, Router};
 use fw_core::access::{Action, On, Who};
 use fw_proto::api::{Me, Session, SignIn, StepUp};
 use fw_store::SessionRow;
@@ -14,13 +13,16 @@ use crate::extract::{Body, Path};
 use crate::problem::{Failure, Result};
 use crate::state::App;
 
-/// The routes that nobody has to be signed in for.
-pub(super) fn open_routes(root: &str) -> Router<App> {
-    Router::new().route(&format!("{root}/session"), post(begin).delete(end_own))
-}
-
-/// Signs in: sets the cookie of a new session.
-async fn begin(State(app): State<App>, from: From, Body(who): Body<SignIn>) -> Result<Response> {
+/// Signs in: sets the cookie of a new session. Needs no token.
+#[utoipa::path(post, path = "/session", tag = "sessions", operation_id = "session_begin",
+    request_body = SignIn, security(()),
+    responses((status = 200, body = Me, headers(("Set-Cookie" = String, description = "The session."))),
+        (status = 401, description = "Wrong, or a one-time code is needed too.")))]
+pub(super) async fn begin(
+    State(app): State<App>,
+    from: From,
+    Body(who): Body<SignIn>,
+) -> Result<Response> {
     let signed_in = auth::sign_in(&app, from, who).await?;
     Ok(answer(&app, signed_in))
 }
@@ -36,18 +38,20 @@ fn with_cookie(mut response: Response, cookie: HeaderValue) -> Response {
     response
 }
 
-/// Signs out. Whoever is signed out already is as well.
-async fn end_own(
+/// Signs out: ends the session of the cookie. Whoever is signed out already is as well.
+#[utoipa::path(delete, path = "/session", tag = "sessions", operation_id = "session_end",
+    security(()), responses((status = 204)))]
+pub(super) async fn end_own(
     State(app): State<App>,
     from: From,
     parts: axum::http::request::Parts,
 ) -> Result<Response> {
     let peer =
         parts.extensions.get().ok_or_else(|| Failure::invalid("it came over no connection"))?;
-    if let Some(Caller { by: By::Session { id, .. }, .. }) =
-        auth::identify(&app, peer, &parts.headers).await?
+    if let Some(caller) = auth::identify(&app, peer, &parts.headers).await?
+        && let By::Session { id, .. } = caller.by
     {
-        app.store.end_session(id, None).await?;
+        caller.noting(&app, "session.end", &caller.name).end_session(id, None).await?;
         app.auth.forget();
     }
     Ok(with_cookie(StatusCode::NO_CONTENT.into_response(), auth::no_cookie(&from)))
@@ -138,8 +142,12 @@ pub(super) async fn end(
         By::Session { .. } => Some(caller.name.as_str()),
         By::Token { .. } => Some(""),
     };
-    if !app.store.end_session(id, own.filter(|_| !all)).await? {
-        return Err(Failure::not_found("session", id, "it is over, or not yours"));
+    let missing = || Failure::not_found("session", id, "it is over, or not yours");
+    let rows = app.store.sessions().await?;
+    let row = rows.into_iter().find(|row| row.id == id).ok_or_else(missing)?;
+    let note = caller.noting(&app, "session.end", &row.user);
+    if !note.end_session(id, own.filter(|_| !all)).await? {
+        return Err(missing());
     }
     app.auth.forget();
     tracing::info!(session = id, by = caller.name, "session ended");
@@ -153,7 +161,10 @@ pub(super) async fn end_all(State(app): State<App>, caller: Caller) -> Result<St
     let By::Session { id, .. } = caller.by else {
         return Err(Failure::invalid("a token has no sessions; sign in first"));
     };
-    app.store.end_sessions(&caller.name, Some(id)).await?;
+    caller
+        .noting(&app, "session.end_others", &caller.name)
+        .end_sessions(&caller.name, Some(id))
+        .await?;
     app.auth.forget();
     tracing::info!(user = caller.name, "signed out everywhere else");
     Ok(StatusCode::NO_CONTENT)

@@ -1,11 +1,10 @@
 //! Set-up links: the first user, and everyone's first password.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::get;
-use axum::{Json, Router};
-use fw_proto::api::{self, Code, Problem, SetupState};
-use fw_store::SetUp;
+use fw_proto::api::{self, Code, Me, Problem, SetupState};
+use fw_store::{NewAudit, SetUp};
 
 use super::session;
 use super::token::check_name;
@@ -14,18 +13,18 @@ use crate::extract::Body;
 use crate::problem::{Failure, Result};
 use crate::state::App;
 
-/// The routes; nobody who needs them can be signed in.
-pub(super) fn routes(root: &str) -> Router<App> {
-    Router::new().route(&format!("{root}/setup"), get(state).post(set_up))
-}
-
-/// Whether there is no user yet.
-async fn state(State(app): State<App>) -> Result<Json<SetupState>> {
+/// Says whether there is no user yet. Needs no token.
+#[utoipa::path(get, path = "/setup", tag = "sessions", operation_id = "setup_show",
+    security(()), responses((status = 200, body = SetupState)))]
+pub(super) async fn state(State(app): State<App>) -> Result<Json<SetupState>> {
     Ok(Json(SetupState { needed: app.store.users().await?.is_empty() }))
 }
 
-/// Uses a link up: makes the first user, or sets the password of the link's. They are signed in then.
-async fn set_up(
+/// Uses a link up: makes the first user, or sets the password of the link's. They are signed in then. Needs no token.
+#[utoipa::path(post, path = "/setup", tag = "sessions", operation_id = "setup_use",
+    request_body = api::SetUp, security(()),
+    responses((status = 200, body = Me, headers(("Set-Cookie" = String, description = "The session.")))))]
+pub(super) async fn set_up(
     State(app): State<App>,
     from: From,
     Body(new): Body<api::SetUp>,
@@ -40,7 +39,10 @@ async fn set_up(
         check_name(name)?;
     }
     let hash = auth::hash_password(&app, new.password, new.name.as_deref()).await?;
-    let name = match app.store.set_up(sha256, new.name, hash, now).await? {
+    let whose = app.store.setup_link_user(sha256).await?.or_else(|| new.name.clone());
+    let whose = whose.unwrap_or_default();
+    let note = NewAudit { by: whose.clone(), ..from.note(&app, "user.set_up", &whose) };
+    let name = match app.store.noting(note).set_up(sha256, new.name, hash, now).await? {
         SetUp::Done(name) => name,
         SetUp::NoLink => return Err(no_link()),
         SetUp::NoName => return Err(Failure::invalid("name: choose one for the first user")),

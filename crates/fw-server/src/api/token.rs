@@ -66,7 +66,7 @@ pub(super) async fn create(
     };
     let note = NewAudit {
         after: Some(
-            serde_json::json!({ "scopes": row.scopes, "selector": row.selector, "expires_at": expires_at }),
+            serde_json::json!({ "scopes": row.scopes, "selector": row.selector, "user": row.user, "expires_at": expires_at }),
         ),
         ..caller.note(&app, "token.create", &name)
     };
@@ -75,7 +75,7 @@ pub(super) async fn create(
         Changed::Taken | Changed::Unknown => {
             let title = format!("there is a token {name} already");
             let detail =
-                "choose another name, or delete that one first (`fleetwright tokens remove`)";
+                "choose another name, or delete that one first (`fleetwright tokens revoke`)";
             return Err(Problem::new(Code::NameTaken, title).detail(detail).into());
         }
     }
@@ -167,15 +167,21 @@ pub(super) async fn remove(
     let missing =
         || Failure::not_found("token", format!("{name:?}"), "`fleetwright tokens list` shows them");
     let mine = |token: &&Token| token.name == name && concerns(&app, &caller, token);
-    tokens.iter().find(mine).ok_or_else(missing)?;
+    let token = tokens.iter().find(mine).ok_or_else(missing)?;
     if !tokens.iter().any(|token| token.name != name && good(token, now)) {
         let detail = "without it nobody could use this API; make another one first (`fleetwright tokens create`)";
         return Err(Problem::new(Code::Conflict, "this is the last token").detail(detail).into());
     }
-    caller.noting(&app, "token.remove", &name).remove_token(&name).await?;
+    let note = NewAudit { before: Some(noted(token)), ..caller.note(&app, "token.remove", &name) };
+    app.store.noting(note).remove_token(&name).await?;
     app.auth.forget();
     tracing::info!(token = name, by = caller.name, "token deleted");
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn noted(token: &Token) -> serde_json::Value {
+    let Token { scopes, selector, user, expires_at, .. } = token;
+    serde_json::json!({ "scopes": scopes, "selector": selector, "user": user, "expires_at": expires_at })
 }
 
 fn good(token: &Token, now: Timestamp) -> bool {

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use fw_core::access::{Action, On};
 use fw_proto::Span;
 use fw_proto::api::{Code, NewUser, Problem, SetUpLink, User, UserChange, UserMade};
-use fw_store::{Changed, NewAudit, UserChanged, UserRow};
+use fw_store::{Changed, NewAudit, Store, UserChanged, UserRow};
 
 use super::token::check_name;
 use crate::auth::{self, Caller};
@@ -75,15 +75,15 @@ pub(super) async fn add(
     tracing::info!(user = row.name, user.role = %row.role, by = caller.name, "user added");
     let link = match row.hash {
         Some(_) => None,
-        None => Some(new_link(&app, &row.name).await?),
+        None => Some(new_link(&app, &app.store, &row.name).await?),
     };
     Ok((StatusCode::CREATED, Json(UserMade { user: view(row), link })))
 }
 
-async fn new_link(app: &App, name: &str) -> Result<SetUpLink> {
+async fn new_link(app: &App, store: &Store, name: &str) -> Result<SetUpLink> {
     let (secret, expires_at) = (auth::link_secret(), app.clock.now() + LINK_TTL);
     let put =
-        app.store.put_setup_link(auth::hash_link(&secret), Some(name.to_owned()), Some(expires_at));
+        store.put_setup_link(auth::hash_link(&secret), Some(name.to_owned()), Some(expires_at));
     match put.await? {
         Changed::Done => {}
         Changed::Unknown | Changed::Taken => return Err(missing(name)),
@@ -109,7 +109,7 @@ pub(super) async fn change(
     caller.may(&app, Action::Weaken, On::Fleet)?;
     let before = app.store.user(&name).await?;
     let note = NewAudit {
-        before: before.map(|row| serde_json::json!({ "role": row.role, "disabled": row.disabled })),
+        before: before.as_ref().map(noted),
         after: Some(serde_json::json!(change)),
         ..caller.note(&app, "user.change", &name)
     };
@@ -118,6 +118,10 @@ pub(super) async fn change(
     let row = app.store.user(&name).await?.ok_or_else(|| missing(&name))?;
     tracing::info!(user = name, user.role = %row.role, user.disabled = row.disabled, by = caller.name, "user changed");
     Ok(Json(view(row)))
+}
+
+fn noted(row: &UserRow) -> serde_json::Value {
+    serde_json::json!({ "role": row.role, "disabled": row.disabled })
 }
 
 fn done(changed: UserChanged, name: &str) -> Result<()> {
@@ -141,7 +145,10 @@ pub(super) async fn remove(
     Path(name): Path<String>,
 ) -> Result<StatusCode> {
     caller.may(&app, Action::Weaken, On::Fleet)?;
-    done(caller.noting(&app, "user.remove", &name).remove_user(&name).await?, &name)?;
+    let before = app.store.user(&name).await?;
+    let note =
+        NewAudit { before: before.as_ref().map(noted), ..caller.note(&app, "user.remove", &name) };
+    done(app.store.noting(note).remove_user(&name).await?, &name)?;
     app.auth.forget();
     tracing::info!(user = name, by = caller.name, "user removed");
     Ok(StatusCode::NO_CONTENT)
@@ -156,8 +163,7 @@ pub(super) async fn reset(
     Path(name): Path<String>,
 ) -> Result<Json<SetUpLink>> {
     caller.may(&app, Action::Weaken, On::Fleet)?;
-    app.store.note(caller.note(&app, "user.reset", &name)).await?;
-    let link = new_link(&app, &name).await?;
+    let link = new_link(&app, &caller.noting(&app, "user.reset", &name), &name).await?;
     tracing::info!(user = name, by = caller.name, "user reset");
     Ok(Json(link))
 }

@@ -61,6 +61,15 @@ impl Caller {
         }
     }
 
+    /// How the audit calls them: a token is told from a person of the same name.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self.by {
+            By::Token { .. } => format!("token:{}", self.name),
+            By::Session { .. } => self.name.clone(),
+        }
+    }
+
     /// The person who asks, or whose token it is.
     #[must_use]
     pub fn person(&self) -> Option<&str> {
@@ -90,8 +99,20 @@ impl Caller {
     /// # Errors
     /// They may not, or have to prove first who they are.
     pub fn may(&self, app: &App, action: Action, on: On<'_>) -> Result<()> {
-        let decided = access::allowed(&self.who, action, on, app.config.access, app.clock.now());
-        decided.map_err(|refusal| refused(&refusal))
+        self.asked(app, action, on).map_err(|refusal| refused(&refusal))
+    }
+
+    /// Whether they may do this now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn asked(
+        &self,
+        app: &App,
+        action: Action,
+        on: On<'_>,
+    ) -> std::result::Result<(), Refusal> {
+        access::allowed(&self.who, action, on, app.config.access, app.clock.now())
     }
 
     /// What they are about to do, for the audit.
@@ -103,7 +124,7 @@ impl Caller {
     ) -> NewAudit {
         NewAudit {
             at: app.clock.now(),
-            by: self.name.clone(),
+            by: self.shown(),
             address: Some(self.address.to_string()),
             action: action.to_owned(),
             subject: subject.to_string(),

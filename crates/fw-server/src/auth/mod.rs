@@ -47,7 +47,8 @@ pub(crate) use first::{first_token, forget_link, link, set_up_link};
 pub use needs::Need;
 pub(crate) use needs::need;
 pub(crate) use password::is_known as is_known_hash;
-pub(crate) use sign_in::{From, SignedIn, begin, no_cookie, prune, sign_in, step_up};
+use sign_in::over_at;
+pub(crate) use sign_in::{From, SignedIn, begin, no_cookie, prune, sign_in, step_up, stranger};
 pub(crate) use totp::step as totp_step;
 
 /// What every token begins with, so that people and scanners of leaked secrets know it.
@@ -112,7 +113,7 @@ struct Inner {
     wrong: DefaultKeyedRateLimiter<IpAddr>,
     limits: limit::Limits,
     hasher: password::Hasher,
-    /// Tells streams that some token or session was removed.
+    /// Tells streams that some token or session was removed, or that a limit may pick other hosts.
     removed: watch::Sender<()>,
 }
 
@@ -123,6 +124,9 @@ struct Known {
     /// Counts deletions: what was read before one is not put in after it.
     deletions: u64,
 }
+
+/// It holds until then, if it ends by itself at all.
+struct Holds(Option<Timestamp>);
 
 #[derive(Debug, Clone)]
 struct Token {
@@ -152,41 +156,59 @@ impl Guard {
         self.0.removed.send_replace(());
     }
 
-    /// Waits until a caller's token or session is removed or expires: what was let in with it must end then.
+    /// Waits until what let a caller in would not let them in any more, or would let them do something else: it is
+    /// removed or over, or its user has another role. What was let in with it must end then; whoever asks again is looked at anew.
     pub(crate) async fn ended(&self, app: &App, caller: &Caller) {
-        let mut removed = self.0.removed.subscribe();
+        let mut changed = self.0.removed.subscribe();
         // It may have been removed since the request was let in.
-        removed.mark_changed();
+        changed.mark_changed();
+        let (mut first, mut until) = (true, caller.expires_at);
         loop {
             tokio::select! {
-                Ok(()) = removed.changed() => match self.holds(app, caller).await {
-                    Ok(true) => {}
-                    Ok(false) => return,
-                    Err(error) => {
-                        tracing::warn!(error = %crate::problem::Chain(&error), caller = caller.name, "token or session cannot be read; its stream ends");
-                        return;
-                    }
-                },
+                Ok(()) = changed.changed() => {}
                 // Not one long sleep: the time of day may be set while this waits.
-                () = tokio::time::sleep(EXPIRY_EVERY), if caller.expires_at.is_some() => {
-                    if caller.expires_at.is_some_and(|end| end <= app.clock.now()) {
-                        return;
+                () = tokio::time::sleep(EXPIRY_EVERY), if until.is_some() => {
+                    if until.is_some_and(|end| end > app.clock.now()) {
+                        continue;
                     }
                 }
-                else => return,
             }
+            match self.holds(app, caller).await {
+                // Which hosts a limit picks may have changed with this.
+                Ok(Some(_)) if caller.is_limited() && !first => return,
+                Ok(Some(Holds(end))) => until = end,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(error = %crate::problem::Chain(&error), caller = caller.name, "token or session cannot be read; its stream ends");
+                    return;
+                }
+            }
+            first = false;
         }
     }
 
-    /// Whether what let a caller in still does, and lets them see.
+    /// Whether what let a caller in still does, and as the same.
     async fn holds(
         &self,
         app: &App,
         caller: &Caller,
-    ) -> std::result::Result<bool, fw_store::Error> {
-        match &caller.by {
-            By::Token { sha256, .. } => Ok(app.store.token_by_hash(sha256).await?.is_some()),
-            By::Session { sha256, .. } => Ok(app.store.session_by_hash(sha256).await?.is_some()),
+    ) -> std::result::Result<Option<Holds>, fw_store::Error> {
+        let now = app.clock.now();
+        match (&caller.by, &caller.who) {
+            (By::Token { sha256, .. }, Who::Token { owner, .. }) => {
+                let held = app.store.token_by_hash(sha256).await?;
+                let held = held.filter(|held| held.owner == *owner);
+                let end = held.map(|held| held.row.expires_at);
+                Ok(end.filter(|end| end.is_none_or(|end| end > now)).map(Holds))
+            }
+            (By::Session { sha256, .. }, Who::Person { role, .. }) => {
+                let row = app.store.session_by_hash(sha256).await?;
+                let end = row.filter(|row| row.role == *role).map(|row| over_at(&app.config, &row));
+                Ok(end.filter(|end| *end > now).map(|end| Holds(Some(end))))
+            }
+            (By::Token { .. }, Who::Person { .. }) | (By::Session { .. }, Who::Token { .. }) => {
+                Ok(None)
+            }
         }
     }
 

@@ -10,6 +10,8 @@ use crate::problem::{Failure, Result};
 /// What a route needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
+    /// Nothing: whoever asks cannot be let in yet, or not any more. Such routes are outside of the guard.
+    Nothing,
     /// To be let in.
     Own,
     /// To see.
@@ -33,7 +35,7 @@ impl Need {
     #[must_use]
     pub const fn of(self) -> (Action, On<'static>) {
         match self {
-            Self::Own => (Action::Own, On::Nothing),
+            Self::Nothing | Self::Own => (Action::Own, On::Nothing),
             Self::See => (Action::See, On::Nothing),
             Self::SeeAll => (Action::See, On::Fleet),
             Self::Run => (Action::Run, On::Nothing),
@@ -92,6 +94,10 @@ const NEEDS: &[(Need, &str, &str)] = &[
     (Need::RunAll, "POST", "/maintenances"),
     (Need::See, "GET", "/maintenances/{id}"),
     (Need::RunAll, "POST", "/maintenances/{id}/end"),
+    (Need::Nothing, "POST", "/session"),
+    (Need::Nothing, "DELETE", "/session"),
+    (Need::Nothing, "GET", "/setup"),
+    (Need::Nothing, "POST", "/setup"),
     (Need::Own, "GET", "/session"),
     (Need::Own, "POST", "/session/step-up"),
     (Need::Own, "POST", "/session/password"),
@@ -172,7 +178,8 @@ mod tests {
         let harmless: Vec<_> = NEEDS
             .iter()
             .filter(|(need, method, _)| {
-                *method != "GET" && matches!(need, Need::Own | Need::See | Need::SeeAll)
+                *method != "GET"
+                    && matches!(need, Need::Nothing | Need::Own | Need::See | Need::SeeAll)
             })
             .map(|(_, method, path)| format!("{method} {path}"))
             .collect();

@@ -9,10 +9,11 @@ use axum::http::{HeaderValue, header};
 use fw_core::access::Who;
 use fw_proto::api::{Code, Problem, SignIn, StepUp};
 use fw_proto::{Span, Timestamp};
-use fw_store::{NewSession, UserRow};
+use fw_store::{NewAudit, NewSession, SessionRow, UserRow};
 
 use super::password::Verdict;
 use super::{By, Caller, client, cookie, network, refuse_plain, totp};
+use crate::Config;
 use crate::problem::{Failure, Result, fault};
 use crate::serve::Peer;
 use crate::state::App;
@@ -52,6 +53,27 @@ impl FromRequestParts<App> for From {
         let agent = agent.unwrap_or_default().chars().take(LONGEST_AGENT).collect();
         let secure = cookie::is_secure(&app.config, &peer, headers);
         Ok(Self { address: client(&app.config, &peer, headers), agent, secure })
+    }
+}
+
+impl From {
+    /// What someone does who has proved nothing, for the audit.
+    pub(crate) fn note(&self, app: &App, action: &str, subject: &str) -> NewAudit {
+        stranger(app, self.address, action, subject)
+    }
+}
+
+/// What is done from an address by nobody in particular, for the audit.
+pub(crate) fn stranger(app: &App, address: IpAddr, action: &str, subject: &str) -> NewAudit {
+    NewAudit {
+        at: app.clock.now(),
+        by: "server".to_owned(),
+        address: Some(address.to_string()),
+        action: action.to_owned(),
+        subject: subject.to_owned(),
+        hosts: Vec::new(),
+        before: None,
+        after: None,
     }
 }
 
@@ -96,7 +118,13 @@ pub(crate) async fn begin(app: &App, from: From, user: UserRow) -> Result<Signed
         at: now,
         expires_at,
     };
-    let id = app.store.begin_session(new).await?;
+    let agent = serde_json::json!({ "browser": new.agent });
+    let note = NewAudit {
+        by: user.name.clone(),
+        after: Some(agent),
+        ..stranger(app, from.address, "session.begin", &user.name)
+    };
+    let id = app.store.noting(note).begin_session(new).await?;
     tracing::info!(user = user.name, client.address = %from.address, "signed in");
     let caller = Caller {
         name: user.name,
@@ -125,7 +153,7 @@ pub(crate) async fn prune(app: App) {
 pub(super) async fn session(app: &App, secret: &str, address: IpAddr) -> Result<Option<Caller>> {
     let (sha256, now) = (cookie::hash(secret), app.clock.now());
     let Some(row) = app.store.session_by_hash(&sha256).await? else { return Ok(None) };
-    if row.expires_at <= now || row.used_at + app.config.session_idle <= now {
+    if over_at(&app.config, &row) <= now {
         return Ok(None);
     }
     if now.since(row.used_at) >= TOUCH_EVERY {
@@ -145,6 +173,11 @@ pub(super) async fn session(app: &App, secret: &str, address: IpAddr) -> Result<
     }))
 }
 
+/// When a session is over, if it is not used before.
+pub(super) fn over_at(config: &Config, row: &SessionRow) -> Timestamp {
+    row.expires_at.min(row.used_at + config.session_idle)
+}
+
 /// Proves that this is who they say, with all that they have set up.
 async fn prove(app: &App, address: IpAddr, sign_in: SignIn) -> Result<UserRow> {
     let SignIn { name, password, totp: code } = sign_in;
@@ -155,9 +188,12 @@ async fn prove(app: &App, address: IpAddr, sign_in: SignIn) -> Result<UserRow> {
     let user = app.store.user(&name).await?.filter(|user| !user.disabled);
     let hash = user.as_ref().and_then(|user| user.hash.clone());
     let verdict = app.auth.0.hasher.verify(password, hash.clone()).await?;
-    let (Some(user), Some(hash)) = (user, hash) else { return Err(wrong(&name, address)) };
+    let is_known = user.is_some();
+    let (Some(user), Some(hash)) = (user, hash) else {
+        return Err(refuse(app, is_known.then_some(&name), address).await);
+    };
     match (&verdict, &user.totp, &code) {
-        (Verdict::Wrong, _, _) => return Err(wrong(&name, address)),
+        (Verdict::Wrong, _, _) => return Err(refuse(app, Some(&name), address).await),
         (Verdict::Right | Verdict::Better(_), Some(_), None) => {
             // It is no failure: wrong codes will be counted as such.
             attempt.right();
@@ -165,7 +201,7 @@ async fn prove(app: &App, address: IpAddr, sign_in: SignIn) -> Result<UserRow> {
         }
         (Verdict::Right | Verdict::Better(_), Some(secret), Some(code)) => {
             if !take_code(app, &name, secret, code, now).await? {
-                return Err(wrong(&name, address));
+                return Err(refuse(app, Some(&name), address).await);
             }
         }
         (Verdict::Right | Verdict::Better(_), None, _) => {}
@@ -203,11 +239,12 @@ pub(crate) async fn step_up(app: &App, caller: &Caller, proof: StepUp) -> Result
         }
     };
     if !proved {
+        note_refused(app, caller.note(app, "session.step_up_refused", &caller.name)).await;
         tokio::time::sleep_until(begun + FAILED_AFTER).await;
         return Err(wrong(&caller.name, caller.address));
     }
     attempt.right();
-    app.store.step_up(id, now).await?;
+    caller.noting(app, "session.step_up", &caller.name).step_up(id, now).await?;
     Ok(now)
 }
 
@@ -232,6 +269,20 @@ async fn take_code(
             Ok(used)
         }
         None => Ok(false),
+    }
+}
+
+/// Notes a sign-in that failed. Of a name that nobody has nothing is kept: it may be a password in the wrong field.
+async fn refuse(app: &App, known: Option<&String>, address: IpAddr) -> Failure {
+    let name = known.map_or("an unknown name", String::as_str);
+    note_refused(app, stranger(app, address, "session.refused", name)).await;
+    wrong(name, address)
+}
+
+/// Nobody gets in because the audit cannot be written; who is refused stays so.
+async fn note_refused(app: &App, note: NewAudit) {
+    if let Err(error) = app.store.note(note).await {
+        tracing::error!(error = %crate::problem::Chain(&error), "a refused sign-in is not in the audit");
     }
 }
 

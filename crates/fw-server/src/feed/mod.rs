@@ -39,6 +39,7 @@ type Rows = BTreeMap<String, Option<String>>;
 pub struct Feed(Arc<Shared>);
 
 struct Shared {
+    counts: Mutex<Counts>,
     held: Mutex<AllHeld>,
     /// The number of the last change.
     latest: watch::Sender<u64>,
@@ -46,6 +47,16 @@ struct Shared {
     epoch: String,
     /// Snapshots are made one after the other: who waited may find it made.
     making: tokio::sync::Mutex<()>,
+}
+
+/// How often something of each kind has changed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    hosts: u64,
+    jobs: u64,
+    runs: u64,
+    changes: u64,
+    audit: u64,
 }
 
 #[derive(Default)]
@@ -77,6 +88,7 @@ impl Feed {
     #[must_use]
     pub fn new(started_at: Timestamp) -> Self {
         Self(Arc::new(Shared {
+            counts: Mutex::default(),
             held: Mutex::default(),
             latest: watch::Sender::new(0),
             epoch: format!("{:x}", started_at.as_millis()),
@@ -92,6 +104,20 @@ impl Feed {
     /// The topics that somebody follows.
     fn followed(&self) -> Vec<Topic> {
         self.lock().topics.iter().filter(|(_, held)| held.viewers > 0).map(|(of, _)| *of).collect()
+    }
+
+    fn counts(&self) -> Counts {
+        *self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts what has changed.
+    fn count(&self, more: Counts) {
+        let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.hosts += more.hosts;
+        counts.jobs += more.jobs;
+        counts.runs += more.runs;
+        counts.changes += more.changes;
+        counts.audit += more.audit;
     }
 
     /// Sends what is new in these rows of a topic.

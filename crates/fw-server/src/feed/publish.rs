@@ -8,10 +8,11 @@ use fw_proto::{ChangeId, HostId, HostName, RunId, api};
 use fw_rt::Tasks;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::rows::{self, run_row, run_rows};
-use super::{Rows, Topic};
+use super::{Counts, Rows, Topic};
 use crate::live::RunChange;
 use crate::problem::Result;
 use crate::state::App;
@@ -43,6 +44,7 @@ pub(crate) fn start(app: App, tasks: &Tasks) {
             }
             let until = Instant::now() + TOGETHER;
             while tokio::time::timeout_at(until, changed.take(&mut hints)).await.is_ok() {}
+            app.feed.count(changed.kinds());
             if changed.lost {
                 // Whoever asks for a snapshot now reads what the store has now.
                 app.feed.lose();
@@ -68,6 +70,7 @@ struct Hints {
     changes: Receiver<ChangeId>,
     runs: Receiver<Arc<RunChange>>,
     logs: Receiver<crate::live::LogChange>,
+    audit: watch::Receiver<i64>,
 }
 
 impl Hints {
@@ -79,6 +82,7 @@ impl Hints {
             changes: live.changes(),
             runs: live.runs(),
             logs: live.logs(),
+            audit: app.store.audited(),
         }
     }
 }
@@ -89,6 +93,7 @@ struct Changed {
     hosts: BTreeSet<HostId>,
     jobs: bool,
     changes: BTreeSet<ChangeId>,
+    audit: bool,
     runs: BTreeMap<RunId, (api::RunSummary, BTreeMap<HostName, api::Task>)>,
     logs: BTreeSet<RunId>,
     /// So much came that some was missed.
@@ -104,6 +109,10 @@ impl Changed {
             hint = hints.changes.recv() => hint.map(|change| self.changes.extend([change])),
             hint = hints.runs.recv() => hint.map(|change| self.run(&change)),
             hint = hints.logs.recv() => hint.map(|change| self.logs.extend([change.run])),
+            hint = hints.audit.changed() => {
+                // Jobs are paused, applied and deleted without a fire or a run.
+                hint.map(|()| (self.audit, self.jobs) = (true, true)).map_err(|_| RecvError::Closed)
+            }
         };
         match lagged {
             Ok(()) => {}
@@ -123,6 +132,18 @@ impl Changed {
         tasks.extend(change.tasks.iter().map(|task| (task.host.clone(), task.clone())));
     }
 
+    /// Of which kind something has changed.
+    fn kinds(&self) -> Counts {
+        let count = |changed: bool| u64::from(changed || self.lost);
+        Counts {
+            hosts: count(!self.hosts.is_empty()),
+            jobs: count(self.jobs),
+            runs: count(!self.runs.is_empty()),
+            changes: count(!self.changes.is_empty()),
+            audit: count(self.audit),
+        }
+    }
+
     async fn publish(self, app: &App) {
         for topic in app.feed.followed() {
             match topic {
@@ -130,6 +151,7 @@ impl Changed {
                 Topic::Hosts => send(app, topic, rows::hosts(app, Some(&self.hosts)).await),
                 Topic::Jobs if !self.jobs => {}
                 Topic::Jobs => send(app, topic, Ok(rows::jobs(app).await)),
+                Topic::Touched => app.feed.publish(topic, rows::touched(app)),
                 Topic::Runs => {
                     let rows = self.runs.values().map(|(summary, _)| run_row(summary));
                     app.feed.publish(topic, rows.collect());

@@ -9,7 +9,7 @@ use fw_proto::{ChangeId, HostId, RunId};
 use fw_store::{ChangeQuery, RunQuery};
 use serde::Serialize;
 
-use super::{Rows, Topic};
+use super::{Counts, Rows, Topic};
 use crate::api::run;
 use crate::fleet;
 use crate::problem::Result;
@@ -24,6 +24,7 @@ pub(super) async fn all(app: &App, topic: Topic) -> Result<Rows> {
         Topic::Hosts => hosts(app, None).await,
         Topic::Jobs => Ok(jobs(app).await),
         Topic::Runs => runs(app).await,
+        Topic::Touched => Ok(touched(app)),
         Topic::Run(id) => one_run(app, id).await,
         Topic::Changes => changes(app, None).await,
         Topic::Change(id) => one_change(app, id).await,
@@ -91,6 +92,15 @@ pub(super) async fn hosts(app: &App, only: Option<&BTreeSet<HostId>>) -> Result<
 pub(super) async fn jobs(app: &App) -> Rows {
     let jobs = app.jobs.list().await;
     jobs.iter().map(|job| (job.name.to_string(), Some(json(job)))).collect()
+}
+
+/// How often each kind has changed since the server was started.
+pub(super) fn touched(app: &App) -> Rows {
+    let Counts { hosts, jobs, runs, changes, audit } = app.feed.counts();
+    let all = [("hosts", hosts), ("jobs", jobs), ("runs", runs), ("changes", changes), ("audit", audit)];
+    let row =
+        |(kind, n): (&str, u64)| (kind.to_owned(), Some(json(&serde_json::json!({ "n": n }))));
+    all.map(row).into_iter().collect()
 }
 
 /// The last runs, and all that go on.

@@ -14,6 +14,8 @@ pub(crate) enum Topic {
     Jobs,
     /// `runs`: runs by id; a snapshot has the last hundred and those that go on.
     Runs,
+    /// `touched`: how often `hosts`, `jobs`, `runs`, `changes` and the `audit` have changed. It says that they did, and not how.
+    Touched,
     /// `run:ID`: `run` is its summary, `task/HOST` its task on a host.
     Run(RunId),
     /// `changes`: rollouts and runbooks by id, each with its `kind`; a snapshot has the last hundred.
@@ -30,6 +32,7 @@ impl fmt::Display for Topic {
             Self::Hosts => f.write_str("hosts"),
             Self::Jobs => f.write_str("jobs"),
             Self::Runs => f.write_str("runs"),
+            Self::Touched => f.write_str("touched"),
             Self::Run(id) => write!(f, "run:{id}"),
             Self::Changes => f.write_str("changes"),
             Self::Change(id) => write!(f, "change:{id}"),
@@ -40,7 +43,7 @@ impl fmt::Display for Topic {
 
 /// It is no topic.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no topic {0:?}; topics are hosts, jobs, runs, changes, run:ID, change:ID and log:ID")]
+#[error("no topic {0:?}; topics are hosts, jobs, runs, changes, touched, run:ID, change:ID and log:ID")]
 pub(crate) struct Unknown(String);
 
 impl FromStr for Topic {
@@ -57,6 +60,7 @@ impl FromStr for Topic {
                 "hosts" => Ok(Self::Hosts),
                 "jobs" => Ok(Self::Jobs),
                 "runs" => Ok(Self::Runs),
+                "touched" => Ok(Self::Touched),
                 "changes" => Ok(Self::Changes),
                 _ => Err(unknown()),
             },

@@ -10,7 +10,7 @@ use fw_core::link::Versions;
 use fw_core::link::server::{Rival, resume, rival};
 use fw_proto::frame::{Denied, DeniedReason, FromServer, Hello, JoinRequest, Welcome};
 use fw_proto::{HostId, HostName, PublicKey, Span, TaskKey};
-use fw_store::{Enrolled, Enrolment, HostRow, Standing};
+use fw_store::{Enrolled, Enrolment, HostRow, NewAudit, Standing};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::links::{LinkHandle, denial};
-use crate::auth::network;
+use crate::auth::{network, stranger};
 use crate::dialects::saltpeter::Dispatch;
 use crate::dialects::saltpeter::salt::{self, Room};
 use crate::state::App;
@@ -133,7 +133,11 @@ pub(super) async fn enrol(
         id: HostId(Uuid::now_v7()),
         at: app.clock.now(),
     };
-    match app.store.enrol(enrolment).await {
+    let note = NewAudit {
+        hosts: vec![name.to_string()],
+        ..stranger(app, from, "host.join", name.as_str())
+    };
+    match app.store.noting(note).enrol(enrolment).await {
         Ok(Enrolled::Done(row)) => {
             info!(host.id = %row.id, host.name = %row.name, "host enrolled");
             Ok(Arc::new(row))

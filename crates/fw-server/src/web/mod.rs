@@ -14,6 +14,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use crate::auth;
 use crate::state::App;
 
+mod account;
 mod assets;
 mod audit;
 mod banner;
@@ -25,6 +26,7 @@ mod host_page;
 mod job;
 mod link;
 mod maintenance;
+mod may;
 mod overview;
 mod page;
 mod rollout;
@@ -66,7 +68,8 @@ pub(crate) fn router(app: &App) -> Router<App> {
         .route("/maintenance", get(maintenance::list))
         .route("/banner", get(banner::show))
         .route("/audit", get(audit::list))
-        .route("/settings", get(settings::enrolment))
+        .route("/settings", get(settings::first))
+        .route("/settings/account", get(account::show))
         .route("/settings/enrolment", get(settings::enrolment))
         .route("/settings/users", get(settings::users))
         .route("/settings/sessions", get(settings::sessions))

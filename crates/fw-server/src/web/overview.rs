@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use fw_proto::api::{FireReason, HostState, RunState};
+use fw_proto::api::{AuditEntry, FireReason, HostState, RunState};
 use fw_proto::{Span, Timestamp};
-use fw_store::RunQuery;
+use fw_store::{AuditQuery, RunQuery};
 
 use super::error::{Result, render};
 use super::job;
@@ -27,6 +27,9 @@ const LOOKED_AT: u32 = 5000;
 
 /// Entries of each kind that need attention.
 const EACH: usize = 8;
+
+/// Entries of the audit among which changes are looked for.
+const CHANGES_LOOKED_AT: u32 = 100;
 
 /// Fires that are foretold.
 const NEXT: usize = 10;
@@ -58,6 +61,16 @@ struct Next {
     hosts: String,
 }
 
+/// Something that somebody changed.
+#[derive(Debug)]
+struct Change {
+    n: i64,
+    by: String,
+    action: String,
+    subject: String,
+    at: When,
+}
+
 #[derive(Template)]
 #[template(path = "overview.html")]
 struct Show {
@@ -73,6 +86,7 @@ struct Show {
     next: Vec<Next>,
     jobs: usize,
     recent: Vec<run::Row>,
+    changes: Vec<Change>,
     reasons: Vec<String>,
 }
 
@@ -107,8 +121,10 @@ pub(super) async fn show(State(app): State<App>, visit: Visit) -> Result<Respons
         (ended.values().sum::<u64>(), ended.get(&RunState::Failed).copied().unwrap_or(0));
     let jobs = app.jobs.list().await;
     let recent = app.store.runs(RunQuery { limit: 8, ..RunQuery::default() }).await?;
+    let page = Page::new(&app, &visit, Nav::Overview, "Overview");
     Ok(render(&Show {
-        page: Page::new(&app, &visit, Nav::Overview, "Overview"),
+        changes: if page.may.grant.is() { changes(&app, now).await? } else { Vec::new() },
+        page,
         total: rows.len(),
         attention,
         more,
@@ -188,6 +204,21 @@ async fn lost_fires(app: &App, now: Timestamp) -> Result<Vec<Item>> {
         at: Some(When::new(now, fire.to)),
     };
     Ok(seen.into_iter().map(item).take(EACH).collect())
+}
+
+/// What was changed last. Who signs in and out changes nothing.
+async fn changes(app: &App, now: Timestamp) -> Result<Vec<Change>> {
+    let query = AuditQuery { limit: CHANGES_LOOKED_AT, ..AuditQuery::default() };
+    let entries = app.store.audit(query).await?.items.into_iter();
+    let changes = entries.filter(|entry| !entry.action.starts_with("session."));
+    let row = |entry: AuditEntry| Change {
+        n: entry.n,
+        by: entry.by,
+        action: entry.action,
+        subject: entry.subject,
+        at: When::new(now, entry.at),
+    };
+    Ok(changes.take(EACH).map(row).collect())
 }
 
 /// Whether a fire did not run for a reason that nobody chose.

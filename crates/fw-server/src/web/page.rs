@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, header};
 
 use super::assets::SET;
 use super::banner::{self, Notice};
+use super::may::May;
 use crate::auth::Caller;
 use crate::problem::Failure;
 use crate::state::App;
@@ -140,6 +141,8 @@ pub(super) struct Page {
     pub(super) hosts: usize,
     /// What stands above it.
     pub(super) notices: Vec<Notice>,
+    /// What who looks may do.
+    pub(super) may: May,
 }
 
 impl Visit {
@@ -159,11 +162,16 @@ impl Page {
             who: visit.caller.name.clone(),
             hosts: app.store.hosts().len(),
             notices: banner::notices(app),
+            may: May::of(app, &visit.caller),
         }
     }
 
-    pub(super) const fn rail(&self) -> &'static [Entry] {
-        RAIL
+    /// The entries that lead somewhere for who looks.
+    pub(super) fn rail(&self) -> impl Iterator<Item = &'static Entry> {
+        let hidden = |nav| {
+            nav == Nav::Command && !self.may.run.is() || nav == Nav::Audit && !self.may.grant.is()
+        };
+        RAIL.iter().filter(move |entry| !hidden(entry.nav))
     }
 }
 

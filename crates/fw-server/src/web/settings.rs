@@ -2,7 +2,8 @@
 
 use askama::Template;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use fw_core::access::{Action, On};
 
 use super::error::{Result, render};
 use super::link::{encode, quoted};
@@ -13,14 +14,15 @@ use crate::state::App;
 
 /// A tab of the settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Tab {
-    href: &'static str,
-    label: &'static str,
+pub(super) struct Tab {
+    pub(super) href: &'static str,
+    pub(super) label: &'static str,
 }
 
 const TABS: &[Tab] = &[
     Tab { href: "/settings/enrolment", label: "Enrolment" },
     Tab { href: "/settings/users", label: "Users" },
+    Tab { href: "/settings/account", label: "My account" },
     Tab { href: "/settings/sessions", label: "Sessions" },
     Tab { href: "/settings/tokens", label: "Tokens" },
     Tab { href: "/settings/about", label: "About" },
@@ -28,14 +30,27 @@ const TABS: &[Tab] = &[
 
 /// What all tabs have.
 #[derive(Debug)]
-struct Frame {
-    here: &'static str,
+pub(super) struct Frame {
+    pub(super) here: &'static str,
 }
 
 impl Frame {
-    const fn tabs(&self) -> &'static [Tab] {
-        TABS
+    /// The tabs that lead somewhere for who looks.
+    pub(super) fn tabs(&self, page: &Page) -> impl Iterator<Item = &'static Tab> {
+        let hidden = |href| match href {
+            "/settings/enrolment" => !page.may.change.is(),
+            "/settings/users" => !page.may.grant.is(),
+            _ => false,
+        };
+        TABS.iter().filter(move |tab| !hidden(tab.href))
     }
+}
+
+/// The first tab of who looks.
+pub(super) async fn first(State(app): State<App>, visit: Visit) -> Result<Response> {
+    let may = visit.caller().asked(&app, Action::Change, On::Fleet).is_ok();
+    let to = if may { "/settings/enrolment" } else { "/settings/account" };
+    Ok(Redirect::to(to).into_response())
 }
 
 #[derive(Template)]
@@ -47,6 +62,7 @@ struct Enrolment {
 
 /// How hosts come in.
 pub(super) async fn enrolment(State(app): State<App>, visit: Visit) -> Result<Response> {
+    visit.caller().may(&app, Action::Change, On::Fleet)?;
     let page = Page::new(&app, &visit, Nav::Settings, "Enrolment");
     Ok(render(&Enrolment { page, frame: Frame { here: "/settings/enrolment" } }))
 }
@@ -58,8 +74,9 @@ struct Users {
     frame: Frame,
 }
 
-/// Who may sign in. The API says who is shown to whom.
+/// Who may sign in.
 pub(super) async fn users(State(app): State<App>, visit: Visit) -> Result<Response> {
+    visit.caller().may(&app, Action::Grant, On::Fleet)?;
     let page = Page::new(&app, &visit, Nav::Settings, "Users");
     Ok(render(&Users { page, frame: Frame { here: "/settings/users" } }))
 }
@@ -80,6 +97,9 @@ pub(super) async fn sessions(State(app): State<App>, visit: Visit) -> Result<Res
 #[derive(Debug)]
 struct Token {
     name: String,
+    scopes: String,
+    selector: Option<String>,
+    user: Option<String>,
     api: String,
     created: When,
     expires: Option<When>,
@@ -108,7 +128,10 @@ pub(super) async fn tokens(State(app): State<App>, visit: Visit) -> Result<Respo
         expires: token.expires_at.map(|at| When::new(now, at)),
         over: token.expires_at.is_some_and(|at| at <= now),
         used: token.last_used.map(|at| When::new(now, at)),
-        cli: format!("fleetwright tokens remove {}", quoted(&token.name)),
+        cli: format!("fleetwright tokens revoke {}", quoted(&token.name)),
+        scopes: token.scopes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        selector: token.selector,
+        user: token.user,
         name: token.name,
     };
     Ok(render(&Tokens {

@@ -114,7 +114,7 @@ async fn tokens_that_cannot_be_are_refused_with_what_to_do() {
     ];
     insta::assert_snapshot!(bad.each_ref().map(problem).join("\n"), @r#"
     409 name_taken: there is a token admin already
-    choose another name, or delete that one first (`fleetwright tokens remove`)
+    choose another name, or delete that one first (`fleetwright tokens revoke`)
     400 invalid_request: invalid request
     name: "server" is what the server calls itself; choose another
     400 invalid_request: invalid request

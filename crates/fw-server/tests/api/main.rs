@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod audit;
 mod changes;
 mod document;
 mod hosts;

@@ -7,7 +7,7 @@ use crate::server::{TestServer, answer, problem};
 use crate::sign_in::{Browser, PASSWORD, first, open};
 
 /// Adds someone, who signs in with their link.
-pub(super) async fn someone<'s>(admin: &Browser<'s>, name: &str, role: &str) -> Browser<'s> {
+pub(crate) async fn someone<'s>(admin: &Browser<'s>, name: &str, role: &str) -> Browser<'s> {
     let (status, made) = admin.send("POST", "/users", json!({ "name": name, "role": role })).await;
     assert_eq!(status, 201, "{made}");
     let link = made["link"]["link"].as_str().unwrap();
@@ -157,6 +157,9 @@ async fn a_one_time_code_counts_once() {
     let next = totp(&secret, server.clock.now());
     let (one, other) = tokio::join!(sign_in(Some(&next)), sign_in(Some(&next)));
     assert_eq!([one.0, other.0].iter().filter(|status| **status == 200).count(), 1);
+    server.clock.shift(5 * 60 * 1000);
+    let off = alice.send("DELETE", "/session/totp", json!({})).await;
+    assert_eq!(code(&off), (403, "step_up_required"));
     let recovery = codes["codes"][0].as_str().unwrap();
     assert_eq!(sign_in(Some(recovery)).await.0, 200);
     assert_eq!(sign_in(Some(recovery)).await.0, 401);

@@ -3,6 +3,7 @@
 use reqwest::header::{COOKIE, SET_COOKIE};
 use serde_json::{Value, json};
 
+use crate::rights::someone;
 use crate::server::{Answer, TestServer, answer, problem};
 
 pub(crate) const PASSWORD: &str = "correct horse battery";
@@ -133,5 +134,38 @@ async fn streams_end_with_their_session() {
     assert_eq!(stream.status(), 200);
     let path = format!("/sessions/{}", sessions[0]["id"]);
     assert_eq!(other.send("DELETE", &path, json!({})).await.0, 204);
+    while stream.chunk().await.unwrap().is_some() {}
+}
+
+#[tokio::test]
+async fn streams_end_when_their_user_has_another_role() {
+    let server = TestServer::start().await;
+    let alice = first(&server, "alice").await;
+    let otto = someone(&alice, "otto", "operator").await;
+    let (_, made) = otto.send("POST", "/tokens", json!({ "name": "ci" })).await;
+    let url = format!("{}/api/v1/hosts/events", server.url);
+    let with_token = server.client.get(url).bearer_auth(made["token"].as_str().unwrap());
+    for stream in [otto.request("GET", "/events?topics=hosts"), with_token] {
+        let mut stream = stream.send().await.unwrap();
+        assert_eq!(stream.status(), 200);
+        let role = if alice.get("/users").await.1.to_string().contains("operator") {
+            "viewer"
+        } else {
+            "operator"
+        };
+        let change = json!({ "role": role });
+        assert_eq!(alice.send("PATCH", "/users/otto", change).await.0, 200);
+        // The client's deadline makes an error of a stream that goes on.
+        while stream.chunk().await.unwrap().is_some() {}
+    }
+}
+
+#[tokio::test]
+async fn streams_end_when_their_session_is_not_used() {
+    let server = TestServer::start().await;
+    let alice = first(&server, "alice").await;
+    let mut stream = alice.request("GET", "/hosts/events").send().await.unwrap();
+    assert_eq!(stream.status(), 200);
+    server.clock.shift(8 * 60 * 60 * 1000 + 1000);
     while stream.chunk().await.unwrap().is_some() {}
 }

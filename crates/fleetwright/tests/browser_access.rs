@@ -1,0 +1,287 @@
+//! People in a real browser: they set one-time codes up and sign in with them, make tokens, see who did what, are
+//! offered what they may, and do the main tasks without a mouse.
+
+#![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fw_testkit::browser::Browser;
+use fw_testkit::fleet::Fleet;
+use serde_json::json;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_fleetwright");
+const PASSWORD: &str = "correct horse battery";
+
+/// Opens the set-up link in the browser and becomes the first user, who is an admin.
+async fn first(fleet: &Fleet, browser: &Browser, name: &str) {
+    let link = std::fs::read_to_string(fleet.data_dir().join("setup.link")).expect("a link");
+    let (_, secret) = link.trim().split_once('#').expect("a secret");
+    browser.open(&format!("{}/setup#{secret}", fleet.url())).await;
+    browser.has("[data-first]:not([hidden])").await;
+    browser.fill("#name", name).await;
+    browser.fill("#password", PASSWORD).await;
+    browser.fill("#again", PASSWORD).await;
+    browser.press(&["Enter"]).await;
+    browser.has(".rail").await;
+}
+
+/// Signs in by the page; without a code, the page that follows is not waited for.
+async fn sign_in(browser: &Browser, fleet: &Fleet, name: &str) {
+    browser.open(&format!("{}/sign-in", fleet.url())).await;
+    browser.fill("#name", name).await;
+    browser.fill("#password", PASSWORD).await;
+    browser.press(&["Enter"]).await;
+}
+
+async fn sign_out(browser: &Browser) {
+    browser.click("header details.menu summary").await;
+    browser.click("[data-act=sign-out]").await;
+    browser.is_at("/sign-in").await;
+}
+
+/// The code of a secret so many half minutes from now, as a phone makes it.
+fn code(secret: &str, steps: i64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_secs();
+    let secret = totp_rs::Secret::try_from_base32(secret).expect("base 32");
+    let totp = totp_rs::Builder::new().with_secret(secret).with_account_name("a").build();
+    let at = now.checked_add_signed(30 * steps).expect("after 1970");
+    totp.expect("a secret that is long enough").generate(at).to_string()
+}
+
+/// Signs in with a second factor; what follows is not waited for.
+async fn with_code(browser: &Browser, fleet: &Fleet, code: &str) {
+    sign_in(browser, fleet, "ada").await;
+    browser.has("[data-totp]:not([hidden])").await;
+    browser.fill("#totp", code).await;
+    browser.press(&["Enter"]).await;
+}
+
+/// Sets codes up in the page; gives the secret and the recovery codes.
+async fn set_codes_up(browser: &Browser, fleet: &Fleet) -> (String, Vec<String>) {
+    browser.open(&format!("{}/settings/account", fleet.url())).await;
+    browser.screens("account").await;
+    browser.click("[data-totp-begin]").await;
+    browser.has("[data-totp-made]:not([hidden])").await;
+    browser.screens("account-set-up").await;
+    let shown = browser.text("[data-totp-secret]").await;
+    assert!(shown.split(' ').all(|group| group.len() == 4), "{shown}");
+    let address = browser.text("[data-totp-address]").await;
+    assert!(address.starts_with("otpauth://totp/Fleetwright:ada?"), "{address}");
+    let secret = shown.replace(' ', "");
+    browser.fill("#code", "000000").await;
+    browser.press(&["Enter"]).await;
+    browser.has_text("[data-totp-confirm] [data-problem]", "code: it is wrong").await;
+    // The one before is taken as well, so that the present one is left for signing in.
+    browser.fill("#code", &code(&secret, -1)).await;
+    browser.press(&["Enter"]).await;
+    browser.has("[data-totp-done]:not([hidden])").await;
+    browser.screens("account-recovery").await;
+    let codes = browser.text("[data-totp-codes]").await;
+    (secret, codes.lines().map(str::to_owned).collect())
+}
+
+#[tokio::test]
+async fn one_time_codes_are_set_up_and_count_once() {
+    let fleet = Fleet::start(BINARY).await;
+    let browser = Browser::start().await;
+    first(&fleet, &browser, "ada").await;
+    let (secret, codes) = set_codes_up(&browser, &fleet).await;
+    assert_eq!(codes.len(), 10, "{codes:?}");
+    sign_out(&browser).await;
+    let now = code(&secret, 0);
+    with_code(&browser, &fleet, &now).await;
+    browser.has(".rail").await;
+    sign_out(&browser).await;
+    with_code(&browser, &fleet, &now).await;
+    browser.has_text("[data-problem]", "wrong name, password or code").await;
+    with_code(&browser, &fleet, &codes[0]).await;
+    browser.has(".rail").await;
+    sign_out(&browser).await;
+    with_code(&browser, &fleet, &codes[0]).await;
+    browser.has_text("[data-problem]", "wrong name, password or code").await;
+    with_code(&browser, &fleet, &codes[1]).await;
+    browser.has(".rail").await;
+    browser.open(&format!("{}/audit", fleet.url())).await;
+    for action in ["user.totp_on", "session.begin", "session.end", "session.refused"] {
+        browser.has_text("#audit", action).await;
+    }
+    browser.open(&format!("{}/settings/account", fleet.url())).await;
+    browser.screens("account-on").await;
+    browser.click("#totp button.danger").await;
+    browser.click("[data-confirm-yes]").await;
+    browser.has("[data-totp-begin]").await;
+}
+
+#[tokio::test]
+async fn a_token_is_made_with_scopes_and_hosts() {
+    let fleet = Fleet::start(BINARY).await;
+    let browser = Browser::start().await;
+    first(&fleet, &browser, "ada").await;
+    browser.open(&format!("{}/settings/tokens", fleet.url())).await;
+    browser.fill("#name", "ci").await;
+    browser.eval("document.querySelector('#scope').value = 'run'", &[]).await;
+    browser.fill("#selector", "web*").await;
+    browser.fill("#ttl", "30d").await;
+    browser.press(&["Enter"]).await;
+    browser.has("[data-token-made]:not([hidden])").await;
+    browser.has_text("#tokens tr[data-key=ci]", "web*").await;
+    browser.screens("tokens-made").await;
+    let token = browser.text("[data-token-text]").await;
+    let http = reqwest::Client::builder().no_proxy().build().expect("a client of plain HTTP");
+    let asked = http.get(format!("{}/api/v1/session", fleet.url())).bearer_auth(token);
+    let me = asked.send().await.expect("an answer").text().await.expect("a text");
+    let me: serde_json::Value = serde_json::from_str(&me).expect("JSON");
+    assert_eq!((&me["scopes"], &me["selector"]), (&json!(["run"]), &json!("web*")));
+    // An open page hears of what others change.
+    browser.open(&format!("{}/audit", fleet.url())).await;
+    browser.has_text("#audit", "token.create").await;
+    drop(fleet.cli(&["tokens", "revoke", "ci"]).await.ok());
+    browser.has_text("#audit", "token.remove").await;
+    browser.has_text("#audit", "token:admin").await;
+    browser.open(&fleet.url()).await;
+    browser.has_text("#overview", "Who changed what").await;
+    browser.has_text("#overview", "token.remove").await;
+}
+
+#[tokio::test]
+async fn nobody_is_offered_what_they_may_not() {
+    let fleet = Fleet::start(BINARY).await;
+    let _host = fleet.agent("web1").await;
+    fleet.cli_with_input(&["jobs", "apply", "-"], JOBS.as_bytes()).await;
+    let browser = Browser::start().await;
+    let added = fleet.cli(&["users", "add", "vera", "-o", "json"]).await.ok().json();
+    let (_, secret) =
+        added["link"]["link"].as_str().and_then(|link| link.split_once('#')).expect("a link");
+    browser.open(&format!("{}/setup#{secret}", fleet.url())).await;
+    browser.fill("#password", PASSWORD).await;
+    browser.fill("#again", PASSWORD).await;
+    browser.press(&["Enter"]).await;
+    browser.has(".rail").await;
+    browser.screens("overview-viewer").await;
+    for absent in ["a[href='/audit']", "a[href='/run']", "a[href='/settings/enrolment']"] {
+        assert_eq!(browser.count(absent).await, 0, "{absent}");
+    }
+    for (path, disabled) in
+        [("/jobs/often", "[data-r]"), ("/maintenance", "[data-maintenance] .primary")]
+    {
+        browser.open(&format!("{}{path}", fleet.url())).await;
+        let why = browser.attr(&format!("{disabled}:disabled"), "title").await;
+        assert_eq!(why.as_deref(), Some("this needs the role operator, and yours is viewer"));
+    }
+    browser.open(&format!("{}/hosts/web1", fleet.url())).await;
+    browser.has("main h1").await;
+    assert_eq!(browser.count("main .danger, #rename, main form[data-api]").await, 0);
+    browser.open(&format!("{}/settings", fleet.url())).await;
+    browser.is_at("/settings/account").await;
+    // Another role shows without signing in again.
+    drop(fleet.cli(&["users", "role", "vera", "operator"]).await.ok());
+    browser.open(&format!("{}/jobs/often", fleet.url())).await;
+    browser.has("[data-r]:not(:disabled)").await;
+}
+
+const JOBS: &str = r#"
+jobs:
+  often: {schedule: "@every 1s", hosts: "web1", run: "echo ok"}
+  nightly: {schedule: "30 3 * * *", hosts: "web1", run: "echo done"}
+"#;
+
+/// Goes to an element as somebody without a mouse does.
+async fn tab_to(browser: &Browser, css: &str) {
+    browser.has(css).await;
+    for _ in 0..120 {
+        let here = "return document.activeElement?.matches(arguments[0]) ?? false";
+        if browser.eval(here, &[css.into()]).await == true {
+            return;
+        }
+        browser.press(&["Tab"]).await;
+    }
+    panic!("{css} is reached by no Tab");
+}
+
+/// Goes to a field and types.
+async fn type_into(browser: &Browser, css: &str, text: &str) {
+    tab_to(browser, css).await;
+    browser.press(&["Control+a"]).await;
+    browser.type_text(text).await;
+}
+
+/// Goes to a button and presses it.
+async fn enter(browser: &Browser, css: &str) {
+    tab_to(browser, css).await;
+    browser.press(&["Enter"]).await;
+}
+
+/// Begins at the top of a page, as after it was opened.
+async fn go(browser: &Browser, keys: [&str; 2], to: &str) {
+    browser.eval("document.activeElement?.blur()", &[]).await;
+    browser.press(&keys).await;
+    browser.is_at(to).await;
+    browser.has("main h1").await;
+}
+
+#[tokio::test]
+async fn ten_tasks_need_no_mouse() {
+    let fleet = Fleet::start(BINARY).await;
+    let browser = Browser::start().await;
+    first(&fleet, &browser, "ada").await;
+    sign_out(&browser).await;
+    // 1. Sign in.
+    type_into(&browser, "#name", "ada").await;
+    type_into(&browser, "#password", PASSWORD).await;
+    browser.press(&["Enter"]).await;
+    browser.has(".rail").await;
+    // 2. Join a host.
+    go(&browser, ["g", "s"], "/settings/enrolment").await;
+    enter(&browser, "[data-enrol] .primary").await;
+    browser.has("[data-enrol-made]:not([hidden])").await;
+    let line = browser.text("[data-enrol-command]").await;
+    let join = line.split_whitespace().last().expect("a join string").trim_matches('\'');
+    drop(fleet.try_join(join, "web1").await.ok());
+    let mut host = fleet.agent_of("web1", &[], &[]);
+    host.start();
+    browser.has_text("[data-enrol-joined]", "web1").await;
+    // 3. Run a command on it, and 4. read its output.
+    go(&browser, ["g", "c"], "/run").await;
+    type_into(&browser, "#hosts", "web1").await;
+    type_into(&browser, "#command", "echo by-keyboard").await;
+    enter(&browser, "[data-submit-run]").await;
+    browser.has_text("#run-head", "Succeeded").await;
+    browser.has_text("[id='L1']", "by-keyboard").await;
+    // 5. Run a job now.
+    fleet.cli_with_input(&["jobs", "apply", "-"], JOBS.as_bytes()).await;
+    browser.press(&["Control+k"]).await;
+    browser.type_text("nightly").await;
+    browser.press(&["Enter"]).await;
+    browser.is_at("/jobs/nightly").await;
+    browser.has("main [data-r]").await;
+    browser.press(&["r"]).await;
+    browser.has_text("#run-head", "Succeeded").await;
+    // 6. Pause a job, and 7. find why it did not run.
+    browser.press(&["Control+k"]).await;
+    browser.type_text("often").await;
+    browser.press(&["Enter"]).await;
+    browser.is_at("/jobs/often").await;
+    enter(&browser, "[data-api$='/pause']").await;
+    browser.has("[data-api$='/resume']").await;
+    browser.has_text("#ledger", "paused").await;
+    // 8. Switch maintenance on.
+    go(&browser, ["g", "m"], "/maintenance").await;
+    type_into(&browser, "#hosts", "web1").await;
+    type_into(&browser, "#reason", "new disks").await;
+    browser.press(&["Enter"]).await;
+    browser.has_text("#maintenances", "new disks").await;
+    // 9. Revoke the host.
+    go(&browser, ["g", "h"], "/hosts").await;
+    browser.press(&["j", "Enter"]).await;
+    browser.is_at("/hosts/web1").await;
+    browser.press(&["."]).await;
+    enter(&browser, "[data-api$='/revoke']").await;
+    browser.has("#confirm[open]").await;
+    enter(&browser, "[data-confirm-yes]").await;
+    browser.has_text("main h1", "Revoked").await;
+    // 10. See who did it.
+    go(&browser, ["g", "a"], "/audit").await;
+    type_into(&browser, "#action", "host.revoke").await;
+    browser.press(&["Enter"]).await;
+    browser.has_text("#audit tbody", "ada").await;
+}
