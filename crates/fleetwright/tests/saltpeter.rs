@@ -122,6 +122,37 @@ impl Page {
     }
 }
 
+impl Page {
+    /// Waits until what runs is as wanted, and gives it.
+    async fn when_running(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let status = |message: &Value| message["type"] == "status" && wanted(&message["running"]);
+        self.when(status).await["running"].clone()
+    }
+
+    /// Waits until a job runs on just these machines, and gives the instance.
+    async fn running(&mut self, job: &str, machines: &[&str]) -> String {
+        let is = |run: &Value| run["name"] == job && run["machines"] == json!(machines);
+        let found = |running: &Value| {
+            let mut runs = running.as_object()?.iter();
+            runs.find(|(_, run)| is(run)).map(|(instance, _)| instance.clone())
+        };
+        let running = self.when_running(|running| found(running).is_some()).await;
+        found(&running).expect("it was there")
+    }
+
+    /// Waits until a job runs under a name that is not known, and gives it.
+    async fn newly_running(&mut self, job: &str, known: &[String]) -> String {
+        let new = |running: &Value| {
+            let mut runs = running.as_object()?.iter();
+            let found =
+                runs.find(|(instance, run)| run["name"] == job && !known.contains(instance));
+            found.map(|(instance, _)| instance.clone())
+        };
+        let running = self.when_running(|running| new(running).is_some()).await;
+        new(&running).expect("it was there")
+    }
+}
+
 /// Whether the job's run on this host has this code.
 fn has_code(state: &Value, host: &str, code: i64) -> bool {
     state["results"][host]["retcode"] == code
@@ -350,6 +381,118 @@ async fn a_page_sees_what_happens() {
     served.write("more.yaml", &format!("more: {{{RARELY}, command: 'true'}}\n"));
     let config = page.when(|message| message["type"] == "config").await;
     assert_eq!(config["config"]["crons"]["more"]["group"], "more");
+}
+
+/// `killMachine` ends what a job runs on that machine, of that instance; everything else goes on.
+#[tokio::test]
+async fn a_page_kills_on_one_machine() {
+    let wait = "echo begun; while [ ! -e go ]; do sleep 0.02; done; echo over";
+    let magic = "i know what i am doing!";
+    let mut served = Served::start(&[], &[]).await;
+    let (_web1, _web2) = (served.fleet.agent("web1").await, served.fleet.agent("web2").await);
+    let scratch = served.fleet.scratch().display().to_string();
+    let job = format!("{RARELY}, cwd: '{scratch}', command: '{wait}'");
+    served.write(
+        "jobs.yaml",
+        &format!("one: {{{job}}}\nmany: {{{job}, allow_overlap: '{magic}'}}\n"),
+    );
+    served.jobs_are(&["many", "one"]).await;
+    let mut page = Page::open(&served, "").await;
+
+    page.say(&json!({"run": "one"})).await;
+    let one = page.running("one", &["web1", "web2"]).await;
+    for nothing in [
+        json!({"cron": "one", "machine": "web3"}),
+        json!({"cron": "many", "machine": "web1"}),
+        json!({"cron": "one", "machine": "web1", "job_instance": "one_1"}),
+        json!({"cron": "one"}),
+        json!("web1"),
+    ] {
+        page.say(&json!({"killMachine": nothing})).await;
+    }
+    // They are answered in turn: after this everything above was looked at, and nothing was ended.
+    page.say(&json!({"killMachine": {"cron": "one", "machine": "web2", "job_instance": one}}))
+        .await;
+    assert_eq!(page.running("one", &["web1"]).await, one);
+    let state = served.state("one", |state| has_code(state, "web2", 143)).await;
+    assert_eq!(state["results"]["web1"]["retcode"], "", "{state}");
+    let ret = state["results"]["web2"]["ret"].as_str().expect("a text");
+    assert!(
+        ret.starts_with("begun\n") && ret.ends_with("[Job terminated by user request]\n"),
+        "{ret}"
+    );
+    assert!(!ret.contains("over"), "{ret}");
+
+    // Two runs of one job: an instance names one of them, and none means both.
+    let mut many = Vec::new();
+    for _ in 0..2 {
+        page.say(&json!({"run": "many"})).await;
+        many.push(page.newly_running("many", &many).await);
+    }
+    let kill = json!({"cron": "many", "machine": "web1", "job_instance": many[0]});
+    page.say(&json!({"killMachine": kill})).await;
+    let on = page.when_running(|running| running[&many[0]]["machines"] == json!(["web2"])).await;
+    assert_eq!(on[&many[1]]["machines"], json!(["web1", "web2"]), "{on}");
+    page.say(&json!({"killMachine": {"cron": "many", "machine": "web2"}})).await;
+    let on = page.when_running(|running| running[&many[1]]["machines"] == json!(["web1"])).await;
+    assert_eq!(on[&many[0]], Value::Null, "it has ended everywhere: {on}");
+
+    // What was killed stays killed when the server comes back, and what goes on goes on.
+    served.fleet.server.kill9().await;
+    served.fleet.start_server().await;
+    served.fleet.touch("go");
+    let state = served.state("one", |state| has_code(state, "web1", 0)).await;
+    assert!(has_code(&state, "web2", 143), "{state}");
+    assert_eq!((&state["last_failed_count"], &state["last_total_count"]), (&json!(1), &json!(2)));
+    let state = served.state("many", |state| has_code(state, "web1", 0)).await;
+    assert!(has_code(&state, "web2", 143), "{state}");
+}
+
+/// `jobs check --ask-server` knows from the server how long runs took, of a directory and of job files alike.
+#[tokio::test]
+async fn overlap_is_foreseen_by_how_long_the_servers_runs_took() {
+    let every =
+        "min: '*', hour: '*', dom: '*', mon: '*', dow: '*', targets: '*', target_type: glob";
+    let jobs = format!(
+        "quick: {{{RARELY}, command: 'true'}}\nlong: {{sec: '*', {every}, command: 'sleep 1.5'}}\n"
+    );
+    let served = Served::start(&[("jobs.yaml", &jobs)], &[]).await;
+    let _web1 = served.fleet.agent("web1").await;
+    served.jobs_are(&["long", "quick"]).await;
+    served.post("/runnow/quick", "").await;
+    for job in ["quick", "long"] {
+        // A run that found no host before the agent was there took no time; later ones do.
+        served.state(job, |state| has_code(state, "web1", 0)).await;
+    }
+    let dir = served.dir.path().display().to_string();
+    let check = ["jobs", "check", "--dialect", "saltpeter", &dir, "-o", "json"];
+    let warnings = async |ask: &[&str]| {
+        let answer = served.fleet.cli(&[&check[..], ask].concat()).await.ok().json();
+        let warnings = answer["warnings"].as_array().expect("a list").clone();
+        let overlap =
+            |note: &Value| note["message"].as_str().unwrap_or_default().contains("overlap");
+        warnings.into_iter().filter(overlap).collect::<Vec<_>>()
+    };
+    let warned = wait_for("a warning", PATIENCE, async || {
+        let warned = warnings(&["--ask-server"]).await;
+        (!warned.is_empty()).then_some(warned)
+    })
+    .await;
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert_eq!((&warned[0]["file"], &warned[0]["line"]), (&json!("jobs.yaml"), &json!(2)));
+    let told = warned[0]["message"].as_str().expect("a text");
+    assert!(told.starts_with("job long fires every 1s and took "), "{told}");
+    assert!(told.ends_with(" of its next 100 fires would overlap"), "{told}");
+    assert_eq!(warnings(&[]).await, Vec::<Value>::new(), "nobody is asked unless that is wanted");
+
+    // The same of a file in our own form, on the standard error.
+    let text = "jobs:\n  long: {schedule: '@every 1s', hosts: '*', run: sleep 1.5}\n  quick: {schedule: '@every 1h', hosts: '*', run: 'true'}\n";
+    let check = ["jobs", "check", "--ask-server", "-", "-o", "name"];
+    let checked = served.fleet.cli_with_input(&check, text.as_bytes()).await.ok();
+    let (first, rest) = checked.stderr.trim_end().split_once('\n').unzip();
+    let first = first.unwrap_or(&checked.stderr);
+    assert!(first.contains(":2:3: job long fires every 1s and took "), "{first}");
+    assert_eq!(rest, None, "{}", checked.stderr);
 }
 
 /// The newest row of a job's ledger, when it has this verdict and reason and is younger than `after`.

@@ -2,88 +2,21 @@
 
 #![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+#[path = "story/search.rs"]
+mod search;
 
-use fw_rt::Tasks;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
 use fw_testkit::fleet::{Fleet, PATIENCE, wait_for};
-use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use search::Search;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_fleetwright");
 
-/// A search server that is away until it is let in, and then takes each document once.
-#[derive(Debug, Clone, Default)]
-struct Search {
-    here: Arc<AtomicBool>,
-    documents: Arc<Mutex<BTreeMap<String, Value>>>,
-    tasks: Tasks,
-}
-
-impl Search {
-    async fn listen(&self) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let search = self.clone();
-        self.tasks.spawn("search", async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let one = search.clone();
-                search.tasks.spawn("search.one", async move { one.serve(stream).await });
-            }
-        });
-        format!("http://{address}")
-    }
-
-    /// One request, and the connection ends.
-    async fn serve(&self, mut stream: TcpStream) -> Option<()> {
-        let mut request = Vec::new();
-        let body = loop {
-            stream.read_buf(&mut request).await.ok().filter(|read| *read > 0)?;
-            let text = String::from_utf8_lossy(&request).into_owned();
-            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-            let length = head.lines().find_map(|line| {
-                let (name, value) = line.split_once(':')?;
-                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
-            });
-            if body.len() >= length.unwrap_or(0_usize) {
-                break body.to_owned();
-            }
-        };
-        let answer = if self.here.load(Ordering::SeqCst) {
-            let answer = self.take(&body).to_string();
-            format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{answer}",
-                answer.len()
-            )
-        } else {
-            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-                .to_owned()
-        };
-        stream.write_all(answer.as_bytes()).await.ok()
-    }
-
-    fn take(&self, body: &str) -> Value {
-        let lines: Vec<Value> =
-            body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        let mut documents = self.documents.lock().expect("nobody panicked");
-        let mut items = Vec::new();
-        for pair in lines.chunks(2) {
-            let id = pair[0]["create"]["_id"].as_str().expect("an id").to_owned();
-            let there = documents.contains_key(&id);
-            documents.entry(id).or_insert_with(|| pair[1].clone());
-            items.push(json!({"create": {"status": if there { 409 } else { 201 }}}));
-        }
-        json!({"errors": false, "items": items})
-    }
-
-    /// How many documents tell of each kind of thing.
-    fn count(&self, what: &str) -> usize {
-        let documents = self.documents.lock().expect("nobody panicked");
-        documents.values().filter(|document| document["msg_type"] == what).count()
-    }
+/// How many documents tell of this kind of thing.
+fn count(search: &Search, what: &str) -> usize {
+    search.documents().iter().filter(|document| document["msg_type"] == what).count()
 }
 
 fn write(dir: &Path, logs: &Path, search: &str, year: &str) {
@@ -159,8 +92,10 @@ async fn each_run_is_told_once_though_the_server_is_killed_and_the_search_server
     assert_eq!(lines_of(&text, "####### END web1 from ").len(), began, "{text}");
     assert_eq!(lines_of(&text, "###### Finished").len(), runs.len(), "{text}");
     search.here.store(true, Ordering::SeqCst);
-    wait_for("all documents", PATIENCE, async || (search.count("end") == runs.len()).then_some(()))
-        .await;
-    assert_eq!(search.count("start"), runs.len());
-    assert_eq!((search.count("machine_start"), search.count("machine_result")), (began, began));
+    wait_for("all documents", PATIENCE, async || {
+        (count(&search, "end") == runs.len()).then_some(())
+    })
+    .await;
+    assert_eq!(count(&search, "start"), runs.len());
+    assert_eq!((count(&search, "machine_start"), count(&search, "machine_result")), (began, began));
 }

@@ -46,7 +46,7 @@ pub const fn pauses() -> Backoff {
 }
 
 /// A socket, whatever is in between.
-trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 
 /// A WebSocket to the server, with a Noise session to put inside.
@@ -153,6 +153,16 @@ pub async fn connect(
         .map_err(|_| Error::Deadline)?
 }
 
+/// A socket to the host of a URL (`http`, `ws`, or `https` and `wss` with TLS), for whoever speaks something else
+/// than a link.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn socket(url: &str) -> Result<Box<dyn Wire>, Error> {
+    let reach = async { Target::parse(url)?.wire(&Route::default()).await };
+    tokio::time::timeout(DEADLINE, reach).await.map_err(|_| Error::Deadline)?
+}
+
 async fn dial(
     server: &str,
     server_key: &PublicKey,
@@ -160,9 +170,7 @@ async fn dial(
     route: &Route<'_>,
 ) -> Result<Connection, Error> {
     let target = Target::parse(server)?;
-    let stream = target.reach(route).await?;
-    let wire: Box<dyn Wire> =
-        if target.tls { Box::new(secure(&target.host, stream).await?) } else { Box::new(stream) };
+    let wire = target.wire(route).await?;
     let mut config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
@@ -296,6 +304,15 @@ impl Target {
 
     fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)
+    }
+
+    async fn wire(&self, route: &Route<'_>) -> Result<Box<dyn Wire>, Error> {
+        let stream = self.reach(route).await?;
+        if self.tls {
+            Ok(Box::new(secure(&self.host, stream).await?))
+        } else {
+            Ok(Box::new(stream))
+        }
     }
 
     async fn reach(&self, route: &Route<'_>) -> Result<TcpStream, Error> {

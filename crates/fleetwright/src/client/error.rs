@@ -105,6 +105,11 @@ impl Error {
                 "the address comes from {named_by}; is the server running there? \
                  Name another one with --server URL or FLEETWRIGHT_SERVER"
             )),
+            Self::Malformed { source, .. } if source.is_data() => Some(
+                "the server says what this program does not know, so it is probably newer; \
+                 compare `fleetwright version` on both sides and update this one"
+                    .to_owned(),
+            ),
             Self::NotOurs { .. } | Self::Malformed { .. } | Self::Stream(_) => Some(
                 "check the address (--server) and compare `fleetwright version` on both sides".to_owned(),
             ),
@@ -251,6 +256,20 @@ mod tests {
         check(Code::RateLimited, 1);
         check(Code::Unavailable, 1);
         check(Code::Internal, 1);
+    }
+
+    #[test]
+    fn what_only_a_newer_server_says_is_told_as_such() {
+        let hint = |json: &str| {
+            let source = serde_json::from_str::<fw_proto::api::Verdict>(json).unwrap_err();
+            let error = Error::Malformed { url: "http://s/api".to_owned(), source };
+            (error.told(), error.hint().unwrap())
+        };
+        let (told, newer) = hint("\"hypothetical\"");
+        assert!(told.contains("unknown variant `hypothetical`"), "{told}");
+        assert!(newer.contains("update this one"), "{newer}");
+        let (_, other) = hint("<html>");
+        assert!(other.contains("check the address"), "{other}");
     }
 
     #[test]

@@ -28,11 +28,18 @@ pub(crate) fn service_arguments(
         match key.shape {
             // Its presence says it.
             Shape::Switch => {}
-            Shape::Text if key.path || is_file => arguments.push(anywhere(Path::new(text))?),
+            Shape::Text if (key.path || is_file) && !is_program(name, text) => {
+                arguments.push(anywhere(Path::new(text))?);
+            }
             Shape::Text | Shape::Number | Shape::List => arguments.push(text.clone()),
         }
     }
     Ok(arguments)
+}
+
+/// A program that is named without a directory is looked for in `PATH`, wherever the service starts.
+fn is_program(key: &str, text: &str) -> bool {
+    key == "dialects.saltpeter.salt" && !text.contains('/')
 }
 
 fn anywhere(path: &Path) -> io::Result<String> {

@@ -399,6 +399,21 @@ fn a_service_does_the_same_in_another_directory() {
 }
 
 #[test]
+fn a_service_looks_for_salt_where_its_installer_would_have() {
+    let here = std::env::current_dir().unwrap().display().to_string();
+    let check = |salt: &str| {
+        let flags = map(&[("dialects.saltpeter.salt", salt)]);
+        let words = service_arguments(&["serve"], None, &flags).unwrap();
+        words.join(" ").replace(&here, "/here")
+    };
+    // A name alone is looked for in `PATH`, and is no file of this directory.
+    insta::assert_snapshot!(check("salt"), @"serve --saltpeter-salt salt");
+    insta::assert_snapshot!(check("./salt"), @"serve --saltpeter-salt /here/salt");
+    insta::assert_snapshot!(check("bin/salt"), @"serve --saltpeter-salt /here/bin/salt");
+    insta::assert_snapshot!(check("/opt/salt/bin/salt"), @"serve --saltpeter-salt /opt/salt/bin/salt");
+}
+
+#[test]
 fn a_host_that_has_joined_needs_no_join_file() {
     let dir = tempfile::tempdir().unwrap();
     let (state, join) = (dir.path().display().to_string(), dir.path().join("join"));

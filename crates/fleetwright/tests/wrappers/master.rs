@@ -96,7 +96,7 @@ impl Master {
         let answer = if has("test.ping") {
             json!(up.iter().map(|name| (name.clone(), json!(true))).collect::<BTreeMap<_, _>>())
         } else if has("grains.items") {
-            let grains = |name: &String| json!({"id": name, "fqdn": format!("{name}.example"), "os": "Debian", "saltversion": "3008.3"});
+            let grains = |name: &String| json!({"id": name, "host": name, "fqdn": format!("{name}.example"), "os": "Debian", "saltversion": "3008.3"});
             json!(up.iter().map(|name| (name.clone(), grains(name))).collect::<BTreeMap<_, _>>())
         } else {
             self.run_all(&arguments).await

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::{SinkExt as _, StreamExt as _};
+use fw_agent::connect::{self, Wire};
 use fw_proto::Timestamp;
 use fw_rt::Clock;
 use fw_server::dialects::saltpeter::beside::heard::Heard;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Message, http};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::super::super::Refusal;
 
@@ -27,9 +27,8 @@ const SEARCH: Duration = Duration::from_secs(10);
 const MOST_MARKS: usize = 5000;
 
 /// A page of a Saltpeter.
-#[derive(Debug)]
 pub(super) struct Socket {
-    wire: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    wire: WebSocketStream<Box<dyn Wire>>,
     url: String,
 }
 
@@ -51,7 +50,8 @@ impl Socket {
             let value = value.with_context(|| format!("the token in {}", path.display()))?;
             request.headers_mut().insert(http::header::AUTHORIZATION, value);
         }
-        let opening = timeout(SILENT, tokio_tungstenite::connect_async(request)).await;
+        let wire = connect::socket(&url).await.with_context(|| format!("connect to {url}"))?;
+        let opening = timeout(SILENT, tokio_tungstenite::client_async(request, wire)).await;
         let opening = opening.with_context(|| format!("connect to {url}: no answer"))?;
         let (wire, _) = opening.with_context(|| format!("connect to {url}"))?;
         Ok(Self { wire, url })
@@ -156,7 +156,28 @@ fn address(with: &str) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn an_https_address_is_spoken_to_in_tls() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let with = format!("https://{}", listener.local_addr().unwrap());
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut begin = [0; 2];
+            stream.read_exact(&mut begin).await.unwrap();
+            begin
+        };
+        let both = async { tokio::join!(Socket::open(&with, None), server) };
+        let (opened, begin) = timeout(SILENT, both).await.unwrap();
+        assert_eq!(begin, [0x16, 0x03], "a record of a handshake (RFC 8446 section 5.1)");
+        // The server has gone without an answer.
+        let error = format!("{:#}", opened.err().unwrap());
+        assert!(error.contains("TLS with 127.0.0.1"), "{error}");
+    }
 
     #[test]
     fn an_address_is_that_of_its_api_or_of_its_socket() {
