@@ -30,7 +30,7 @@ const fn noun(origin: Origin) -> &'static str {
 }
 
 /// A rollout or a runbook of this id.
-pub(super) async fn find(app: &App, origin: Origin, id: ChangeId) -> Result<Change> {
+pub(crate) async fn find(app: &App, origin: Origin, id: ChangeId) -> Result<Change> {
     let change = app.changes.get(id).await?.filter(|change| change.plan.origin == origin);
     change.ok_or_else(|| {
         let hint = match origin {

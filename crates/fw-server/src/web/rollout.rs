@@ -7,10 +7,13 @@ use fw_proto::Timestamp;
 use fw_proto::api::RolloutSummary;
 
 use super::error::{Result, render};
+use super::link::link;
 use super::page::{Nav, Page, Visit};
 use super::time::{When, took};
 use super::words::Status;
 use crate::api::rollout as api;
+use crate::api::runbook::ListQuery;
+use crate::extract::Query;
 use crate::state::App;
 
 /// A rollout in the table.
@@ -31,6 +34,8 @@ struct Row {
 struct List {
     page: Page,
     rows: Vec<Row>,
+    first: bool,
+    after: Option<String>,
 }
 
 #[derive(Template)]
@@ -50,10 +55,20 @@ on_failure: stop
 ";
 
 /// Shows rollouts, newest first.
-pub(super) async fn list(State(app): State<App>, visit: Visit) -> Result<Response> {
+pub(super) async fn list(
+    State(app): State<App>,
+    visit: Visit,
+    Query(query): Query<ListQuery>,
+) -> Result<Response> {
     let now = app.clock.now();
-    let rows = api::all(&app).await?.iter().map(|one| row(one, now)).collect();
-    Ok(render(&List { page: Page::new(&app, &visit, Nav::Rollouts, "Rollouts"), rows }))
+    let first = query.cursor.is_none();
+    let found = api::page_of(&app, query).await?;
+    Ok(render(&List {
+        page: Page::new(&app, &visit, Nav::Rollouts, "Rollouts"),
+        rows: found.items.iter().map(|one| row(one, now)).collect(),
+        first,
+        after: found.next.map(|next| link("/rollouts", &[("cursor", &next)])),
+    }))
 }
 
 /// Where one is planned and begun.

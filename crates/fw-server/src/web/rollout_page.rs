@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
+use fw_core::change::Origin;
 use fw_proto::api::{Budget, Gate, Rollout, RolloutHost, RolloutHostState, Wave};
 use fw_proto::{ChangeId, Timestamp};
 
@@ -11,7 +12,7 @@ use super::link::encode;
 use super::page::{Nav, Page, Visit};
 use super::time::{When, about, took};
 use super::words::{Actions, Status, proof};
-use crate::api::rollout as api;
+use crate::api::{change, rollout as api};
 use crate::extract::Path;
 use crate::state::App;
 
@@ -85,7 +86,8 @@ pub(super) async fn show(
     visit: Visit,
     Path(id): Path<ChangeId>,
 ) -> Result<Response> {
-    let rollout = api::whole(&app, id).await?;
+    let found = change::find(&app, Origin::Rollout, id).await?;
+    let rollout = api::whole(&app, &found).await?;
     let page = Page::new(&app, &visit, Nav::Rollouts, rollout.summary.name.clone());
     Ok(render(&view(page, &rollout, app.clock.now())))
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
+use fw_core::change::Origin;
 use fw_core::runbook::page::{Piece, pieces};
 use fw_proto::api::{ChangeState, Runbook, RunbookStep, StepState};
 use fw_proto::{ChangeId, Timestamp};
@@ -13,7 +14,7 @@ use super::error::{Result, render};
 use super::page::{Nav, Page, Visit};
 use super::time::{When, took};
 use super::words::{Actions, Status};
-use crate::api::runbook as api;
+use crate::api::{change, runbook as api};
 use crate::extract::Path;
 use crate::state::App;
 
@@ -75,7 +76,8 @@ pub(super) async fn show(
     visit: Visit,
     Path(id): Path<ChangeId>,
 ) -> Result<Response> {
-    let runbook = api::whole(&app, id).await?;
+    let found = change::find(&app, Origin::Runbook, id).await?;
+    let runbook = api::whole(&app, &found).await?;
     let page = Page::new(&app, &visit, Nav::Runbooks, runbook.summary.title.clone());
     Ok(render(&view(page, &runbook, app.clock.now())))
 }
