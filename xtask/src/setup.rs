@@ -1,5 +1,5 @@
 //! What building and testing needs beside Rust: a C compiler (`SQLite`, zstd and aws-lc are C), a
-//! browser and its driver, valgrind to count instructions, and cargo-nextest for quicker tests.
+//! browser and its driver, `PostgreSQL`, valgrind to count instructions, and cargo-nextest for quicker tests.
 
 use std::process::Command;
 
@@ -32,6 +32,16 @@ const BROWSER: Needed = Needed {
     elsewhere: "install chromium and chromedriver of the same version, so that both are in PATH",
 };
 
+/// The server for tests of backups, and the programs that dump and restore.
+const POSTGRES: Needed = Needed {
+    name: "PostgreSQL",
+    packages: &["postgresql"],
+    elsewhere: "install the PostgreSQL server and its client programs, so that both are in PATH",
+};
+
+/// Where Debian keeps the programs of the server, in a directory a version.
+const POSTGRES_DIR: &str = "/usr/lib/postgresql";
+
 /// Installed when it is absent. A version, because a later one may need a later Rust.
 const NEXTEST: &str = "0.9.143";
 
@@ -44,6 +54,7 @@ pub(crate) fn setup() -> anyhow::Result<()> {
         run(&mut cargo(&["install", "--locked", "--version", NEXTEST, "cargo-nextest"]))?;
     }
     require_browser()?;
+    require_postgres()?;
     if crate::count::why_not_here().is_none() {
         require_valgrind()?;
     }
@@ -69,6 +80,19 @@ pub(crate) fn require_valgrind() -> anyhow::Result<()> {
 /// browser its tests fail, and none of them is left out.
 pub(crate) fn require_browser() -> anyhow::Result<()> {
     if has_browser() { Ok(()) } else { install(&BROWSER) }
+}
+
+/// Whether databases can be backed up here; as for the browser.
+pub(crate) fn require_postgres() -> anyhow::Result<()> {
+    if has_postgres() { Ok(()) } else { install(&POSTGRES) }
+}
+
+fn has_postgres() -> bool {
+    let versions = std::fs::read_dir(POSTGRES_DIR).into_iter().flatten().flatten();
+    let server =
+        versions.map(|version| version.path().join("bin/initdb")).any(|path| path.exists())
+            || works(Command::new("initdb").arg("--version"));
+    server && works(Command::new("pg_dump").arg("--version"))
 }
 
 fn has_browser() -> bool {

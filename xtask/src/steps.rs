@@ -9,6 +9,7 @@ pub(crate) fn test(args: &[String]) -> anyhow::Result<()> {
     // Who names tests may mean others; those of pages say themselves what they miss.
     if args.is_empty() {
         setup::require_browser()?;
+        setup::require_postgres()?;
     }
     heading("build");
     run(&mut cargo(&["build", "--package", "fleetwright"]))?;

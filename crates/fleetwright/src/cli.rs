@@ -15,12 +15,14 @@ mod durations;
 mod explain;
 mod help;
 mod host;
+mod host_backup;
 mod import;
 mod job;
 mod lint;
 mod maintenance;
 mod man;
 mod parse;
+mod probe;
 //R mod rollout;
 mod run;
 mod runbook;
@@ -31,6 +33,7 @@ mod select;
 mod serve;
 mod server;
 mod settings;
+mod state;
 mod token;
 mod up;
 mod user;
@@ -133,6 +136,12 @@ enum Command {
     /// Join a fleet and run commands for it.
     #[command(subcommand)]
     Agent(agent::Verb),
+    #[command(subcommand, hide = true)]
+    Probe(probe::Verb),
+    #[command(subcommand, hide = true)]
+    State(state::Verb),
+    #[command(subcommand, hide = true)]
+    HostBackup(host_backup::Verb),
     /// Try what other programs speak against a server, and compare what they did.
     #[command(subcommand)]
     Dialects(dialect::Verb),
@@ -246,6 +255,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<Code> {
         }
         Command::Backup(backup::Verb::Verify(args)) => backup::verify(&args),
         Command::Backup(backup::Verb::Restore(args)) => backup::restore(&args),
+        Command::Probe(verb) => probe::run(verb, &connection),
+        Command::State(verb) => state::run(verb),
+        Command::HostBackup(verb) => host_backup::run(verb),
         Command::Dialects(verb) => dialect::run(&verb, &connection),
         Command::Import(verb) => import::run(&verb),
         Command::Bench(verb) => bench::run(verb, &connection),

@@ -6,6 +6,7 @@ mod client;
 mod config;
 mod exit;
 mod local;
+mod on_host;
 mod output;
 mod watch;
 mod wrapper;

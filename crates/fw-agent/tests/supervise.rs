@@ -206,7 +206,7 @@ async fn arguments_and_surroundings_are_as_asked() {
     let text = bench.output(&ended).text();
     let cwd = dir.path().display();
     let expected = format!(
-        "a b|$HOME|{cwd}|0027|5|x=y|/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin|A HOME "
+        "a b|$HOME|{cwd}|0027|5|x=y|/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin|A FLEETWRIGHT HOME "
     );
     assert!(text.starts_with(&expected), "{text}");
     assert!(

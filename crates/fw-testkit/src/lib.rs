@@ -6,5 +6,6 @@ pub mod door;
 pub mod fleet;
 pub mod fuzz;
 pub mod intruder;
+pub mod postgres;
 pub mod proxy;
 pub mod sim;

@@ -15,6 +15,13 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// The mask of a command whose spec sets none; the agent's own may be stricter (`umask(2)`).
 const DEFAULT_UMASK: u16 = 0o022;
 
+/// The variable that names this binary to a command, so that a step of a rollout or runbook can call
+/// `"$FLEETWRIGHT" probe …` without knowing where a host keeps it.
+const BINARY: &str = "FLEETWRIGHT";
+
+/// What `readlink(2)` adds to the name of a file that an upgrade has replaced; its successor has the name.
+const REPLACED: &str = " (deleted)";
+
 /// A command, checked as far as it can be without starting it.
 #[derive(Debug)]
 pub(super) struct Prepared {
@@ -157,6 +164,9 @@ fn environment(spec: &Spec, account: &Account) -> Result<BTreeMap<String, String
     if let Some(lang) = std::env::var_os("LANG").and_then(|lang| lang.into_string().ok()) {
         env.insert("LANG".to_owned(), lang);
     }
+    if let Some(binary) = own_binary() {
+        env.insert(BINARY.to_owned(), binary);
+    }
     for (name, value) in spec.env.iter().chain(&spec.secrets) {
         if name.is_empty() || name.contains(['=', '\0']) {
             return refuse(
@@ -167,6 +177,13 @@ fn environment(spec: &Spec, account: &Account) -> Result<BTreeMap<String, String
         env.insert(name.clone(), value.clone());
     }
     Ok(env)
+}
+
+/// Where this binary is; nothing when its path is no UTF-8, or nobody can say.
+fn own_binary() -> Option<String> {
+    let path = std::env::current_exe().ok()?.into_os_string().into_string().ok()?;
+    let path = path.strip_suffix(REPLACED).unwrap_or(&path);
+    Path::new(path).is_absolute().then(|| path.to_owned())
 }
 
 impl Prepared {

@@ -55,6 +55,14 @@ impl Glob {
         Ok(Self { text: text.to_owned(), fixed: first_sign, parts })
     }
 
+    /// Reads a glob over names that are not hosts', as those of files.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn new(text: &str) -> Result<Self, &'static str> {
+        Self::parse(text).map_err(|(_, what)| what)
+    }
+
     /// The text it was read from.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -32,6 +32,7 @@ mod proof;
 pub(crate) mod run;
 mod run_events;
 pub(crate) mod runbook;
+mod runbook_report;
 mod secret;
 mod server;
 mod session;
@@ -137,6 +138,7 @@ fn documented() -> OpenApiRouter<App> {
         .merge(documents)
         //R2
         .routes(routes!(runbook::show))
+        .routes(routes!(runbook_report::report))
         .routes(routes!(runbook::ask))
         .routes(routes!(runbook::step))
         .routes(routes!(maintenance::list, maintenance::begin))
