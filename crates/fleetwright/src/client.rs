@@ -188,6 +188,11 @@ impl Client {
             .map_err(|source| Error::Malformed { url: self.server.to_string(), source })
     }
 
+    async fn body(&self, request: RequestBuilder) -> Result<String> {
+        let response = self.send(request.timeout(ANSWER)).await?;
+        response.text().await.map_err(|source| self.unreachable(source))
+    }
+
     async fn nothing(&self, request: RequestBuilder) -> Result<()> {
         self.send(request.timeout(ANSWER)).await.map(|_| ())
     }

@@ -7,27 +7,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fw_core::change::{Change, Event, Kind, Plan};
 use fw_core::host::Host;
 use fw_core::job::{self, JobDef, Parsed};
+use fw_core::plan::Chosen;
 use fw_core::rollout;
+use fw_core::run::Actor;
+use fw_core::runbook::report::{self, Record};
+use fw_core::runbook::{self, compile, plan as shown};
 use fw_core::schedule::{self, Schedule, Tally};
 use fw_core::select::{LONGEST, Selector};
 use fw_proto::api::SourceError;
 use fw_proto::frame::{self, Decoded, FromAgent, FromServer};
 use fw_proto::record::{self, Body, Offsets};
-use fw_proto::{HostId, HostName, Incarnation, Join, Span, Timestamp};
+use fw_proto::{ChangeId, HostId, HostName, Incarnation, Join, Span, Timestamp};
 
 /// What a target is: a function over bytes.
 pub type Target = fn(&[u8]);
 
 /// All targets by their names, which are also the names of their directories in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("frames", frames),
     ("selectors", selectors),
     ("schedules", schedules),
     ("job_yaml", job_yaml),
     ("rollout_yaml", rollout_yaml),
     ("join", join),
+    ("runbooks", runbooks),
 ];
 
 /// Frames of either side, and output records: what is read can be written and is read the same.
@@ -239,17 +245,19 @@ fn check_errors(text: &str, parsed: &Parsed) {
 
 fn check_places(text: &str, errors: &[SourceError]) {
     assert!(errors.len() <= job::MOST_ERRORS + 1);
-    for error in errors {
-        assert!(!error.message.is_empty() && !error.message.contains('\n'), "{error:?}");
-        let Some(width) = width(text, error.line) else {
-            assert_eq!((error.line, &error.snippet), (0, &None), "no such line: {error:?}");
-            continue;
-        };
-        // One past the last character means the end of the line.
-        assert!((1..=width + 1).contains(&error.column), "no such column: {error:?}");
-        let shown = error.snippet.as_ref().is_none_or(|shown| shown.ends_with('^'));
-        assert!(shown, "{error:?}");
-    }
+    errors.iter().for_each(|error| check_error(text, error));
+}
+
+/// An error stands inside its text, and is one line.
+fn check_error(text: &str, error: &SourceError) {
+    assert!(!error.message.is_empty() && !error.message.contains('\n'), "{error:?}");
+    let Some(width) = width(text, error.line) else {
+        return assert_eq!((error.line, &error.snippet), (0, &None), "no such line: {error:?}");
+    };
+    // One past the last character means the end of the line.
+    assert!((1..=width + 1).contains(&error.column), "no such column: {error:?}");
+    let shown = error.snippet.as_ref().is_none_or(|shown| shown.ends_with('^'));
+    assert!(shown, "{error:?}");
 }
 
 fn check_job(text: &str, job: &JobDef) {
@@ -277,6 +285,77 @@ pub fn join(bytes: &[u8]) {
     assert_eq!(written.parse::<Join>().as_ref(), Ok(&read), "{written}");
     let hidden = Join { secret: String::new(), ..read.clone() };
     assert_eq!(format!("{read:?}"), format!("{hidden:?}"), "the secret shows");
+}
+
+/// Runbooks: each error stands in the text, each step has its nodes in its place, and each its record.
+pub fn runbooks(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let parsed = runbook::parse("x.md", text);
+    assert_eq!(runbook::parse("x.md", text), parsed, "read twice, it differs");
+    for told in [&parsed.errors, &parsed.warnings] {
+        assert!(told.len() <= runbook::MOST_TOLD + 1);
+        told.iter()
+            .for_each(|error| check_error(text.strip_prefix('\u{feff}').unwrap_or(text), error));
+    }
+    let steps = &parsed.runbook.steps;
+    let mut ids: Vec<_> = steps.iter().map(|step| step.id.in_templates()).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), steps.len(), "two steps have one name");
+    if parsed.errors.is_empty()
+        && let Some(plan) = compiled(&parsed.runbook, text)
+    {
+        check_plan(&parsed.runbook, &plan);
+        check_record(&plan);
+    }
+}
+
+/// The plan with a hostile value for each input.
+fn compiled(runbook: &runbook::Runbook, text: &str) -> Option<Plan> {
+    let hosts = Selector::parse("*").expect("a selector");
+    let value = |input: &runbook::Input| {
+        let texts = ["'; x \"$(y)`z` {{ a }}\n", "3", "yes", "5m", "web*", "secret-name"];
+        let fits = texts.iter().find_map(|text| input.kind.read(text).ok());
+        fits.or_else(|| input.default.clone()).map(|value| (input.name.clone(), value))
+    };
+    let values: shown::Values = runbook.inputs.iter().filter_map(value).collect();
+    let id = "018f3c5e-7b1a-7000-8000-000000000001";
+    let (change, life): (ChangeId, Incarnation) = (id.parse().ok()?, id.parse().ok()?);
+    let given = compile::Given {
+        source: text,
+        values: &values,
+        hosts: Some(&hosts),
+        change,
+        incarnation: life,
+    };
+    let host = || Some(Chosen { id: id.parse().ok()?, name: "web1".parse().ok()? });
+    compile::compile(runbook, &given, |_| Ok(host().into_iter().collect())).ok()
+}
+
+/// Steps come in their order, and are taken back in the order that is shown.
+fn check_plan(runbook: &runbook::Runbook, plan: &Plan) {
+    let turns = runbook.steps.iter().filter(|step| step.kind.has_its_turn());
+    let mut ids: Vec<_> = plan.nodes.iter().map(|node| node.id.as_str()).collect();
+    ids.dedup();
+    assert_eq!(ids, turns.map(|step| step.id.as_str()).collect::<Vec<_>>());
+    let undone = plan.nodes.iter().rev().filter(|node| node.undo.is_some());
+    let undone: Vec<_> = undone.map(|node| node.id.as_str()).collect();
+    let shown = shown::undo_order(runbook);
+    assert_eq!(undone, shown.iter().map(|id| id.as_str()).collect::<Vec<_>>());
+}
+
+/// The record of a change that has not begun has each step once.
+fn check_record(plan: &Plan) {
+    let id = "018f3c5e-7b1a-7000-8000-000000000001".parse().expect("an id");
+    let kind = Kind::Planned(Box::new(plan.clone()));
+    let first = Event { at: Timestamp::from_millis(1), by: Actor::Server, kind };
+    let change = Change::begin(id, &first).expect("a plan");
+    let record = Record { change: &change, runs: &BTreeMap::new(), rehearsed: false };
+    let steps = runbook::view(&change, false).steps.len();
+    let page = report::html(&record);
+    assert_eq!(page.matches("<section class=\"record ").count(), steps + 1, "{page}");
+    assert!(!page.contains("<script"), "{page}");
+    assert!(report::markdown(&record).matches("> **planned**").count() > steps);
 }
 
 /// An error stands in its text, and is shown by two lines of which the second ends with the caret.

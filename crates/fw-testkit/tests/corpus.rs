@@ -56,6 +56,11 @@ fn join() {
     play("join");
 }
 
+#[test]
+fn runbooks() {
+    play("runbooks");
+}
+
 /// Whoever adds a target adds it here too, and a directory without one is left over.
 #[test]
 fn each_target_has_its_corpus_and_its_program() {

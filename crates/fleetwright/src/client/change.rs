@@ -2,8 +2,8 @@
 
 use fw_proto::ChangeId;
 use fw_proto::api::{
-    ChangeBegun, ChangeVerb, NewRunbook, Rollout, RolloutSummary, RolloutText, Runbook,
-    RunbookSummary, StepNote, StepVerb,
+    ChangeBegun, ChangeVerb, NewRunbook, ReportFormat, Rollout, RolloutPlan, RolloutSummary,
+    RolloutText, Runbook, RunbookSummary, StepNote, StepVerb,
 };
 use reqwest::Method;
 
@@ -44,6 +44,17 @@ impl Client {
     /// One of them.
     pub(crate) async fn runbook(&self, id: ChangeId) -> Result<Runbook> {
         self.get(&["runbooks", &id.to_string()]).await
+    }
+
+    /// The record of a runbook.
+    pub(crate) async fn runbook_report(
+        &self,
+        id: ChangeId,
+        format: ReportFormat,
+    ) -> Result<String> {
+        let path = ["runbooks", &id.to_string(), "report"];
+        let query = [("format", format.as_str().to_owned())];
+        self.body(self.request_with(Method::GET, &path, &query)).await
     }
 
     /// Wants something of a runbook.

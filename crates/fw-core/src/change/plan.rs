@@ -20,6 +20,8 @@ pub struct Plan {
     pub title: String,
     /// The text, as it was given.
     pub source: String,
+    /// The values that it was given; a secret is its name. For the record: commands have theirs.
+    pub inputs: BTreeMap<String, Value>,
     /// What is done, in this order.
     pub nodes: Vec<Node>,
     /// So many failed hosts end it; `None`: each failure does.

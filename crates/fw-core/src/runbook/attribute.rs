@@ -4,9 +4,9 @@ use super::source::Source;
 use crate::caret::nearest;
 
 /// The attributes there are.
-pub const KNOWN: [&str; 12] = [
+pub const KNOWN: [&str; 13] = [
     "id", "on", "as", "timeout", "retries", "expect", "undo", "verify", "approve", "armed",
-    "manual", "needs",
+    "fresh", "manual", "needs",
 ];
 
 /// The one without a value.

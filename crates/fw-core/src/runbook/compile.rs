@@ -77,6 +77,7 @@ pub fn compile(
         origin: Origin::Runbook,
         title: runbook.title.clone(),
         source: given.source.to_owned(),
+        inputs: given.values.clone(),
         nodes,
         max_failures: None,
         on_failure: OnFailure::Pause,

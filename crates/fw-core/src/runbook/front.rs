@@ -181,6 +181,12 @@ fn inputs(source: &mut Source<'_>, front: &mut Front, value: &Node) {
             continue;
         }
         if let Some(input) = input(source, name, place, value) {
+            if input.kind == Type::Secret && name.eq_ignore_ascii_case("change_id") {
+                source.error_at(
+                    place,
+                    "the variable of this name holds the id of the change; rename it",
+                );
+            }
             front.inputs.push(input);
         }
     }

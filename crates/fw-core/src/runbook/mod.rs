@@ -21,12 +21,14 @@
 //! shown as a [`plan`], and made a [change](crate::change) by [`compile`].
 
 mod attribute;
+mod backup;
 pub mod compile;
 mod front;
 mod input;
 mod markdown;
 pub mod page;
 pub mod plan;
+pub mod report;
 mod resolve;
 mod script;
 mod shell;

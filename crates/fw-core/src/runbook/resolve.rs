@@ -7,7 +7,9 @@ use super::markdown::{Block, Part};
 use super::source::Source;
 use super::step::{self, Said};
 use super::template::Template;
-use super::{Action, Front, Input, Kind, Language, Phase, Runbook, Step, StepId, Type, Where};
+use super::{
+    Action, Front, Input, Kind, Language, Phase, Runbook, Step, StepId, Type, Where, backup,
+};
 use crate::caret::nearest;
 
 /// The longest id that is made of a text.
@@ -44,6 +46,7 @@ pub(super) fn runbook(source: &mut Source<'_>, front: Option<Front>, parts: Vec<
     let mut drafts = drafts(source, &mut runbook, parts, filled);
     names(source, &mut drafts);
     references(source, &mut drafts, filled);
+    belonging(source, runbook.hosts.as_ref(), &drafts);
     rules(source, &runbook, &mut drafts);
     templates(source, &runbook.inputs, &drafts);
     let undone = drafts
@@ -147,6 +150,12 @@ fn of_block(
     let (language, attributes) = attribute::read(source, text, info.start);
     let marked = !attributes.is_empty();
     let said = step::said(source, attributes);
+    if language == backup::LANGUAGE && !said.manual {
+        return of_backup(source, block, step, said, filled);
+    }
+    if let Some((at, _)) = said.fresh {
+        source.error(at, "fresh belongs to a block of backup, which says of what");
+    }
     step.language = step::language(&language);
     let shell = !matches!(step.language, Language::Other(_));
     step.block =
@@ -155,6 +164,35 @@ fn of_block(
     let draft = draft(block.at, step, Some(block), said);
     readable(source, &draft);
     draft
+}
+
+/// A block of `backup`: its command, and its restore as its undo.
+fn of_backup(
+    source: &mut Source<'_>,
+    block: Block,
+    mut step: Step,
+    said: Said,
+    filled: bool,
+) -> Draft {
+    step.kind = Kind::Backup;
+    let keeps = said.undo.as_ref().map(|undo| (undo.value_at, undo.value.trim() == "none"));
+    if let Some((at, false)) = keeps {
+        source.error(at, "the undo of a backup is its restore; say undo=none to leave that out");
+    }
+    let commands = backup::read(&block, step.line, filled, said.fresh.map(|(_, span)| span));
+    let block = match commands {
+        Ok(commands) => {
+            step.block = Some(Template { text: commands.block.text.clone(), filled });
+            let restore = commands.restore.filter(|_| keeps.is_none());
+            step.undo = restore.map(|text| Action::Command(Template { text, filled }));
+            commands.block
+        }
+        Err(wrong) => {
+            wrong.into_iter().for_each(|(at, why)| source.error(at, why));
+            block
+        }
+    };
+    draft(block.at, step, Some(block), Said { undo: None, ..said })
 }
 
 /// Whether the block can be run, if it is to be.
@@ -295,18 +333,17 @@ fn action(
     if ids.contains_key(value) {
         return Some(Action::Step(StepId(value.to_owned())));
     }
-    let known: Vec<&str> = ids.keys().map(String::as_str).collect();
-    let hint = nearest(value, &known).map_or_else(
-        || {
-            "one word is the id of a block; for a command of one word put it into a block"
-                .to_owned()
-        },
-        |near| format!("did you mean {near}?"),
-    );
-    source.error(
-        attribute.value_at,
-        format!("{}: there is no step {value:?}; {hint}", attribute.key),
-    );
+    source.error_with(attribute.value_at, || {
+        let known: Vec<&str> = ids.keys().map(String::as_str).collect();
+        let hint = nearest(value, &known).map_or_else(
+            || {
+                "one word is the id of a block; for a command of one word put it into a block"
+                    .to_owned()
+            },
+            |near| format!("did you mean {near}?"),
+        );
+        format!("{}: there is no step {value:?}; {hint}", attribute.key)
+    });
     None
 }
 
@@ -334,6 +371,76 @@ fn become_part(draft: &mut Draft, role: Role) -> Result<(), String> {
     }
 }
 
+/// Checks that a step and what undoes or proves it can be performed together.
+fn belonging(source: &mut Source<'_>, hosts: Option<&Where>, drafts: &[Draft]) {
+    let ids: BTreeMap<&StepId, &Draft> =
+        drafts.iter().map(|draft| (&draft.step.id, draft)).collect();
+    for draft in drafts.iter().filter(|draft| draft.step.kind.has_its_turn()) {
+        for (role, action, attribute) in [
+            (Role::Undo, &draft.step.undo, &draft.undo),
+            (Role::Verify, &draft.step.verify, &draft.verify),
+        ] {
+            let (Some(action), Some(attribute)) = (action, attribute) else { continue };
+            let part = match action {
+                Action::Nothing => continue,
+                Action::Command(_) => None,
+                Action::Step(id) => ids.get(id).map(|part| &part.step),
+            };
+            if let Err(why) = belongs(&draft.step, hosts, part, role) {
+                source.error(attribute.at, why);
+            }
+        }
+    }
+}
+
+fn belongs(
+    step: &Step,
+    hosts: Option<&Where>,
+    part: Option<&Step>,
+    role: Role,
+) -> Result<(), String> {
+    let key = role.key();
+    let proved = matches!(step.verify, Some(Action::Step(_) | Action::Command(_)));
+    let unproved = Some(super::NOT_PROVED);
+    let expects = match &step.expect {
+        Some(super::Expect::Exit(codes)) => {
+            codes.iter().copied().find(|code| Some(*code) == unproved)
+        }
+        Some(super::Expect::Text(_) | super::Expect::Pattern(_)) | None => None,
+    };
+    match (step.kind, role) {
+        (Kind::Approval, _) => return Err(format!("an approval has no {key}; take it away")),
+        (Kind::Manual, Role::Undo) if !proved => {
+            return Err("undo: nothing runs here; add verify=, or say in words what takes it back"
+                .to_owned());
+        }
+        (_, Role::Verify) if expects.is_some() => {
+            return Err(
+                "expect: 86 says that a step is not proved; let the command exit otherwise"
+                    .to_owned(),
+            );
+        }
+        (
+            Kind::Command | Kind::Ask | Kind::Backup | Kind::Manual | Kind::Undo | Kind::Verify,
+            Role::Undo | Role::Verify,
+        ) => {}
+    }
+    let Some(part) = part else { return Ok(()) };
+    if part.hosts.is_some() && part.hosts.as_ref() != step.hosts.as_ref().or(hosts) {
+        return Err(format!(
+            "{key}: {} has other hosts, and runs on those of this step; take its on= away",
+            part.id
+        ));
+    }
+    if role == Role::Verify && part.user.is_some() && part.user != step.user {
+        return Err(format!(
+            "verify: {} has another user, and runs as that of this step; take its as= away",
+            part.id
+        ));
+    }
+    Ok(())
+}
+
 /// The rules that need the whole document.
 fn rules(source: &mut Source<'_>, runbook: &Runbook, drafts: &mut [Draft]) {
     for draft in drafts {
@@ -348,7 +455,8 @@ fn rules(source: &mut Source<'_>, runbook: &Runbook, drafts: &mut [Draft]) {
         {
             source.error(draft.armed_at, "an armed step needs its undo: undo=…");
         }
-        if step.kind == Kind::Command && step.hosts.is_none() && runbook.hosts.is_none() {
+        let runs = matches!(step.kind, Kind::Command | Kind::Backup);
+        if runs && step.hosts.is_none() && runbook.hosts.is_none() {
             source.error(draft.at, "no hosts; add on=… here, or hosts: in front matter");
         }
         if let Some(needs) = &step.needs {
@@ -365,7 +473,7 @@ fn rules(source: &mut Source<'_>, runbook: &Runbook, drafts: &mut [Draft]) {
                 );
             }
         }
-        if step.kind == Kind::Command && step.timeout.is_none() {
+        if runs && step.timeout.is_none() {
             source.warning(draft.at, format!("{} has no timeout; add timeout=5m", step.id));
         }
         if step.kind == Kind::Command && draft.undo.is_none() {
@@ -385,7 +493,11 @@ fn templates(source: &mut Source<'_>, inputs: &[Input], drafts: &[Draft]) {
     for draft in drafts {
         let parts = [
             (draft.step.block.as_ref(), None),
-            (action_text(draft.step.undo.as_ref()), draft.undo.as_ref()),
+            // The restore of a backup has no values but those of its block.
+            (
+                action_text(draft.step.undo.as_ref()).filter(|_| draft.undo.is_some()),
+                draft.undo.as_ref(),
+            ),
             (action_text(draft.step.verify.as_ref()), draft.verify.as_ref()),
         ];
         // What undoes or proves a step may use what it printed, and comes after all steps before it.
@@ -431,6 +543,12 @@ struct Known<'a> {
     anywhere: bool,
 }
 
+impl Known<'_> {
+    fn has_printed(&self, step: &str) -> bool {
+        self.earlier.contains(step) || (self.anywhere && self.all.contains(step))
+    }
+}
+
 fn template_in(
     source: &mut Source<'_>,
     template: &Template,
@@ -441,8 +559,8 @@ fn template_in(
         Err(wrong) => source.error(place(wrong.at), wrong.message),
         Ok(said) => {
             for name in &said.names {
-                if let Err(message) = name_is_known(name, known) {
-                    source.error(place(template.place(name)), message);
+                if !name_is_known(name, known) {
+                    source.error_with(place(template.place(name)), || unknown_name(name, known));
                 }
             }
             if let Some(at) = said.raw {
@@ -452,38 +570,46 @@ fn template_in(
     }
 }
 
-fn name_is_known(name: &str, known: &Known<'_>) -> Result<(), String> {
-    let shown: String = name.chars().take(80).collect();
+/// A name with its parts: the root, what is named, its field, and more.
+fn parts_of(name: &str) -> [Option<&str>; 4] {
     let mut words = name.split('.');
-    let (root, first, field, more) = (words.next(), words.next(), words.next(), words.next());
+    [words.next(), words.next(), words.next(), words.next()]
+}
+
+fn name_is_known(name: &str, known: &Known<'_>) -> bool {
+    match parts_of(name) {
+        [Some("inputs"), Some(input), None, None] => known.inputs.contains(input),
+        [Some("steps"), Some(step), Some(field), None] => {
+            FIELDS.contains(&field) && known.has_printed(step)
+        }
+        _ => false,
+    }
+}
+
+/// What is wrong with a name that is not known.
+fn unknown_name(name: &str, known: &Known<'_>) -> String {
     let near = |word: &str, known: &BTreeSet<String>| {
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
         nearest(word, &known).map_or_else(String::new, |near| format!("; did you mean {near}?"))
     };
-    match (root, first, field, more) {
-        (Some("inputs"), Some(input), None, None) if known.inputs.contains(input) => Ok(()),
-        (Some("inputs"), Some(input), None, None) => {
-            Err(format!("there is no input {input:?}{}", near(input, known.inputs)))
+    match parts_of(name) {
+        [Some("inputs"), Some(input), None, None] => {
+            format!("there is no input {input:?}{}", near(input, known.inputs))
         }
-        (Some("steps"), Some(step), Some(field), None) => {
-            let there =
-                known.earlier.contains(step) || (known.anywhere && known.all.contains(step));
-            if !FIELDS.contains(&field) {
-                return Err(format!("a step has {}, and no {field:?}", FIELDS.join(" and ")));
-            }
-            if !there && known.all.contains(step) {
-                return Err(format!(
-                    "step {step:?} has printed nothing yet; only steps before this one that run a command have"
-                ));
-            }
-            if there {
-                Ok(())
-            } else {
-                Err(format!("there is no step {step:?}{}", near(step, known.all)))
-            }
+        [Some("steps"), Some(_), Some(field), None] if !FIELDS.contains(&field) => {
+            format!("a step has {}, and no {field:?}", FIELDS.join(" and "))
         }
-        (_, _, _, _) => Err(format!(
-            "unknown name {shown:?}; there are inputs.NAME and steps.ID.stdout, where '-' in an ID is written '_'"
-        )),
+        [Some("steps"), Some(step), Some(_), None] if known.all.contains(step) => format!(
+            "step {step:?} has printed nothing yet; only steps before this one that run a command have"
+        ),
+        [Some("steps"), Some(step), Some(_), None] => {
+            format!("there is no step {step:?}{}", near(step, known.all))
+        }
+        _ => {
+            let shown: String = name.chars().take(80).collect();
+            format!(
+                "unknown name {shown:?}; there are inputs.NAME and steps.ID.stdout, where '-' in an ID is written '_'"
+            )
+        }
     }
 }

@@ -51,7 +51,17 @@ impl<'a> Source<'a> {
 
     /// Tells an error at a byte.
     pub(super) fn error(&mut self, at: usize, message: impl Into<String>) {
-        self.error_at(self.place(at), message);
+        self.error_with(at, || message.into());
+    }
+
+    /// Tells an error at a byte. Its words and its place are looked for only if it is told: a text of a
+    /// megabyte has room for a hundred thousand mistakes on one line.
+    pub(super) fn error_with(&mut self, at: usize, message: impl FnOnce() -> String) {
+        if self.errors.len() >= MOST_TOLD {
+            self.untold.0 += 1;
+            return;
+        }
+        self.error_at(self.place(at), message());
     }
 
     /// Tells an error at a line and column; at the whole file when the line is 0.

@@ -34,6 +34,7 @@ pub(super) struct Said {
     pub(super) verify: Option<Attribute>,
     pub(super) approve: Option<Approve>,
     pub(super) armed: Option<(usize, Span)>,
+    pub(super) fresh: Option<(usize, Span)>,
     pub(super) manual: bool,
     pub(super) needs: Option<String>,
 }
@@ -61,6 +62,7 @@ fn take(said: &mut Said, attribute: Attribute) -> Outcome<()> {
         "expect" => said.expect = Some(expect(&attribute)?),
         "approve" => said.approve = Some(approve(&attribute)?),
         "armed" => said.armed = Some((attribute.at, span(&attribute)?)),
+        "fresh" => said.fresh = Some((attribute.at, span(&attribute)?)),
         "needs" => said.needs = Some(attribute.value),
         "undo" => said.undo = Some(attribute),
         "verify" => said.verify = Some(attribute),

@@ -352,14 +352,14 @@ impl Outline {
 }
 
 /// Where the next tag begins.
-fn next_tag(text: &str) -> Option<usize> {
+pub(super) fn next_tag(text: &str) -> Option<usize> {
     let next =
         |at: &usize| text.get(at + 1..).is_some_and(|rest| rest.starts_with(['{', '%', '#']));
     text.match_indices('{').map(|(at, _)| at).find(next)
 }
 
 /// How long the tag is that a text begins with; texts in quotes are passed over.
-fn length(text: &str) -> Option<usize> {
+pub(super) fn length(text: &str) -> Option<usize> {
     let close = match text.get(..2)? {
         "{{" => "}}",
         "{%" => "%}",

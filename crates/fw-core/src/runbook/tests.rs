@@ -76,6 +76,17 @@ fn mistakes_are_shown_where_they_are() {
     check(&block("approve=0"), "1 to 20 people");
     check(&block("armed=5s"), "needs its undo");
     check(&block("needs=\"a gate\""), "add manual until it is");
+    check(&block("approve=boss"), "\"boss\" is no role");
+    check(&block("fresh=24h"), "fresh belongs to a block of backup");
+    check(&block("manual undo=\"a b\""), "nothing runs here; add verify=");
+    check(&block("manual approve=1 verify=\"a b\""), "an approval has no verify");
+    check(&block("expect=0,86 verify=\"a b\""), "86 says that a step is not proved");
+    check(
+        &format!("{}```sh id=z on=db\ntrue\n```\n", block("undo=z")),
+        "z has other hosts, and runs on those of this step",
+    );
+    check(&format!("{}```sh id=z as=root\ntrue\n```\n", block("verify=z")), "z has another user");
+    check("---\ninputs: {Change_ID: secret}\n---\n", "holds the id of the change");
     check("```id=a\ntrue\n```", "begins with its language");
     check("```python id=a\ntrue\n```", "nothing runs \"python\"");
     check("```sh id=a\ntrue\n```", "no hosts");
@@ -93,6 +104,52 @@ fn mistakes_are_shown_where_they_are() {
     check("---\na: [\n---\n", "not YAML");
     check(&"x".repeat(LARGEST + 1), "split it");
     check(&format!("{}x", "> ".repeat(100)), "flatten them");
+}
+
+#[test]
+fn a_backup_is_a_command_and_its_undo() {
+    let front = "inputs: {save: text, x: {type: text, default: a}}\n";
+    let block = "paths: [/etc/nginx, \"/srv/{{ inputs.x }}/my files\"]\nsqlite: /var/lib/a.db\npostgres: [app]\nexclude: [/etc/nginx/tmp*]\nto: \"{{ inputs.save }}\"\nkeep: 5\nkeep_for: 30d";
+    let text = with(front, "id=x", "true")
+        + "\n- [ ] Save\n  ```backup id=save timeout=5m\n  "
+        + &block.replace('\n', "\n  ")
+        + "\n  ```\n\n```backup id=gate fresh=24h timeout=1m\npaths: [/etc/nginx]\nto: /var/backups\n```\n";
+    let parsed = parse("x.md", &text);
+    assert_eq!(parsed.errors, []);
+    let mut told = String::new();
+    for step in parsed.runbook.steps.iter().skip(1) {
+        let block = step.block.as_ref().expect("a block");
+        writeln!(told, "{} {} {}\n{}", step.line, step.id, step.kind.name(), block.text)
+            .expect("writing to memory");
+        if let Some(Action::Command(undo)) = &step.undo {
+            writeln!(told, "undo\n{}", undo.text).expect("writing to memory");
+        }
+    }
+    insta::assert_snapshot!(told);
+}
+
+#[test]
+fn mistakes_in_a_backup_are_shown_where_they_are() {
+    let check = |block: &str, info: &str, place: &str, said: &str| {
+        let text = format!(
+            "---\nhosts: web*\ninputs: {{a: text}}\n---\n\n- [ ] Save\n  ```backup timeout=1m {info}\n  {}\n  ```\n",
+            block.replace('\n', "\n  ")
+        );
+        let error = error(&text);
+        assert!(error.starts_with(&format!("x.md:{place}: ")) && error.contains(said), "{error}");
+    };
+    check("paths: [/a]\nto: b", "", "9:7", "is not an absolute path");
+    check("paths: [/a]\ntoo: /b", "", "8:3", "say in which directory");
+    check("paths: [/a]\nto: /b\nexcluded: /x", "", "10:3", "did you mean exclude?");
+    check("to: /b", "", "8:3", "it saves nothing");
+    check("paths: [/a]\nto: /b\nkeep: 0", "", "10:9", "at least 1");
+    check("paths: [/a]\nto: /b\nkeep_for: soon", "", "10:13", "is not a duration");
+    check("paths: [/a]\nto: /b\nkeep: 2", "fresh=1d", "10:3", "makes none; take keep away");
+    check("paths: [/a]\nto: {{ inputs.a }}/x", "", "9:21", "a value stands in quotation marks");
+    check("paths: [/a]\nto: \"/b/{{ inputs.b }}\"", "", "9:14", "there is no input \"b\"");
+    check("paths: [/a]\nto: \"/b/{% if inputs.a %}\"", "", "9:11", "only values stand in a backup");
+    check("paths: [/a]\nto: /b", "undo=\"rm x\"", "7:", "say undo=none");
+    check("- /a", "", "8:3", "a backup says what is saved");
 }
 
 #[test]
@@ -268,6 +325,10 @@ fn hostile_texts_are_bounded() {
         format!("```sh id=a on=x\n{}\n```\n", "{{ inputs.x }}".repeat(9000)),
         format!("---\ntitle: x\n---\n```sh id=a on=x\n{}\n```\n", "{{ inputs.x }}".repeat(9000)),
         format!("{}\n{}", "- ".repeat(30), "\n".repeat(LARGEST - 100)),
+        format!("```sh {}\nx\n```\n", "id=a ".repeat(200_000)),
+        "```sh on=x undo=zz\nx\n```\n".repeat(9000),
+        format!("---\ntitle: x\n---\n{}", "```sh on=x\n{{ steps.z.stdout }}\n```\n".repeat(9000)),
+        "```backup\na: b\n```\n".repeat(9000),
     ] {
         let parsed = parse("x.md", &text);
         assert!(parsed.errors.len() <= MOST_TOLD + 1 && parsed.warnings.len() <= MOST_TOLD + 1);

@@ -42,7 +42,8 @@ pub use run::{
     RunEvent, RunReport, RunState, RunSummary, Task, TaskReason, TaskState, WaitingOn,
 };
 pub use runbook::{
-    Approval, NewRunbook, Runbook, RunbookPhase, RunbookStep, RunbookSummary, StepGate, StepState,
+    Approval, NewRunbook, ReportFormat, Runbook, RunbookPhase, RunbookStep, RunbookSummary,
+    StepGate, StepState,
 };
 pub use secret::{NewSecret, Secret};
 pub use server::{BackupMade, KeyRotation, Readiness, ServerInfo};

@@ -129,6 +129,28 @@ pub struct StepGate {
     pub approvals: Vec<Approval>,
 }
 
+/// The form of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum ReportFormat {
+    /// Markdown.
+    Md,
+    /// One page of HTML.
+    Html,
+}
+
+impl ReportFormat {
+    /// Its word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Md => "md",
+            Self::Html => "html",
+        }
+    }
+}
+
 /// That somebody has approved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

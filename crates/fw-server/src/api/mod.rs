@@ -35,6 +35,7 @@ pub(crate) mod rollout;
 pub(crate) mod run;
 mod run_events;
 pub(crate) mod runbook;
+mod runbook_report;
 mod secret;
 mod server;
 mod session;
@@ -171,6 +172,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(rollout::show))
         .routes(routes!(rollout::ask))
         .routes(routes!(runbook::show))
+        .routes(routes!(runbook_report::report))
         .routes(routes!(runbook::ask))
         .routes(routes!(runbook::step))
         .routes(routes!(maintenance::list, maintenance::begin))

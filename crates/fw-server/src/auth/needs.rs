@@ -88,6 +88,7 @@ const NEEDS: &[(Need, &str, &str)] = &[
     (Need::Run, "POST", "/runbooks"),
     (Need::SeeAll, "GET", "/runbooks"),
     (Need::See, "GET", "/runbooks/{id}"),
+    (Need::See, "GET", "/runbooks/{id}/report"),
     (Need::Run, "POST", "/runbooks/{id}/{verb}"),
     (Need::Run, "POST", "/runbooks/{id}/steps/{step}/{verb}"),
     (Need::See, "GET", "/maintenances"),

@@ -48,6 +48,7 @@ fn planned(origin: Origin) -> Plan {
         origin,
         title: "nginx".to_owned(),
         source: "rollout: nginx".to_owned(),
+        inputs: std::collections::BTreeMap::new(),
         nodes: vec![
             node("ask", Act::Approve(gate), None),
             node("wave-1", Act::Exec(Box::new(work())), Some(undo)),

@@ -96,6 +96,8 @@ struct PlanRow {
     origin: Text<Origin>,
     title: String,
     source: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    inputs: BTreeMap<String, ValueRow>,
     nodes: Vec<NodeRow>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     max_failures: Option<u32>,
@@ -265,6 +267,7 @@ impl From<&Plan> for PlanRow {
             origin: Text(plan.origin),
             title: plan.title.clone(),
             source: plan.source.clone(),
+            inputs: value_rows(&plan.inputs),
             nodes: plan.nodes.iter().map(NodeRow::from).collect(),
             max_failures: plan.max_failures,
             on_failure: Text(plan.on_failure),
@@ -280,6 +283,7 @@ impl TryFrom<PlanRow> for Plan {
             origin: row.origin.0,
             title: row.title,
             source: row.source,
+            inputs: values(row.inputs)?,
             nodes: row.nodes.into_iter().map(Node::try_from).collect::<Result<_, _>>()?,
             max_failures: row.max_failures,
             on_failure: row.on_failure.0,
@@ -392,21 +396,23 @@ impl TryFrom<WorkRow> for Work {
 
 impl From<&Fill> for FillRow {
     fn from(fill: &Fill) -> Self {
-        let inputs = fill.inputs.iter();
-        Self {
-            template: fill.template.clone(),
-            inputs: inputs.map(|(name, value)| (name.clone(), ValueRow::from(value))).collect(),
-        }
+        Self { template: fill.template.clone(), inputs: value_rows(&fill.inputs) }
     }
 }
 
 impl TryFrom<FillRow> for Fill {
     type Error = Error;
     fn try_from(row: FillRow) -> Result<Self, Error> {
-        let read = |(name, value): (String, ValueRow)| Ok::<_, Error>((name, value.try_into()?));
-        let inputs = row.inputs.into_iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Self { template: row.template, inputs })
+        Ok(Self { template: row.template, inputs: values(row.inputs)? })
     }
+}
+
+fn value_rows(values: &BTreeMap<String, Value>) -> BTreeMap<String, ValueRow> {
+    values.iter().map(|(name, value)| (name.clone(), ValueRow::from(value))).collect()
+}
+
+fn values(rows: BTreeMap<String, ValueRow>) -> Result<BTreeMap<String, Value>, Error> {
+    rows.into_iter().map(|(name, value)| Ok((name, value.try_into()?))).collect()
 }
 
 impl From<&Value> for ValueRow {

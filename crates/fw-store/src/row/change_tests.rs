@@ -68,6 +68,7 @@ fn plan() -> Plan {
         origin: Origin::Runbook,
         title: "Upgrade".to_owned(),
         source: "# Upgrade\n".to_owned(),
+        inputs: std::collections::BTreeMap::new(),
         nodes: vec![
             node("ask", Act::Confirm, None),
             node("look", Act::Tick, None),

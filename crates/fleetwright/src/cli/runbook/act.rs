@@ -6,7 +6,8 @@ use std::io::{BufRead as _, Write as _};
 use anyhow::Context as _;
 use fw_proto::ChangeId;
 use fw_proto::api::{
-    ChangeState, ChangeVerb, NewRunbook, Runbook, RunbookStep, StepNote, StepState, StepVerb,
+    ChangeState, ChangeVerb, NewRunbook, ReportFormat, Runbook, RunbookStep, StepNote, StepState,
+    StepVerb,
 };
 
 use crate::cli::change::{self, ListArgs, One, Stands};
@@ -47,6 +48,8 @@ pub(crate) enum Verb {
     Abort(One),
     /// Take a runbook back: the undo of each step that was begun, the last one first.
     Undo(One),
+    /// Print the record of a runbook: the document with who did what, when, where, output and proof.
+    Report(ReportArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -83,6 +86,26 @@ pub(crate) struct StepArgs {
     output: Format,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReportArgs {
+    /// Its id.
+    #[arg(value_name = "ID")]
+    id: ChangeId,
+    /// In which form.
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Form,
+}
+
+/// The form of a record.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+pub(crate) enum Form {
+    /// Markdown.
+    #[default]
+    Md,
+    /// One page of HTML.
+    Html,
+}
+
 impl Stands for Runbook {
     fn state(&self) -> ChangeState {
         self.summary.state
@@ -116,6 +139,14 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> anyhow::Result<Code> {
         Verb::Approve(one) => act(session, one, ChangeVerb::Approve).await,
         Verb::Abort(one) => act(session, one, ChangeVerb::Abort).await,
         Verb::Undo(one) => act(session, one, ChangeVerb::Undo).await,
+        Verb::Report(args) => {
+            let format = match args.format {
+                Form::Md => ReportFormat::Md,
+                Form::Html => ReportFormat::Html,
+            };
+            output::print(&session.client.runbook_report(args.id, format).await?)?;
+            Ok(Code::Success)
+        }
     }
 }
 

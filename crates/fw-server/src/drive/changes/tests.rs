@@ -59,6 +59,7 @@ fn plan(world: &World, nodes: Vec<Node>, on_failure: OnFailure) -> Plan {
         origin: Origin::Rollout,
         title: "nginx".to_owned(),
         source: String::new(),
+        inputs: std::collections::BTreeMap::new(),
         nodes,
         max_failures: None,
         on_failure,

@@ -1,0 +1,136 @@
+//! The record as Markdown: the document as it was, and behind each step a quote with what became of it.
+
+use std::fmt::Write as _;
+
+use super::place::{Document, Next, Spot, normal};
+use super::{Piece, Record, head, one_line, steps};
+
+/// Writes the record of a change as Markdown.
+#[must_use]
+pub fn markdown(record: &Record<'_>) -> String {
+    let steps = steps(record);
+    let source = normal(&record.change.plan.source);
+    let document = Document::new(&source, steps.iter().map(|(step, _)| step));
+    let mut report = format!("# {}\n\n", escaped(&record.change.plan.title));
+    report.push_str(&quote("", &head(record)));
+    report.push('\n');
+    let mut written = document.begin;
+    let mut told = vec![false; steps.len()];
+    for next in document.walk() {
+        let Next::Step(at, spot) = next else { continue };
+        let (Some((_, pieces)), Some(told)) = (steps.get(at), told.get_mut(at)) else { continue };
+        *told = true;
+        // A record that has to stand within what was written already stands behind it.
+        let end = end_of(&source, &spot).max(written);
+        report.push_str(source.get(written..end).unwrap_or_default());
+        written = end;
+        let prefix = prefix(&source, &spot);
+        if spot.fenced
+            && let Some(fence) = open_fence(&source, &spot, &prefix)
+        {
+            writeln!(report, "{prefix}{fence}").expect("writing to memory");
+        }
+        if spot.item {
+            // What HTML begins in an item ends with an empty line.
+            writeln!(report, "{}", prefix.trim_end()).expect("writing to memory");
+        }
+        report.push_str(&quote(&prefix, pieces));
+    }
+    report.push_str(source.get(written..).unwrap_or_default());
+    let left = steps.iter().zip(&told).filter(|(_, told)| !**told);
+    for ((step, pieces), _) in left {
+        write!(report, "\n## {}\n\n", escaped(&step.title)).expect("writing to memory");
+        report.push_str(&quote("", pieces));
+    }
+    report
+}
+
+/// The end of the last line of a block or item that is not empty.
+fn end_of(source: &str, spot: &Spot) -> usize {
+    let text = source.get(spot.range.clone()).unwrap_or_default();
+    let last = spot.range.start + text.trim_end_matches(['\n', ' ', '\t', '>']).len();
+    let rest = source.get(last..).unwrap_or_default();
+    last + rest.find('\n').map_or(rest.len(), |end| end + 1)
+}
+
+/// What lines have to begin with to be in the same list items and quotes as the block or item.
+fn prefix(source: &str, spot: &Spot) -> String {
+    let start = source.get(..spot.range.start).unwrap_or_default();
+    let line = start.rfind('\n').map_or(0, |end| end + 1);
+    let mut before = start.get(line..).unwrap_or_default().to_owned();
+    if spot.item {
+        let item = source.get(spot.range.start..).unwrap_or_default();
+        let content = item.find('[').unwrap_or_default();
+        before.push_str(item.get(..content).unwrap_or_default());
+    }
+    let blank = |c: char| if matches!(c, '>' | ' ' | '\t') { c } else { ' ' };
+    let prefix: String = before.chars().map(blank).collect();
+    if spot.item || spot.fenced {
+        return prefix;
+    }
+    // Four columns make code of a line.
+    prefix.strip_suffix("    ").or_else(|| prefix.strip_suffix('\t')).unwrap_or(&prefix).to_owned()
+}
+
+/// The fence that has to close a block which its document leaves open to its end.
+fn open_fence(source: &str, spot: &Spot, prefix: &str) -> Option<String> {
+    let text = source.get(spot.range.clone())?.trim_end();
+    let fence: String = {
+        let mark = text.chars().next()?;
+        text.chars().take_while(|c| *c == mark).collect()
+    };
+    let last = text.lines().skip(1).last().unwrap_or_default();
+    // Only the quotes around the block are none of its text.
+    let quotes = prefix.matches('>').count();
+    let last = (0..quotes)
+        .fold(last.trim_start(), |last, _| last.strip_prefix('>').unwrap_or(last).trim_start());
+    let mark = fence.chars().next()?;
+    let closes = last.len() >= fence.len() && last.chars().all(|c| c == mark);
+    (!closes).then_some(fence)
+}
+
+/// Pieces as a quote, each line behind `prefix`.
+fn quote(prefix: &str, pieces: &[Piece]) -> String {
+    let mut quote = String::new();
+    let mut put = |text: &str| {
+        let text = format!("{prefix}> {text}");
+        writeln!(quote, "{}", text.trim_end_matches(' ')).expect("writing to memory");
+    };
+    for piece in pieces {
+        match piece {
+            Piece::State(word, more) if more.is_empty() => put(&format!("**{}**", escaped(word))),
+            Piece::State(word, more) => put(&format!("**{}** {}", escaped(word), escaped(more))),
+            Piece::Line(label, text) => put(&format!("- {}: {}", escaped(label), escaped(text))),
+            Piece::Block(caption, text) => {
+                let fence = fence(text);
+                put("");
+                put(&format!("{}:", escaped(caption)));
+                put(&format!("{fence}text"));
+                text.split('\n').for_each(&mut put);
+                put(&fence);
+                put("");
+            }
+        }
+    }
+    // Without an empty line the text that follows would go on in the quote.
+    writeln!(quote, "{}", prefix.trim_end()).expect("writing to memory");
+    quote
+}
+
+/// A fence that is in no line of a text.
+fn fence(text: &str) -> String {
+    let longest = text.split(|c: char| c != '`').map(str::len).max().unwrap_or_default();
+    "`".repeat(longest.max(2) + 1)
+}
+
+/// A text on one line in which nothing is Markdown.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for c in one_line(text).chars() {
+        if "\\`*_[]<>#|&~!$^".contains(c) {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}
