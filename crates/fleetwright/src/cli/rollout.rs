@@ -12,7 +12,7 @@ use crate::output::Format;
 /// What to do with rollouts.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
-    /// Show what a rollout would do: its waves by host name, its budget, how long it takes, what is in its way.
+    /// Show what a rollout would do: its waves by host name, budget, time and what is in its way.
     ///
     /// Changes nothing and begins nothing. The hosts are those of a server, or of a file of facts.
     Plan(PlanArgs),

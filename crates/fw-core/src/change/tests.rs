@@ -277,7 +277,7 @@ impl World {
         let failed =
             |host: &HostId| self.left.get(&(node, *host)).copied().is_some_and(Part::is_failure);
         let forgiven: Vec<_> = self.condemned.keys().copied().filter(failed).collect();
-        forgiven.iter().for_each(|host| drop(self.condemned.remove(host)));
+        self.condemned.retain(|host, _| !forgiven.contains(host));
     }
 
     /// What holds at any time.
