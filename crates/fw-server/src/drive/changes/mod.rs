@@ -163,6 +163,7 @@ fn refused(id: ChangeId, why: &Refused) -> Problem {
         | Refused::NotPaused
         | Refused::Ending
         | Refused::Undoing
+        | Refused::NoUndo
         | Refused::NoGate
         | Refused::Again
         | Refused::NotItsTurn(_) => Code::Conflict,
