@@ -158,6 +158,7 @@ fn ended(output: Offsets) -> Ended {
         stdout_sha256: Some([0; 32]),
         stderr_sha256: None,
         left_behind: 0,
+        armed: None,
     }
 }
 

@@ -76,9 +76,9 @@ async fn versions_without_a_common_one_are_refused_by_name() {
     let fleet = Fleet::start(BINARY).await;
     let web1 = fleet.join("web1", &[]).await;
     let (own, server) = keys(&web1);
-    for (first, last) in [(2, 3), (0, 0)] {
+    for (first, last) in [(3, 4), (0, 0)] {
         let said = format!(
-            "this server speaks protocol 1 to 1, the agent {first} to {last}: upgrade the older of the two"
+            "this server speaks protocol 1 to 2, the agent {first} to {last}: upgrade the older of the two"
         );
         let header = format!("Fleetwright-Protocol: {first}-{last}\r\n");
         let turned_away = Intruder::knock(address(&fleet), &header).await.unwrap();
@@ -101,18 +101,18 @@ async fn versions_without_a_common_one_are_refused_by_name() {
     }
 }
 
-/// A newer agent that still speaks version 1 links, as one of the next release will.
+/// A newer agent that still speaks version 2 links, as one of the next release will.
 #[tokio::test]
 async fn a_newer_agent_that_speaks_the_old_version_too_is_let_in() {
     let fleet = Fleet::start(BINARY).await;
     let web1 = fleet.join("web1", &[]).await;
     let (own, server) = keys(&web1);
-    let knocking = Intruder::knock(address(&fleet), "Fleetwright-Protocol: 1-2\r\n").await.unwrap();
-    let prologue = b"fleetwright agent link 1-2";
+    let knocking = Intruder::knock(address(&fleet), "Fleetwright-Protocol: 2-3\r\n").await.unwrap();
+    let prologue = b"fleetwright agent link 2-3";
     let mut newer = knocking.handshake(&own, &server, prologue).await.unwrap();
-    newer.speak(&FromAgent::Hello(hello((1, 2)))).await.unwrap();
+    newer.speak(&FromAgent::Hello(hello((2, 3)))).await.unwrap();
     let Some(FromServer::Welcome(welcome)) = newer.next().await else { panic!("no welcome") };
-    assert_eq!((welcome.protocol, welcome.name.as_str()), (1, "web1"));
+    assert_eq!((welcome.protocol, welcome.name.as_str()), (2, "web1"));
 }
 
 /// Versions that something on the way has changed do not pass: the handshake binds what each said.
@@ -143,7 +143,7 @@ async fn an_agent_whose_versions_are_changed_on_the_way_says_so() {
             let mut head = vec![0; 4096];
             let read = agent.read(&mut head).await.unwrap();
             let text = String::from_utf8_lossy(&head[..read]);
-            let changed = text.replace("fleetwright-protocol: 1-1", "fleetwright-protocol: 2-2");
+            let changed = text.replace("fleetwright-protocol: 1-2", "fleetwright-protocol: 3-3");
             assert_ne!(changed, text, "the agent says what it speaks");
             let mut to = TcpStream::connect(server).await.unwrap();
             to.write_all(changed.as_bytes()).await.unwrap();
@@ -155,7 +155,7 @@ async fn an_agent_whose_versions_are_changed_on_the_way_says_so() {
         () = meddling => unreachable!("the listener stays"),
         said = status_says(&fleet, &web1, "upgrade the older") => said,
     };
-    assert!(said.contains("this server speaks protocol 1 to 1, the agent 2 to 2"), "{said}");
+    assert!(said.contains("this server speaks protocol 1 to 2, the agent 3 to 3"), "{said}");
 }
 
 /// What was recorded of a genuine link is worth nothing to whoever plays it again.

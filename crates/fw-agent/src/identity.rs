@@ -232,9 +232,18 @@ fn hashed(id: &str) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A test that plays a restart of the host sets another id of the boot by this. Builds for release know
+/// nothing of it.
+#[cfg(debug_assertions)]
+const TEST_BOOT_ID: &str = "FLEETWRIGHT_TEST_BOOT_ID";
+
 /// The id of this boot; empty where the system has none (then nothing can be told from it).
 #[must_use]
 pub fn boot_id() -> String {
+    #[cfg(debug_assertions)]
+    if let Ok(id) = std::env::var(TEST_BOOT_ID) {
+        return id;
+    }
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim().to_owned()
 }

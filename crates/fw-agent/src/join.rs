@@ -72,6 +72,7 @@ fn answered(outputs: Vec<Output>) -> Option<Result<Welcome, Error>> {
         Output::Send(_)
         | Output::Start(_)
         | Output::Cancel(_)
+        | Output::Keep(_)
         | Output::Query(_)
         | Output::Settled(_)
         | Output::Durable(_)

@@ -8,15 +8,22 @@
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use fw_proto::frame::{Ended, Refusal, RefusalReason, Spec};
-use fw_proto::record::{self, Body, Offsets, Record, Stream};
+use fw_proto::frame::{Applied, Ended, Refusal, RefusalReason, Spec};
+use fw_proto::record::Offsets;
 use fw_proto::{TaskKey, Timestamp};
 use tracing::warn;
 
-use crate::supervise::files::{self, Kept, Segment, Started, Status};
+mod reader;
+
+pub use reader::Reader;
+
+use crate::supervise::armed;
+use crate::supervise::files::{
+    self, ChangedFile, Kept, Segment, Started, Status, TriesFile, WaitFile,
+};
 use crate::supervise::starter::Starter;
 use crate::supervise::{contain, os};
 
@@ -42,6 +49,14 @@ pub enum Found {
     Starting,
     /// It runs.
     Running {
+        /// When it was started.
+        started_at: Timestamp,
+    },
+    /// Its change has succeeded, and its supervisor waits for the word.
+    Applied(Applied),
+    /// It is an armed change that was started then, and its supervisor is gone: another is due, which undoes
+    /// it unless it was kept.
+    Abandoned {
         /// When it was started.
         started_at: Timestamp,
     },
@@ -160,44 +175,94 @@ impl Spool {
         if dir.exists() {
             return Err(SpawnError::Exists(key));
         }
+        let bytes = minicbor::to_vec(spec).expect("writing to memory cannot go wrong");
+        let armed = spec.armed.is_some().then_some(bytes.as_slice());
         let (control, log) =
-            self.make_dir(key).map_err(|source| SpawnError::Disk { key, source })?;
-        let spec = minicbor::to_vec(spec).expect("writing to memory cannot go wrong");
+            self.make_dir(key, armed).map_err(|source| SpawnError::Disk { key, source })?;
+        self.start(key, &bytes, &control, &log)
+    }
+
+    /// Starts another supervisor for an armed change whose first is gone: it undoes the change, unless
+    /// it was kept. Does nothing where one lives.
+    ///
+    /// # Errors
+    /// There is none yet; the change stays as it is until the next try.
+    pub fn undo(&self, key: TaskKey) -> Result<(), SpawnError> {
+        let dir = self.task_dir(key);
+        let disk = |source| SpawnError::Disk { key, source };
+        // The lock says for certain that nobody else decides about the change. The next one takes it anew.
+        if armed::lock(&dir).map_err(disk)?.is_none() {
+            return Ok(());
+        }
+        let spec = fs::read(dir.join(files::ARMED)).map_err(disk)?;
+        if !dir.join(files::CHANGED).exists() {
+            self.end_rest(key);
+        }
+        // From now on it waits no more.
+        if !dir.join(files::TRIES).exists()
+            && let Err(error) =
+                files::write_json(&dir, files::TRIES, &TriesFile { tries: 0 }, false)
+        {
+            warn!(task.key = %key, "tries of the undo are not counted: {error}");
+        }
+        let (control, log) = open_streams(&dir).map_err(disk)?;
+        self.start(key, &spec, &control, &log)
+    }
+
+    fn start(
+        &self,
+        key: TaskKey,
+        spec: &[u8],
+        control: &File,
+        log: &File,
+    ) -> Result<(), SpawnError> {
         // The supervisor holds `control` from its first moment on, hence it is seen to live. One
         // that has only part of its spec ends without starting anything.
         self.starter
-            .start(&dir, &control, &log)
-            .and_then(|mut to| to.write_all(&spec))
+            .start(&self.task_dir(key), control, log)
+            .and_then(|mut to| to.write_all(spec))
             .map_err(|source| SpawnError::Supervisor { key, source })
     }
 
     /// Makes a task's directory, complete before it has its name: also with room for the status.
-    /// A supervisor that found no room could not even say so.
-    fn make_dir(&self, key: TaskKey) -> io::Result<(File, File)> {
+    /// A supervisor that found no room could not even say so. How a change is undone (`armed`) is on the
+    /// disk before there is anybody who could make it.
+    fn make_dir(&self, key: TaskKey, armed: Option<&[u8]>) -> io::Result<(File, File)> {
         let staging = self.dir.join(format!("{PASSING}new-{key}"));
         if staging.exists() {
             fs::remove_dir_all(&staging)?;
         }
-        let made = Self::fill_dir(&staging);
+        let made = Self::fill_dir(&staging, armed);
         if made.is_err() {
             // What a full disk took may be what another task needs.
             drop(fs::remove_dir_all(&staging));
         }
         let made = made?;
         fs::rename(&staging, self.task_dir(key))?;
+        if armed.is_some() {
+            File::open(&self.dir)?.sync_all()?;
+        }
         Ok(made)
     }
 
-    fn fill_dir(staging: &Path) -> io::Result<(File, File)> {
+    fn fill_dir(staging: &Path, armed: Option<&[u8]>) -> io::Result<(File, File)> {
         DirBuilder::new().mode(0o700).create(staging)?;
         files::reserve(staging, files::STATUS)?;
-        let control = staging.join(files::CONTROL);
-        os::mkfifo(&control)?;
-        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        let control = File::options().read(true).write(true).custom_flags(flags).open(control)?;
-        let log =
-            File::options().append(true).create(true).mode(0o600).open(staging.join(files::LOG))?;
-        Ok((control, log))
+        os::mkfifo(&staging.join(files::CONTROL))?;
+        let streams = open_streams(staging)?;
+        if let Some(spec) = armed {
+            for name in [files::CHANGED, files::KEPT, files::TRIES] {
+                files::reserve(staging, name)?;
+            }
+            let mut private = File::options();
+            let private = private.write(true).create_new(true).mode(0o600);
+            private.open(staging.join(files::LOCK))?;
+            let mut file = private.open(staging.join(files::ARMED))?;
+            file.write_all(spec)?;
+            file.sync_all()?;
+            File::open(staging)?.sync_all()?;
+        }
+        Ok(streams)
     }
 
     /// Collects processes that have ended. Called by [`Spool::remove`]; the agent's regular look at
@@ -229,6 +294,9 @@ impl Spool {
         };
         let started = files::read_json::<Started>(&dir, files::STARTED)?;
         if alive {
+            if let Some(applied) = waits(&dir, &started)? {
+                return Ok(Found::Applied(applied));
+            }
             return Ok(match started {
                 Kept::Whole(Started { at, .. }) if dir.join(files::PID).exists() => {
                     Found::Running { started_at: at }
@@ -237,8 +305,11 @@ impl Spool {
             });
         }
         // The last word may have been said between the first look and the supervisor's end.
+        let armed = dir.join(files::ARMED).try_exists()?;
         Ok(match (last_word(&dir)?, started) {
             (Kept::Whole(last), _) => last,
+            (_, Kept::Whole(Started { at, .. })) if armed => Found::Abandoned { started_at: at },
+            (_, Kept::Damaged) if armed => Found::Abandoned { started_at: changed_at(&dir) },
             (Kept::Missing | Kept::Damaged, Kept::Whole(started)) => {
                 Found::Dead { started_at: started.at }
             }
@@ -247,6 +318,12 @@ impl Spool {
                 Found::Dead { started_at: changed_at(&dir) }
             }
         })
+    }
+
+    /// Whether a task may be an armed change that is neither kept nor undone; also when that cannot be told.
+    #[must_use]
+    pub fn may_be_armed(&self, key: TaskKey) -> bool {
+        self.task_dir(key).join(files::ARMED).try_exists().unwrap_or(true)
     }
 
     /// Ends what is left of a task whose supervisor is gone, as far as that can be found.
@@ -284,6 +361,14 @@ impl Spool {
         self.tell(key, files::CANCEL)
     }
 
+    /// Passes the server's word on an armed change to its supervisor; false when there is none any more.
+    ///
+    /// # Errors
+    /// The supervisor cannot be told.
+    pub fn keep(&self, key: TaskKey) -> io::Result<bool> {
+        self.tell(key, files::KEEP)
+    }
+
     fn tell(&self, key: TaskKey, what: u8) -> io::Result<bool> {
         match open_control(&self.task_dir(key)).and_then(|mut control| control.write_all(&[what])) {
             Ok(()) => Ok(true),
@@ -298,7 +383,7 @@ impl Spool {
     /// Reads a task's output from `resume` on.
     #[must_use]
     pub fn reader(&self, key: TaskKey, resume: Offsets) -> Reader {
-        Reader { dir: self.task_dir(key), at: resume, open: None }
+        Reader::new(self.task_dir(key), resume)
     }
 
     /// Deletes the segments that the server has whole, never the last, and tells the supervisor.
@@ -330,7 +415,13 @@ impl Spool {
         self.reap();
         match self.state(key) {
             Ok(Found::Missing) => return Ok(()),
-            Ok(Found::Starting | Found::Running { .. }) => {
+            // What is neither kept nor undone is not forgotten either.
+            Ok(
+                Found::Starting
+                | Found::Running { .. }
+                | Found::Applied(_)
+                | Found::Abandoned { .. },
+            ) => {
                 return Err(io::ErrorKind::ResourceBusy.into());
             }
             Ok(Found::NotStarted | Found::Ended(_) | Found::Refused(_) | Found::Dead { .. })
@@ -366,6 +457,27 @@ fn last_word(dir: &Path) -> io::Result<Kept<Found>> {
         Kept::Missing => Kept::Missing,
         Kept::Damaged => Kept::Damaged,
     })
+}
+
+/// What a change waits for whose supervisor lives, if it does.
+fn waits(dir: &Path, started: &Kept<Started>) -> io::Result<Option<Applied>> {
+    let Kept::Whole(Started { at: started_at, .. }) = *started else { return Ok(None) };
+    let changed = files::read_json::<ChangedFile>(dir, files::CHANGED)?;
+    let Kept::Whole(ChangedFile { waits: Some(WaitFile { at, until }), .. }) = changed else {
+        return Ok(None);
+    };
+    let over = dir.join(files::TRIES).try_exists()? || dir.join(files::KEPT).try_exists()?;
+    Ok((!over).then_some(Applied { started_at, at, until }))
+}
+
+/// The ear of a supervisor, open so that it is never at its end, and its log.
+fn open_streams(dir: &Path) -> io::Result<(File, File)> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut control = File::options();
+    let control =
+        control.read(true).write(true).custom_flags(flags).open(dir.join(files::CONTROL))?;
+    let log = File::options().append(true).create(true).mode(0o600).open(dir.join(files::LOG))?;
+    Ok((control, log))
 }
 
 /// When something in the directory was last made: about when the task was begun.
@@ -425,153 +537,8 @@ impl Wake {
     }
 }
 
-/// Reads one task's output in order, whole records at a time.
-#[derive(Debug)]
-pub struct Reader {
-    dir: PathBuf,
-    at: Offsets,
-    open: Option<OpenSegment>,
-}
-
-#[derive(Debug)]
-struct OpenSegment {
-    number: u64,
-    file: File,
-    /// Where in the file the next record begins, and what offsets that is.
-    byte: u64,
-    place: Offsets,
-}
-
-impl Reader {
-    /// How far it has read.
-    #[must_use]
-    pub fn at(&self) -> Offsets {
-        self.at
-    }
-
-    /// Puts the next records into `buf` (emptied first), at most `max` bytes of them but always
-    /// at least one, and says where they begin and end. `None` when there are none yet; when the
-    /// task has ended, that is all. `max` is best [`record::MAX_CHUNK`].
-    ///
-    /// # Errors
-    /// The spool cannot be read, is damaged, or no longer reaches back to where reading began.
-    pub fn next(
-        &mut self,
-        max: usize,
-        buf: &mut Vec<u8>,
-    ) -> io::Result<Option<(Offsets, Offsets)>> {
-        let max = max.max(record::HEADER + record::MAX_PAYLOAD);
-        let from = self.at;
-        buf.clear();
-        loop {
-            let Some(mut open) =
-                self.open.take().map_or_else(|| self.find(), |open| Ok(Some(open)))?
-            else {
-                return Ok(None);
-            };
-            // Asked for before reading: what is not in this segment by then never will be.
-            let next = self.after(&open)?;
-            let read = self.read(&mut open, max, buf)?;
-            self.open = Some(open);
-            match (read, next) {
-                (true, _) if !buf.is_empty() => return Ok(Some((from, self.at))),
-                (true, _) => {}
-                (false, Some(next)) => self.open = Some(next),
-                (false, None) => return Ok(None),
-            }
-        }
-    }
-
-    /// Opens the segment in which reading begins.
-    fn find(&self) -> io::Result<Option<OpenSegment>> {
-        let segments = Segment::list(&self.dir)?;
-        let holding = segments.iter().rev().find(|segment| is_covered(segment.base, self.at));
-        match (holding, segments.first()) {
-            (Some(segment), _) => OpenSegment::new(&self.dir, segment).map(Some),
-            (None, Some(_)) => Err(damaged("it no longer reaches back to where the server is")),
-            (None, None) if self.at == Offsets::default() => Ok(None),
-            (None, None) => Err(damaged("it has no segment")),
-        }
-    }
-
-    /// Opens the segment after this one, when there is one.
-    fn after(&self, open: &OpenSegment) -> io::Result<Option<OpenSegment>> {
-        let segments = Segment::list(&self.dir)?;
-        let next = segments.iter().find(|segment| segment.number > open.number);
-        next.map(|segment| OpenSegment::new(&self.dir, segment)).transpose()
-    }
-
-    /// Reads on in a segment; false when it holds no further whole record.
-    fn read(&mut self, open: &mut OpenSegment, max: usize, buf: &mut Vec<u8>) -> io::Result<bool> {
-        let there = open.file.metadata()?.len().saturating_sub(open.byte);
-        let mut raw = vec![0; usize::try_from(there).unwrap_or(usize::MAX).min(max)];
-        // May be less: a record that the disk refused is taken back.
-        let taken = open.file.read_at(&mut raw, open.byte)?;
-        raw.truncate(taken);
-        let before = open.byte;
-        for record in record::records(&raw) {
-            let record = match record {
-                Ok(record) => record,
-                // What stands before it is whole; the next call says that this is not.
-                Err(_) if open.byte > before => break,
-                Err(malformed) => return Err(damaged(&malformed.to_string())),
-            };
-            open.byte += size(&record);
-            self.push(open.place, &record, buf);
-            open.place = open.place.after(&record);
-        }
-        Ok(open.byte > before)
-    }
-
-    /// Appends the part of a record at `place` that lies beyond what was read before.
-    fn push(&mut self, place: Offsets, record: &Record<'_>, buf: &mut Vec<u8>) {
-        let behind = |at: u64, begins: u64| at.saturating_sub(begins);
-        let body = match (record.stream, record.body) {
-            (stream, Body::Bytes(bytes)) => {
-                let skip = match stream {
-                    Stream::Stdout => behind(self.at.stdout, place.stdout),
-                    Stream::Stderr => behind(self.at.stderr, place.stderr),
-                };
-                let rest = usize::try_from(skip).ok().and_then(|skip| bytes.get(skip..));
-                Body::Bytes(rest.unwrap_or_default())
-            }
-            (Stream::Stdout, Body::Gap(length)) => Body::Gap(
-                length.saturating_sub(behind(self.at.stdout_dropped, place.stdout_dropped)),
-            ),
-            (Stream::Stderr, Body::Gap(length)) => Body::Gap(
-                length.saturating_sub(behind(self.at.stderr_dropped, place.stderr_dropped)),
-            ),
-        };
-        if !matches!(body, Body::Bytes([]) | Body::Gap(0)) {
-            let rest = Record { body, ..*record };
-            rest.write(buf);
-            self.at = self.at.after(&rest);
-        }
-    }
-}
-
-impl OpenSegment {
-    fn new(dir: &Path, segment: &Segment) -> io::Result<Self> {
-        let file = File::open(dir.join(segment.name()))?;
-        Ok(Self { number: segment.number, file, byte: 0, place: segment.base })
-    }
-}
-
-/// Bytes that a record takes in a segment.
-fn size(record: &Record<'_>) -> u64 {
-    let payload = match record.body {
-        Body::Bytes(bytes) => bytes.len(),
-        Body::Gap(_) => 8,
-    };
-    (record::HEADER + payload) as u64
-}
-
 /// Whether a [`Reader`]'s error is for good: what it should read is not there any more.
 #[must_use]
 pub fn is_damage(error: &io::Error) -> bool {
     files::is_damage(error)
-}
-
-fn damaged(how: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the spool is damaged: {how}"))
 }

@@ -48,6 +48,7 @@ fn shell(text: &str) -> Spec {
         spool_bytes: 64 * 1024 * 1024,
         nice: None,
         umask: None,
+        armed: None,
     }
 }
 

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use fw_proto::api::{Command, EnvValue, NewRun, Offline};
+use fw_proto::api::{Arm, Command, EnvValue, NewRun, Offline};
 use fw_proto::{Incarnation, JobName, RunId, Span};
 use uuid::Uuid;
 
-use crate::plan::{Chosen, Exec, KILL_AFTER, Limits, Origin, Plan, Retries, START_WITHIN};
+use crate::plan::{Armed, Chosen, Exec, KILL_AFTER, Limits, Origin, Plan, Retries, START_WITHIN};
 
 /// The most bytes of command and environment together. With the secrets it fits in one frame of
 /// the link ([`fw_proto::frame::MAX_FRAME`]).
@@ -40,6 +40,17 @@ pub enum Invalid {
     /// No program, or an empty shell text.
     #[error("command: it is empty; name a program or give a shell text")]
     NoCommand,
+    /// An undo or a probe that is no command.
+    #[error("armed: its {what} cannot be run: {why}")]
+    Armed {
+        /// Which of the two.
+        what: &'static str,
+        /// What is wrong with it.
+        why: Box<Self>,
+    },
+    /// A change that would be undone at once.
+    #[error("armed: within 0 nothing can be confirmed; give at least 1s")]
+    NoWait,
     /// A NUL byte, which no kernel takes.
     #[error("{0}: it contains a NUL byte; take it out")]
     Nul(&'static str),
@@ -124,6 +135,7 @@ pub fn compile(
         on_full: new.on_full,
         nice: new.nice,
         umask: new.umask,
+        armed: new.armed.map(|Arm { undo, within, probe }| Armed { undo, within, probe }),
     };
     check(&exec)?;
     let (origin, retries) = (Origin::default(), None);
@@ -186,6 +198,7 @@ fn limits(new: &NewRun, lost_after: Span) -> Result<Limits, Invalid> {
 pub fn check(exec: &Exec) -> Result<(), Invalid> {
     let mut bytes = check_command(&exec.command)?;
     bytes += check_env(&exec.env)?;
+    bytes += exec.armed.as_ref().map_or(Ok(0), check_armed)?;
     if bytes > MAX_COMMAND {
         return Err(Invalid::TooLarge { bytes });
     }
@@ -238,6 +251,19 @@ fn check_command(command: &Command) -> Result<usize, Invalid> {
         Command::Shell(text) => check_piece(text.len(), || "command: shell text".to_owned())?,
     }
     Ok(bytes)
+}
+
+/// Gives the bytes of undo and probe.
+fn check_armed(armed: &Armed) -> Result<usize, Invalid> {
+    if armed.within == Span::ZERO {
+        return Err(Invalid::NoWait);
+    }
+    within_a_year("armed", armed.within)?;
+    let check = |what, command| {
+        check_command(command).map_err(|why| Invalid::Armed { what, why: Box::new(why) })
+    };
+    let probe = armed.probe.as_ref().map_or(Ok(0), |probe| check("probe", probe))?;
+    Ok(check("undo", &armed.undo)? + probe)
 }
 
 fn check_piece(bytes: usize, what: impl FnOnce() -> String) -> Result<(), Invalid> {
@@ -316,7 +342,12 @@ mod tests {
             on_full: OnFull::Block,
             nice: None,
             umask: None,
+            armed: None,
         }
+    }
+
+    fn arm() -> Arm {
+        Arm { undo: Command::Shell("true".into()), within: Span::from_secs(60), probe: None }
     }
 
     fn plan(new: NewRun) -> Result<Plan, Invalid> {
@@ -409,6 +440,9 @@ mod tests {
             }),
             refused(|new| new.nice = Some(20)),
             refused(|new| new.umask = Some(0o1000)),
+            refused(|new| new.armed = Some(Arm { within: Span::ZERO, ..arm() })),
+            refused(|new| new.armed = Some(Arm { undo: Command::Shell(" ".into()), ..arm() })),
+            refused(|new| new.armed = Some(Arm { probe: Some(Command::Argv(vec![])), ..arm() })),
         ];
         insta::assert_snapshot!(texts.join("\n"), @r#"
         command: it is empty; name a program or give a shell text
@@ -431,6 +465,9 @@ mod tests {
         env: 17 secrets are named, at most 16 are possible
         nice: 20 is outside -20 to 19
         umask: 1000 is outside 0 to 777 (octal)
+        armed: within 0 nothing can be confirmed; give at least 1s
+        armed: its undo cannot be run: command: it is empty; name a program or give a shell text
+        armed: its probe cannot be run: command: it is empty; name a program or give a shell text
         "#);
     }
 

@@ -18,6 +18,17 @@ pub const START_WITHIN: Span = Span::from_secs(60);
 /// From TERM to KILL when nobody says.
 pub const KILL_AFTER: Span = Span::from_secs(10);
 
+/// How often an undo that does not succeed is tried, crashes counted: what has not helped five times needs
+/// a person.
+pub const UNDO_TRIES: u32 = 5;
+
+/// Each try of an undo is ended after so long: enough to install a package again over a slow line. All
+/// five stay below half an hour, in which nobody knows the host's state.
+pub const UNDO_TIMEOUT: Span = Span::from_secs(5 * 60);
+
+/// Between two tries of an undo: what was in the way (a lock, a service that stops) may be gone then.
+pub const UNDO_PAUSE: Span = Span::from_secs(1);
+
 /// What a run does: one command on hosts that are chosen already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -67,6 +78,45 @@ pub struct Exec {
     pub nice: Option<i8>,
     /// File mode creation mask.
     pub umask: Option<u16>,
+    /// The command is a change that the host undoes by itself unless it is confirmed in time.
+    pub armed: Option<Armed>,
+}
+
+/// How a host undoes a change, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Armed {
+    /// Undoes the change. It must do no harm when it is repeated, nor when the change was only half made.
+    pub undo: Command,
+    /// How long the host waits for the server's word and its own proof, from the moment at which the change
+    /// has succeeded. By the host's boot-time clock, which also counts while the host sleeps.
+    pub within: Span,
+    /// Proves on the host, once the server's word is there, that the change is good: it is tried until it
+    /// exits with code 0 or the time is over.
+    pub probe: Option<Command>,
+}
+
+impl Armed {
+    /// The longest time from the change's end to the last word on it.
+    #[must_use]
+    pub fn longest(&self, kill_after: Span) -> Span {
+        let each = (UNDO_TIMEOUT + kill_after + UNDO_PAUSE).as_millis();
+        self.within + Span::from_millis(each.saturating_mul(u64::from(UNDO_TRIES)))
+    }
+
+    fn spec(&self) -> frame::Armed {
+        frame::Armed {
+            undo: spoken(&self.undo),
+            within: self.within,
+            probe: self.probe.as_ref().map(spoken),
+        }
+    }
+}
+
+fn spoken(command: &Command) -> frame::Command {
+    match command {
+        Command::Argv(argv) => frame::Command::Argv(argv.clone()),
+        Command::Shell(text) => frame::Command::Shell(text.clone()),
+    }
 }
 
 impl Exec {
@@ -79,10 +129,7 @@ impl Exec {
             EnvValue::Secret(_) => None,
         };
         frame::Spec {
-            command: match &self.command {
-                Command::Argv(argv) => frame::Command::Argv(argv.clone()),
-                Command::Shell(text) => frame::Command::Shell(text.clone()),
-            },
+            command: spoken(&self.command),
             user: self.user.clone(),
             cwd: self.cwd.clone(),
             env: self.env.iter().filter_map(plain).collect(),
@@ -96,6 +143,7 @@ impl Exec {
             spool_bytes,
             nice: self.nice,
             umask: self.umask,
+            armed: self.armed.as_ref().map(Armed::spec),
         }
     }
 }

@@ -111,16 +111,11 @@ impl Policy {
         self.check_user(spec.user.as_deref().unwrap_or(own_user))?;
         let Some(commands) = &self.commands else { return Ok(()) };
         check_environment(spec)?;
-        match &spec.command {
-            Command::Shell(_) => refuse(
-                "the host's policy lists commands, so shell text is not run; give program and arguments",
-            ),
-            Command::Argv(argv) if commands.iter().any(|command| command.allows(argv)) => Ok(()),
-            Command::Argv(argv) => {
-                let program = argv.first().map_or("", String::as_str);
-                refuse(format!("the host's policy does not list {program:?} with these arguments"))
-            }
-        }
+        check_command(commands, &spec.command)?;
+        // A change that its host would not undo is not made.
+        let armed = spec.armed.as_ref();
+        let beside = armed.into_iter().flat_map(|armed| [Some(&armed.undo), armed.probe.as_ref()]);
+        beside.flatten().try_for_each(|command| check_command(commands, command))
     }
 
     fn check_user(&self, user: &str) -> Result<(), Refusal> {
@@ -129,6 +124,19 @@ impl Policy {
                 refuse(format!("the host's policy does not list the user {user:?}"))
             }
             Some(_) | None => Ok(()),
+        }
+    }
+}
+
+fn check_command(allowed: &[AllowedCommand], command: &Command) -> Result<(), Refusal> {
+    match command {
+        Command::Shell(_) => refuse(
+            "the host's policy lists commands, so shell text is not run; give program and arguments",
+        ),
+        Command::Argv(argv) if allowed.iter().any(|command| command.allows(argv)) => Ok(()),
+        Command::Argv(argv) => {
+            let program = argv.first().map_or("", String::as_str);
+            refuse(format!("the host's policy does not list {program:?} with these arguments"))
         }
     }
 }
@@ -162,7 +170,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use fw_proto::Span;
-    use fw_proto::frame::OnFull;
+    use fw_proto::frame::{Armed, OnFull};
     use proptest::prelude::*;
 
     use super::*;
@@ -180,6 +188,7 @@ mod tests {
             spool_bytes: 0,
             nice: None,
             umask: None,
+            armed: None,
         }
     }
 
@@ -205,6 +214,24 @@ mod tests {
         check(&["/usr/bin/systemctl", "restart", "x --force web.service"], false);
         check(&["/usr/bin/systemctl", "restartx", "web.service"], false);
         check(&[], false);
+    }
+
+    #[test]
+    fn a_change_is_refused_with_its_undo_or_its_probe() {
+        let policy = allowing("/bin/true", &[]);
+        let argv = |program: &str| Command::Argv(vec![program.to_owned()]);
+        let check = |undo: &str, probe: Option<&str>| {
+            let armed = Armed { undo: argv(undo), within: Span::ZERO, probe: probe.map(argv) };
+            let spec = Spec { armed: Some(armed), ..spec(&["/bin/true"]) };
+            policy.check(&spec, "root").map_err(|refusal| refusal.message)
+        };
+        let no = |program: &str| {
+            Err(format!("the host's policy does not list {program:?} with these arguments"))
+        };
+        assert_eq!(check("/bin/true", None), Ok(()));
+        assert_eq!(check("/bin/true", Some("/bin/true")), Ok(()));
+        assert_eq!(check("/bin/rm", None), no("/bin/rm"));
+        assert_eq!(check("/bin/true", Some("/bin/cat")), no("/bin/cat"));
     }
 
     #[test]

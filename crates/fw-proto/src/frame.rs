@@ -77,6 +77,10 @@ pub enum FromServer {
     /// Answers [`FromAgent::Rekey`]: the new key is recorded.
     #[n(9)]
     Rekeyed(#[n(0)] PublicKey),
+    /// The word that these armed changes wait for ([`Reported::Applied`]): keep them. Since
+    /// [`crate::ARMED`].
+    #[n(10)]
+    Keep(#[n(0)] Vec<TaskKey>),
 }
 
 /// Who a host is and what it remembers.
@@ -259,7 +263,8 @@ pub struct Spec {
     /// Environment added to the clean one.
     #[n(3)]
     pub env: BTreeMap<String, String>,
-    /// Environment whose values are secret: masked in output, never on disk.
+    /// Environment whose values are secret: masked in output, and on no disk but that of a host whose
+    /// change is armed, until that is over.
     #[n(4)]
     pub secrets: BTreeMap<String, String>,
     /// Ended after so long; `None` is no limit.
@@ -280,6 +285,23 @@ pub struct Spec {
     /// File mode creation mask (`umask(2)`).
     #[n(10)]
     pub umask: Option<u16>,
+    /// The command is a change that the host undoes by itself unless it is confirmed in time.
+    #[n(11)]
+    pub armed: Option<Armed>,
+}
+
+/// How a host undoes a change, and when. Never sent to an agent older than [`crate::ARMED`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Armed {
+    /// Undoes the change, also one that was only half made, and also twice.
+    #[n(0)]
+    pub undo: Command,
+    /// How long the host waits for the word, from the moment at which the change has succeeded.
+    #[n(1)]
+    pub within: Span,
+    /// Proves on the host that the change is good: without exit code 0 it is not kept.
+    #[n(2)]
+    pub probe: Option<Command>,
 }
 
 /// A command as the host starts it.
@@ -338,6 +360,9 @@ pub enum Reported {
     /// The host cannot tell whether it ran.
     #[n(5)]
     Unknown(#[n(0)] String),
+    /// An armed change has succeeded, and its host waits for [`FromServer::Keep`].
+    #[n(6)]
+    Applied(#[n(0)] Applied),
 }
 
 impl Reported {
@@ -346,7 +371,11 @@ impl Reported {
         let text = match self {
             Self::Refused(refusal) => &mut refusal.message,
             Self::Unknown(why) => why,
-            Self::NotKnown | Self::Queued | Self::Started(_) | Self::Ended(_) => return,
+            Self::NotKnown
+            | Self::Queued
+            | Self::Started(_)
+            | Self::Applied(_)
+            | Self::Ended(_) => return,
         };
         text.truncate(text.floor_char_boundary(MAX_TEXT));
     }
@@ -355,10 +384,39 @@ impl Reported {
     #[must_use]
     pub const fn is_last_word(&self) -> bool {
         match self {
-            Self::NotKnown | Self::Queued | Self::Started(_) => false,
+            Self::NotKnown | Self::Queued | Self::Started(_) | Self::Applied(_) => false,
             Self::Ended(_) | Self::Refused(_) | Self::Unknown(_) => true,
         }
     }
+}
+
+/// An armed change that waits for the word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Applied {
+    /// When its process was started.
+    #[n(0)]
+    pub started_at: Timestamp,
+    /// When it had succeeded, so that the wait began.
+    #[n(1)]
+    pub at: Timestamp,
+    /// When it is undone unless it is kept before. For people: the host keeps the time by another clock.
+    #[n(2)]
+    pub until: Timestamp,
+}
+
+/// What became of an armed change, as its host knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Fate {
+    /// It was confirmed in time, which is on the host's disk.
+    #[n(0)]
+    Kept,
+    /// The undo has succeeded.
+    #[n(1)]
+    Undone,
+    /// The undo did not succeed, however often it was tried: a person must look.
+    #[n(2)]
+    UndoFailed,
 }
 
 /// How a task's main process ended.
@@ -393,6 +451,10 @@ pub struct Ended {
     /// Processes that it left behind.
     #[n(8)]
     pub left_behind: u32,
+    /// What became of an armed change. The rest tells of the change itself, but for the time at which it
+    /// ended: that is when this was known.
+    #[n(9)]
+    pub armed: Option<Fate>,
 }
 
 /// What ended a task.

@@ -22,4 +22,8 @@ pub use key::{InvalidKey, PublicKey};
 pub use time::{InvalidTime, Span, Timestamp};
 
 /// The first and last version of the agent protocol that this build speaks.
-pub const PROTOCOL: std::ops::RangeInclusive<u16> = 1..=1;
+pub const PROTOCOL: std::ops::RangeInclusive<u16> = 1..=2;
+
+/// The first version of the agent protocol in which a change can be armed. An older agent would skip the
+/// undo and never undo anything, so it is never sent such a start.
+pub const ARMED: u16 = 2;

@@ -122,6 +122,16 @@ pub struct Malformed {
 }
 
 impl Record<'_> {
+    /// The bytes that it takes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        let payload = match self.body {
+            Body::Bytes(bytes) => bytes.len(),
+            Body::Gap(_) => size_of::<u64>(),
+        };
+        (HEADER + payload) as u64
+    }
+
     /// Appends the record's bytes.
     pub fn write(&self, out: &mut Vec<u8>) {
         let gap;

@@ -49,6 +49,7 @@ fn spec() -> Spec {
         spool_bytes: 1 << 20,
         nice: None,
         umask: None,
+        armed: None,
     }
 }
 
@@ -63,6 +64,7 @@ fn ended() -> Ended {
         stdout_sha256: Some([9; 32]),
         stderr_sha256: None,
         left_behind: 0,
+        armed: None,
     }
 }
 
@@ -151,6 +153,38 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
     ]
 }
 
+/// What came with version 2 of the protocol.
+fn from_agent_2() -> Vec<(&'static str, FromAgent<'static>)> {
+    let applied = Applied { started_at: at(0), at: at(1), until: at(61) };
+    let ended = |fate| Reported::Ended(Ended { armed: Some(fate), ..ended() });
+    let report = |state| Report { key: key(), state };
+    vec![(
+        "reports-armed",
+        FromAgent::Reports(vec![
+            report(Reported::Applied(applied)),
+            report(ended(Fate::Kept)),
+            report(ended(Fate::Undone)),
+            report(ended(Fate::UndoFailed)),
+        ]),
+    )]
+}
+
+fn from_server_2() -> Vec<(&'static str, FromServer)> {
+    let armed = Armed {
+        undo: Command::Shell("undo".into()),
+        within: Span::from_secs(60),
+        probe: Some(Command::Argv(vec!["probe".into()])),
+    };
+    let start = Start {
+        key: key(),
+        not_after: at(60),
+        incarnation: Incarnation(Uuid::from_u128(3)),
+        epoch: Epoch(7),
+        spec: Spec { armed: Some(armed), ..spec() },
+    };
+    vec![("start-armed", FromServer::Start(vec![start])), ("keep", FromServer::Keep(vec![key()]))]
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -159,33 +193,40 @@ fn unhex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|n| u8::from_str_radix(&text[n..n + 2], 16).unwrap()).collect()
 }
 
-fn written() -> String {
-    let agent = from_agent()
-        .into_iter()
-        .map(|(name, frame)| format!("agent {name} {}\n", hex(&encode(&frame))));
-    let server = from_server()
-        .into_iter()
-        .map(|(name, frame)| format!("server {name} {}\n", hex(&encode(&frame))));
+fn written(
+    agent: Vec<(&'static str, FromAgent<'static>)>,
+    server: Vec<(&'static str, FromServer)>,
+) -> String {
+    let agent =
+        agent.into_iter().map(|(name, frame)| format!("agent {name} {}\n", hex(&encode(&frame))));
+    let server =
+        server.into_iter().map(|(name, frame)| format!("server {name} {}\n", hex(&encode(&frame))));
     agent.chain(server).collect()
 }
 
 const GOLDEN: &str = include_str!("data/frames/protocol-1.txt");
 
+/// Only what the second version added: the first is still spoken.
+const GOLDEN_2: &str = include_str!("data/frames/protocol-2.txt");
+
 #[test]
 fn this_release_writes_the_golden_frames() {
-    assert_eq!(written(), GOLDEN);
+    assert_eq!(written(from_agent(), from_server()), GOLDEN);
+    assert_eq!(written(from_agent_2(), from_server_2()), GOLDEN_2);
 }
 
 #[test]
 fn this_release_reads_the_golden_frames() {
-    for (line, (name, frame)) in
-        GOLDEN.lines().filter(|line| line.starts_with("agent")).zip(from_agent())
+    let lines = |of: &'static str| {
+        GOLDEN.lines().chain(GOLDEN_2.lines()).filter(move |line| line.starts_with(of))
+    };
+    for (line, (name, frame)) in lines("agent").zip(from_agent().into_iter().chain(from_agent_2()))
     {
         let bytes = unhex(line.rsplit(' ').next().unwrap());
         assert_eq!(decode::<FromAgent<'_>>(&bytes).unwrap(), Decoded::Frame(frame), "{name}");
     }
     for (line, (name, frame)) in
-        GOLDEN.lines().filter(|line| line.starts_with("server")).zip(from_server())
+        lines("server").zip(from_server().into_iter().chain(from_server_2()))
     {
         let bytes = unhex(line.rsplit(' ').next().unwrap());
         assert_eq!(decode::<FromServer>(&bytes).unwrap(), Decoded::Frame(frame), "{name}");
@@ -195,10 +236,24 @@ fn this_release_reads_the_golden_frames() {
 #[test]
 fn the_protocol_page_shows_the_golden_bytes() {
     let page = include_str!("../../../docs/protocol.md");
-    for line in GOLDEN.lines() {
+    for line in GOLDEN.lines().chain(GOLDEN_2.lines()) {
         let (name, bytes) = line.rsplit_once(' ').unwrap();
         assert!(page.contains(bytes), "docs/protocol.md does not show the bytes of {name}");
     }
+}
+
+/// What a server of the first version makes of the second: it skips a frame that holds what it does not
+/// know, so nothing of that may stand in a greeting.
+#[test]
+fn an_armed_change_is_skipped_as_a_whole_by_who_does_not_know_it() {
+    #[derive(Debug, PartialEq, minicbor::Decode)]
+    enum Older {
+        #[n(0)]
+        NotKnown,
+    }
+    let applied = Reported::Applied(Applied { started_at: at(0), at: at(1), until: at(61) });
+    let bytes = encode(&applied);
+    assert_eq!(decode::<Older>(&bytes).unwrap(), Decoded::Unknown);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fw_core::plan::Plan;
 use fw_core::run::{Event, Kind, Run};
-use fw_proto::api::{self, Page, RunReport, RunState, RunSummary, TaskState};
+use fw_proto::api::{self, Page, RunReport, RunState, RunSummary, TaskReason, TaskState};
 use fw_proto::{HostId, HostName, JobName, RunId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
@@ -561,10 +561,11 @@ fn read_summary(row: &Row<'_>) -> Result<RunSummary, Error> {
 }
 
 fn read_task(row: &Row<'_>) -> Result<api::Task, Error> {
+    let reason: Option<TaskReason> = row::maybe_stored(row, "reason")?;
     Ok(api::Task {
         host: row::name(row, "host")?,
         state: row::stored(row, "state")?,
-        reason: row::maybe_stored(row, "reason")?,
+        reason,
         message: row.get("message")?,
         attempt: row.get("attempt")?,
         exit_code: row.get("exit_code")?,
@@ -579,6 +580,7 @@ fn read_task(row: &Row<'_>) -> Result<api::Task, Error> {
         stderr_dropped_bytes: row::count(row, "stderr_dropped")?,
         left_behind: row.get("left_behind")?,
         late: row.get("late")?,
+        armed: reason.and_then(TaskReason::armed),
     })
 }
 

@@ -265,5 +265,6 @@ fn request(words: &[&str]) -> NewRun {
         on_full: OnFull::Block,
         nice: None,
         umask: None,
+        armed: None,
     }
 }

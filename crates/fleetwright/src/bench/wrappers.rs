@@ -246,6 +246,7 @@ fn request() -> NewRun {
         on_full: OnFull::Block,
         nice: None,
         umask: None,
+        armed: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fw_proto::Span;
-use fw_proto::api::{Command, EnvValue, NewRun, Offline, OnFull};
+use fw_proto::api::{Arm, Command, EnvValue, NewRun, Offline, OnFull};
 
 use super::begin::Waiting;
 use super::{Refusal, Session, parse};
@@ -70,6 +70,17 @@ pub(crate) struct Args {
     /// File mode creation mask, in octal.
     #[arg(long, value_name = "MASK", value_parser = parse::umask)]
     umask: Option<u16>,
+    /// The command is a change, and each host undoes it by itself with --undo unless it is confirmed within
+    /// this time of its end: by the server, which says so while it is linked, and by --probe.
+    #[arg(long, value_name = "DUR", requires = "undo")]
+    armed: Option<Span>,
+    /// Text for `/bin/sh -c` that undoes the change, also a half-made one, and also twice.
+    #[arg(long, value_name = "CMD", requires = "armed", allow_hyphen_values = true)]
+    undo: Option<String>,
+    /// Text for `/bin/sh -c` that proves on the host that the change is good: tried until it exits with 0 or
+    /// the time is over.
+    #[arg(long, value_name = "CMD", requires = "armed", allow_hyphen_values = true)]
+    probe: Option<String>,
     #[command(flatten)]
     waiting: Waiting,
 }
@@ -93,6 +104,11 @@ fn request(args: Args) -> anyhow::Result<NewRun> {
         Some(text) => Command::Shell(text),
         None => Command::Argv(args.argv),
     };
+    let arm = |(within, undo)| Arm {
+        undo: Command::Shell(undo),
+        within,
+        probe: args.probe.map(Command::Shell),
+    };
     Ok(NewRun {
         hosts: args.selector,
         command,
@@ -112,6 +128,7 @@ fn request(args: Args) -> anyhow::Result<NewRun> {
         },
         nice: args.nice,
         umask: args.umask,
+        armed: args.armed.zip(args.undo).map(arm),
     })
 }
 

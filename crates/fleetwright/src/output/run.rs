@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use fw_proto::Timestamp;
-use fw_proto::api::{Command, Run, RunSummary, Task, TaskReason, TaskState};
+use fw_proto::api::{Armed, Command, Run, RunSummary, Task, TaskReason, TaskState};
 use serde::Serialize;
 
 use super::line;
@@ -118,7 +118,9 @@ fn why(task: &Task) -> String {
     let reason = task.reason.map(reason_text);
     // Many messages begin with what the reason says.
     let said = |reason: &&str| task.message.as_ref().is_some_and(|text| text.starts_with(*reason));
+    let waits = task.armed == Some(Armed::Waiting);
     let parts = [
+        waits.then(|| "changed, and undone unless it is confirmed in time".to_owned()),
         reason.filter(|reason| !said(reason)).map(str::to_owned),
         task.message.clone(),
         (dropped > 0).then(|| format!("{} not kept", bytes(dropped))),
@@ -166,6 +168,12 @@ const fn reason_text(reason: TaskReason) -> &'static str {
         TaskReason::NoSecret => "a secret is gone",
         TaskReason::Overlap => "the earlier run went on",
         TaskReason::Replaced => "the job's next fire took its place",
+        TaskReason::AgentOld => "its agent is too old to undo a change by itself: upgrade it",
+        TaskReason::Kept => "kept",
+        TaskReason::Undone => "undone by the host",
+        TaskReason::UndoFailed => {
+            "THE UNDO FAILED: the change is still there, wholly or in part; look at the host"
+        }
     }
 }
 
@@ -204,6 +212,7 @@ mod tests {
             stdout_dropped_bytes: 0,
             stderr_dropped_bytes: 0,
             left_behind: 0,
+            armed: None,
             late: None,
         }
     }
@@ -251,6 +260,27 @@ mod tests {
         );
         (refused.message, refused.left_behind) = (None, 2);
         assert_eq!(why(&refused), "the host's policy; left 2 processes behind");
+    }
+
+    #[test]
+    fn an_armed_change_says_what_became_of_it() {
+        let say = |state, armed, reason| {
+            let mut changed = task("web1", state);
+            (changed.armed, changed.reason) = (Some(armed), reason);
+            why(&changed)
+        };
+        let texts = [
+            say(TaskState::Running, Armed::Waiting, None),
+            say(TaskState::Succeeded, Armed::Kept, Some(TaskReason::Kept)),
+            say(TaskState::Failed, Armed::Undone, Some(TaskReason::Undone)),
+            say(TaskState::Failed, Armed::UndoFailed, Some(TaskReason::UndoFailed)),
+        ];
+        insta::assert_snapshot!(texts.join("\n"), @r"
+            changed, and undone unless it is confirmed in time
+            kept
+            undone by the host
+            THE UNDO FAILED: the change is still there, wholly or in part; look at the host
+            ");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use fw_core::agent::{self as core, Effect, Now};
 use fw_core::tasks::Found;
-use fw_proto::frame::{self, Refusal, RefusalReason, Spec};
+use fw_proto::frame::{self, Refusal, RefusalReason};
 use fw_proto::{Span, TaskKey, Timestamp};
 use fw_rt::{Clock, Tasks};
 use tokio::sync::{mpsc, watch};
@@ -33,7 +33,7 @@ use crate::status::Status;
 use crate::supervise::os::{self, Who};
 
 pub(crate) use link::hello;
-use perform::{Begun, Job, Written, done};
+use perform::{Begun, Due, Job, Written, done};
 use ship::Seen;
 
 /// How often supervisors are looked at, beside the bell they ring.
@@ -141,7 +141,9 @@ struct Agent {
     unwritable: bool,
     writing: Job<Written>,
     /// May be started: their ids are on the disk.
-    starts: Vec<(TaskKey, Spec)>,
+    starts: Vec<(TaskKey, Due)>,
+    /// Armed changes for which a supervisor is being started that undoes them.
+    undoing: BTreeSet<TaskKey>,
     starting: Job<Begun>,
     /// Where frames for the server go, while there is a connection.
     outbox: Option<mpsc::Sender<Vec<u8>>>,
@@ -187,6 +189,7 @@ impl Agent {
             unwritable: false,
             writing: None,
             starts: Vec::new(),
+            undoing: BTreeSet::new(),
             starting: None,
             outbox: None,
             pause: Duration::ZERO,
@@ -217,8 +220,9 @@ impl Agent {
                 Ok(found) => known(found),
                 Err(error) => {
                     warn!(task.key = %key, "spool cannot be read: {error}");
-                    // It may pass; but no supervisor outlives its boot.
-                    if same_boot { Found::Running(None) } else { Found::Dead(now) }
+                    // It may pass; but no supervisor outlives its boot, unless another is due for it.
+                    let waits = same_boot || self.spool.may_be_armed(key);
+                    if waits { Found::Running(None) } else { Found::Dead(now) }
                 }
             };
             info!(task.key = %key, "task found after a restart: {}", found.describe());
@@ -321,6 +325,9 @@ impl Agent {
     fn seen(&mut self, key: TaskKey, found: spool::Found, now: Now) -> Vec<Effect> {
         match found {
             spool::Found::Running { started_at } => self.core.started(key, started_at),
+            spool::Found::Applied(applied) => self.core.applied(key, applied),
+            spool::Found::Abandoned { .. } if self.undoing.contains(&key) => Vec::new(),
+            spool::Found::Abandoned { started_at } => self.core.abandoned(key, started_at),
             spool::Found::Ended(ended) => self.core.ended(key, ended, now),
             spool::Found::Refused(refusal) => self.core.refused(key, refusal, now),
             spool::Found::Dead { started_at } => {
@@ -366,6 +373,8 @@ fn known(found: spool::Found) -> Found {
         spool::Found::Missing | spool::Found::NotStarted => Found::NotStarted,
         spool::Found::Starting => Found::Running(None),
         spool::Found::Running { started_at } => Found::Running(Some(started_at)),
+        spool::Found::Applied(applied) => Found::Applied(applied),
+        spool::Found::Abandoned { started_at } => Found::Abandoned(started_at),
         spool::Found::Ended(ended) => Found::Ended(Box::new(ended)),
         spool::Found::Refused(refusal) => Found::Refused(refusal),
         spool::Found::Dead { started_at } => Found::Dead(started_at),

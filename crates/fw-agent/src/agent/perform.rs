@@ -45,6 +45,14 @@ pub(super) struct Written {
     result: Result<(), journal::Error>,
 }
 
+/// A supervisor that is to be started.
+pub(super) enum Due {
+    /// One that starts the command of this.
+    Start(Box<Spec>),
+    /// One that undoes an armed change.
+    Undo,
+}
+
 /// What became of starts.
 pub(super) type Begun = Vec<(TaskKey, Result<(), Refusal>)>;
 
@@ -59,8 +67,10 @@ impl Agent {
                 }
                 Effect::Epoch(epoch) => self.records.push(Record::Epoch(epoch)),
                 Effect::Forget(key) => self.records.push(Record::Settled { key }),
-                Effect::Spawn { key, spec } => self.starts.push((key, *spec)),
+                Effect::Spawn { key, spec } => self.starts.push((key, Due::Start(spec))),
+                Effect::Undo(key) => self.undo(key),
                 Effect::Kill(key) => self.kill(key),
+                Effect::Keep(key) => self.keep(key),
                 Effect::Trim(ack) => {
                     if let Err(error) = self.spool.trim(ack.key, ack.durable) {
                         debug!(task.key = %ack.key, "spool was not trimmed: {error}");
@@ -164,8 +174,15 @@ impl Agent {
         let starts = std::mem::take(&mut self.starts);
         let (spool, policy) = (Arc::clone(&self.spool), self.options.policy.clone());
         let own_user = self.own_user.clone();
-        let begin = move |(key, spec): (TaskKey, Spec)| {
-            (key, begin(&spool, policy.as_deref(), &own_user, key, &spec))
+        let begin = move |(key, due): (TaskKey, Due)| {
+            let result = match due {
+                Due::Start(spec) => begin(&spool, policy.as_deref(), &own_user, key, &spec),
+                Due::Undo => {
+                    begin_undo(&spool, key);
+                    Ok(())
+                }
+            };
+            (key, result)
         };
         self.starting = Some(spawn_blocking(move || starts.into_iter().map(begin).collect()));
     }
@@ -175,6 +192,7 @@ impl Agent {
         let now = self.now();
         let mut effects = Vec::new();
         for (key, result) in begun {
+            self.undoing.remove(&key);
             if let Err(refusal) = result {
                 effects.extend(self.core.refused(key, refusal, now));
             }
@@ -185,6 +203,18 @@ impl Agent {
     fn kill(&mut self, key: TaskKey) {
         if self.spool.cancel(key).unwrap_or(false) {
             self.core.told_to_end(key);
+        }
+    }
+
+    fn keep(&mut self, key: TaskKey) {
+        if self.spool.keep(key).unwrap_or(false) {
+            self.core.told_to_keep(key);
+        }
+    }
+
+    fn undo(&mut self, key: TaskKey) {
+        if self.undoing.insert(key) {
+            self.starts.push((key, Due::Undo));
         }
     }
 
@@ -218,6 +248,20 @@ fn begin(
         Err(error) => {
             warn!(task.key = %key, "task could not be started: {}", chain(&error));
             error.refusal().map_or(Ok(()), Err)
+        }
+    }
+}
+
+/// Starts a supervisor that undoes a change. Should that fail, the next look finds the change abandoned
+/// still, and it is tried again.
+fn begin_undo(spool: &Spool, key: TaskKey) {
+    match spool.undo(key) {
+        Ok(()) => warn!(
+            task.key = %key,
+            "the supervisor of an armed change is gone; another undoes the change, unless it was kept"
+        ),
+        Err(error) => {
+            warn!(task.key = %key, "an armed change cannot be undone yet: {}", chain(&error))
         }
     }
 }

@@ -37,6 +37,7 @@ fn ended(wrote: u64) -> Ended {
         stdout_sha256: None,
         stderr_sha256: None,
         left_behind: 0,
+        armed: None,
     }
 }
 

@@ -26,6 +26,7 @@ pub(super) struct Prepared {
     home: CString,
     nice: Option<i32>,
     umask: u16,
+    tied: bool,
 }
 
 /// Why a prepared command did not start.
@@ -64,6 +65,7 @@ pub(super) fn prepare(spec: &Spec) -> Result<Prepared, Refusal> {
         user,
         nice: spec.nice.map(i32::from),
         umask: spec.umask.unwrap_or(DEFAULT_UMASK) & 0o777,
+        tied: spec.armed.is_some(),
     })
 }
 
@@ -179,6 +181,7 @@ impl Prepared {
             user: self.user.clone(),
             cwd: self.cwd.clone().unwrap_or_else(|| self.home.clone()),
             or_root: self.cwd.is_none(),
+            tied: self.tied,
         };
         os::spawn(&self.image, &entry).map_err(|(step, error)| match step {
             Step::Join => NotStarted::Join(error),

@@ -2,22 +2,29 @@
 //!
 //! | name | written by | holds |
 //! |---|---|---|
-//! | `control` | agent makes the FIFO, supervisor holds it open | bytes `c` cancel, `f` space was freed |
+//! | `control` | agent makes the FIFO, supervisor holds it open | bytes `c` cancel, `f` space was freed, `k` keep the change |
 //! | `started` | supervisor, before the exec | [`Started`]: from here on the command may have run |
 //! | `pid` | supervisor, after the exec | the main process, decimal |
 //! | `seg-…` | supervisor | output records ([`fw_proto::record`]), offsets in the name |
 //! | `status` | supervisor, last | [`Status`]: how it ended, or why it was not started |
+//! | `armed` | agent, before there is a supervisor | of an armed change: the spec, which says how to undo it |
+//! | `lock` | agent makes it, supervisor holds a lock on it | of an armed change: who decides about it |
+//! | `changed` | supervisor, when the change has ended | [`ChangedFile`]: how, and whether it waits for the word |
+//! | `kept` | supervisor | that the change was confirmed in time |
+//! | `tries` | supervisor, before each try | [`TriesFile`]: how often the undo was begun |
 //! | `supervisor.log` | supervisor | what went wrong inside it, for people |
 //!
 //! `status` is on the disk before it has its name, and all output before it. `started` need not outlive a power cut: the
-//! journal of the agent knows under which boot a task was accepted.
+//! journal of the agent knows under which boot a task was accepted. Of an armed change it does, as do all files that
+//! only such a one has: without `started` nothing was changed, without `kept` it is undone. `armed` holds the secrets of
+//! the change, for an undo after a power cut needs them; it is removed as soon as the change is kept or undone.
 
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use fw_proto::Timestamp;
-use fw_proto::frame::{Cause, Ended, Refusal, RefusalReason};
+use fw_proto::frame::{Cause, Ended, Fate, Refusal, RefusalReason};
 use fw_proto::record::Offsets;
 use serde::{Deserialize, Serialize};
 
@@ -27,12 +34,19 @@ pub(crate) const CONTROL: &str = "control";
 pub(crate) const STARTED: &str = "started";
 pub(crate) const PID: &str = "pid";
 pub(crate) const STATUS: &str = "status";
+pub(crate) const ARMED: &str = "armed";
+pub(crate) const LOCK: &str = "lock";
+pub(crate) const CHANGED: &str = "changed";
+pub(crate) const KEPT: &str = "kept";
+pub(crate) const TRIES: &str = "tries";
 pub(crate) const LOG: &str = "supervisor.log";
 /// In the directory above: each line is the key of a task that has news.
 pub(crate) const WAKE: &str = "wake";
 
 /// Byte on `control`: end the task.
 pub(crate) const CANCEL: u8 = b'c';
+/// Byte on `control`: the server's word is there, keep the change.
+pub(crate) const KEEP: u8 = b'k';
 /// Byte on `control`: segments were deleted.
 pub(crate) const FREED: u8 = b'f';
 
@@ -74,6 +88,39 @@ pub(crate) struct EndedFile {
     stdout_sha256: Option<[u8; 32]>,
     stderr_sha256: Option<[u8; 32]>,
     left_behind: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    armed: Option<FateFile>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum FateFile {
+    Kept,
+    Undone,
+    UndoFailed,
+}
+
+/// How an armed change ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ChangedFile {
+    pub(crate) ended: EndedFile,
+    /// Set when it has succeeded.
+    pub(crate) waits: Option<WaitFile>,
+}
+
+/// A change that waits for the word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WaitFile {
+    /// Since when.
+    pub(crate) at: Timestamp,
+    /// For people: until when. The supervisor has this by another clock.
+    pub(crate) until: Timestamp,
+}
+
+/// How often an undo was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TriesFile {
+    pub(crate) tries: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +168,11 @@ impl From<&Ended> for EndedFile {
             stdout_sha256: ended.stdout_sha256,
             stderr_sha256: ended.stderr_sha256,
             left_behind: ended.left_behind,
+            armed: ended.armed.map(|fate| match fate {
+                Fate::Kept => FateFile::Kept,
+                Fate::Undone => FateFile::Undone,
+                Fate::UndoFailed => FateFile::UndoFailed,
+            }),
         }
     }
 }
@@ -142,6 +194,11 @@ impl From<EndedFile> for Ended {
             stdout_sha256: file.stdout_sha256,
             stderr_sha256: file.stderr_sha256,
             left_behind: file.left_behind,
+            armed: file.armed.map(|fate| match fate {
+                FateFile::Kept => Fate::Kept,
+                FateFile::Undone => Fate::Undone,
+                FateFile::UndoFailed => Fate::UndoFailed,
+            }),
         }
     }
 }
@@ -221,6 +278,37 @@ pub(crate) fn write_json(
     value: &impl Serialize,
     durable: bool,
 ) -> io::Result<()> {
+    let temporary = stage(dir, name, value, durable)?;
+    std::fs::rename(&temporary, dir.join(name))?;
+    if durable {
+        File::open(dir)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Writes `value` durably, under a name that appears only if `still` holds by then; whether it did.
+///
+/// # Errors
+/// The disk did not take it; then there is no such name.
+pub(crate) fn write_json_if(
+    dir: &Path,
+    name: &str,
+    value: &impl Serialize,
+    still: impl FnOnce() -> bool,
+) -> io::Result<bool> {
+    let temporary = stage(dir, name, value, true)?;
+    if !still() {
+        return Ok(false);
+    }
+    std::fs::rename(&temporary, dir.join(name))?;
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    if synced.is_err() {
+        std::fs::remove_file(dir.join(name))?;
+    }
+    synced.map(|()| true)
+}
+
+fn stage(dir: &Path, name: &str, value: &impl Serialize, durable: bool) -> io::Result<PathBuf> {
     let bytes = serde_json::to_vec(value).map_err(io::Error::other)?;
     let temporary = dir.join(format!("{name}.tmp"));
     let mut file = File::options().write(true).create(true).truncate(false).open(&temporary)?;
@@ -229,11 +317,7 @@ pub(crate) fn write_json(
     if durable {
         file.sync_all()?;
     }
-    std::fs::rename(&temporary, dir.join(name))?;
-    if durable {
-        File::open(dir)?.sync_all()?;
-    }
-    Ok(())
+    Ok(temporary)
 }
 
 /// Takes the room for a later [`write_json`] now, while there is some.

@@ -7,8 +7,10 @@
 //! never on the disk, and from then on both talk by files only (see `files.rs`): the agent may be
 //! killed, upgraded and started again without the command noticing.
 
+pub(crate) mod armed;
 pub(crate) mod child;
 pub(crate) mod contain;
+mod desk;
 pub(crate) mod files;
 #[cfg(target_os = "linux")]
 mod fork_server;
@@ -33,9 +35,11 @@ pub use contain::{Containment, containment};
 pub use os::keep_little_memory;
 
 use crate::mask::Needles;
+use armed::Change;
 use child::{NotStarted, Prepared};
 use contain::Contain;
-use files::{EndedFile, RefusedFile, Started, Status};
+use desk::Desk;
+use files::{EndedFile, Kept, RefusedFile, Started, Status};
 use output::Output;
 use run::{Running, Task};
 use wake::Wake;
@@ -86,21 +90,69 @@ fn supervise(dir: &Path) -> io::Result<()> {
     let control = open_control(dir)?;
     let spec = read_spec()?;
     let key = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let wake = || Wake::new(run::above(dir).join(files::WAKE), &key);
+    let needles = Needles::new(spec.secrets.values().map(String::as_str));
+    let output = Output::new(dir.to_owned(), spec.spool_bytes, spec.on_full, needles);
+    let wake = Wake::new(run::above(dir).join(files::WAKE), &key);
+    if spec.armed.is_some() {
+        return supervise_armed(dir, &key, spec, Desk::new(control, output.synced(), wake));
+    }
+    let mut desk = Desk::new(control, output, wake);
     let status = match begin(dir, &key, &spec) {
         Err(refusal) => Status::Refused(RefusedFile::from(&refusal)),
         Ok((running, contain)) => {
-            wake().ring();
-            let needles = Needles::new(spec.secrets.values().map(String::as_str));
-            let output = Output::new(dir.to_owned(), spec.spool_bytes, spec.on_full, needles);
-            let control = control.try_clone()?;
-            let task = Task::new(&spec, running, contain, control, output, wake());
+            desk.wake.ring();
+            let task = Task::new(&mut desk, &spec, running, contain);
             drop(spec);
-            Status::Ended(EndedFile::from(&task.watch()))
+            let over = task.watch();
+            Status::Ended(EndedFile::from(&desk.conclude(over, None)))
         }
     };
-    conclude(dir, &control, &status)?;
-    wake().ring();
+    conclude(dir, &mut desk, &status)?;
+    desk.wake.ring();
+    Ok(())
+}
+
+/// Makes an armed change, or takes up one that was begun.
+fn supervise_armed(dir: &Path, key: &str, spec: Spec, mut desk: Desk) -> io::Result<()> {
+    // Held until the last word is on the disk.
+    let Some(_lock) = armed::lock(dir)? else {
+        return Err(io::Error::other("another supervisor decides about this change"));
+    };
+    let started = match files::read_json::<Started>(dir, files::STARTED)? {
+        Kept::Missing => None,
+        Kept::Whole(started) => Some(started.at),
+        // It was there, so the change may have been made; when, nobody knows.
+        Kept::Damaged => Some(Clock::system().now()),
+    };
+    let status = if let Some(at) = started {
+        if let Err(error) = desk.resume() {
+            // What is undone counts for more than what is said of it.
+            note(&format!("go on with the output: {error}"));
+        }
+        Change::of(dir, key, spec).map(|change| change.take_up(&mut desk, at)).transpose()?
+    } else {
+        match begin(dir, key, &spec) {
+            Err(refusal) => {
+                return finish_armed(dir, &mut desk, &Status::Refused(RefusedFile::from(&refusal)));
+            }
+            Ok((running, contain)) => {
+                desk.wake.ring();
+                let over = Task::new(&mut desk, &spec, running, contain).watch();
+                Change::of(dir, key, spec).map(|change| change.settle(&mut desk, over))
+            }
+        }
+    };
+    let ended = status.expect("an armed spec, as was asked above");
+    finish_armed(dir, &mut desk, &Status::Ended(EndedFile::from(&ended)))
+}
+
+/// Says the last word. What it takes to undo the change, secrets and all, is not needed any more.
+fn finish_armed(dir: &Path, desk: &mut Desk, status: &Status) -> io::Result<()> {
+    conclude(dir, desk, status)?;
+    if let Err(error) = std::fs::remove_file(dir.join(files::ARMED)) {
+        note(&format!("remove what undoes the change: {error}"));
+    }
+    desk.wake.ring();
     Ok(())
 }
 
@@ -122,7 +174,8 @@ fn begin(dir: &Path, key: &str, spec: &Spec) -> Result<(Running, Contain), Refus
     let prepared = child::prepare(spec)?;
     let contain = Contain::cgroup(&format!("{key}-{}", std::process::id()));
     let first = contain.unwrap_or_else(Contain::without_cgroup);
-    match attempt(dir, &prepared, &first) {
+    let durable = spec.armed.is_some();
+    match attempt(dir, &prepared, &first, durable) {
         Ok(running) => Ok((running, first)),
         Err(NotStarted::Refused(refusal)) => {
             first.remove();
@@ -133,7 +186,7 @@ fn begin(dir: &Path, key: &str, spec: &Spec) -> Result<(Running, Contain), Refus
             note(&format!("join the control group: {error}; going on without one"));
             first.remove();
             let second = Contain::without_cgroup();
-            match attempt(dir, &prepared, &second) {
+            match attempt(dir, &prepared, &second, durable) {
                 Ok(running) => Ok((running, second)),
                 Err(NotStarted::Refused(refusal)) => Err(refusal),
                 Err(NotStarted::Join(error)) => Err(spawn_refusal(&error)),
@@ -142,7 +195,13 @@ fn begin(dir: &Path, key: &str, spec: &Spec) -> Result<(Running, Contain), Refus
     }
 }
 
-fn attempt(dir: &Path, prepared: &Prepared, contain: &Contain) -> Result<Running, NotStarted> {
+/// `durable`: the mark that the command may have run outlives a power cut.
+fn attempt(
+    dir: &Path,
+    prepared: &Prepared,
+    contain: &Contain,
+    durable: bool,
+) -> Result<Running, NotStarted> {
     let started = Started {
         supervisor: std::process::id(),
         at: Clock::system().now(),
@@ -150,7 +209,7 @@ fn attempt(dir: &Path, prepared: &Prepared, contain: &Contain) -> Result<Running
         containment: contain.kind(),
         cgroup: contain.cgroup_path().map(PathBuf::from),
     };
-    files::write_json(dir, files::STARTED, &started, false)
+    files::write_json(dir, files::STARTED, &started, durable)
         .map_err(|error| NotStarted::Refused(disk(&error)))?;
     let os::Spawned { pid, stdout, stderr } = prepared.start(contain.cgroup_path())?;
     if let Err(error) = std::fs::write(dir.join(files::PID), pid.as_raw_pid().to_string()) {
@@ -176,14 +235,14 @@ fn spawn_refusal(error: &io::Error) -> Refusal {
 
 /// Writes the last word, however long the disk refuses it: a result that is lost would make the
 /// task unknown for ever.
-fn conclude(dir: &Path, control: &OwnedFd, status: &Status) -> io::Result<()> {
+fn conclude(dir: &Path, desk: &mut Desk, status: &Status) -> io::Result<()> {
     loop {
         match files::write_json(dir, files::STATUS, status, true) {
             Ok(()) => return Ok(()),
             Err(error) if !dir.exists() => return Err(error),
             Err(error) => {
                 note(&format!("write the status: {error}"));
-                run::pause(control, TRY_AGAIN);
+                desk.pause(TRY_AGAIN);
             }
         }
     }

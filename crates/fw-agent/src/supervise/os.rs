@@ -273,6 +273,8 @@ pub(crate) struct Entry {
     pub(crate) cwd: CString,
     /// Whether it starts in `/` when that place cannot be entered.
     pub(crate) or_root: bool,
+    /// Whether it is killed with its supervisor, so that it does not change what was undone since.
+    pub(crate) tied: bool,
 }
 
 /// What a command executes.
@@ -443,6 +445,12 @@ impl Entry {
         }
         .map_err(at(Step::Directory))?;
         default_signals();
+        // After the change of user, which would take it back (PR_SET_PDEATHSIG, prctl(2)).
+        #[cfg(target_os = "linux")]
+        if self.tied {
+            let signal = Some(rustix::process::Signal::KILL);
+            rustix::process::set_parent_process_death_signal(signal).map_err(at(Step::Fork))?;
+        }
         Ok(())
     }
 }

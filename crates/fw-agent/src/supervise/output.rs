@@ -8,12 +8,13 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use fw_proto::Timestamp;
 use fw_proto::frame::OnFull;
-use fw_proto::record::{Body, HEADER, MAX_PAYLOAD, Offsets, Record, Stream};
+use fw_proto::record::{self, Body, HEADER, MAX_PAYLOAD, Offsets, Record, Stream};
 use sha2::{Digest as _, Sha256};
 
 use super::files::Segment;
@@ -51,6 +52,11 @@ pub(super) struct Output {
     record: Vec<u8>,
     /// Records were written since this was last asked.
     news: bool,
+    /// What is written is on the disk before anybody is told of it, so that a power cut takes nothing
+    /// that was sent: a later supervisor must be able to go on where this one was.
+    synced: bool,
+    /// It goes on where a supervisor that is gone has left off, so the hashes are not those of the whole.
+    resumed: bool,
 }
 
 /// What is kept for each of the two streams.
@@ -87,7 +93,42 @@ impl Output {
             stderr: Lane::new(&needles),
             record: Vec::new(),
             news: false,
+            synced: false,
+            resumed: false,
         }
+    }
+
+    /// Takes each piece to the disk before anybody is told of it.
+    pub(super) fn synced(self) -> Self {
+        Self { synced: true, ..self }
+    }
+
+    /// Goes on after the last whole record of a supervisor that is gone.
+    ///
+    /// # Errors
+    /// What it wrote cannot be read now.
+    pub(super) fn resume(&mut self) -> io::Result<()> {
+        self.resumed = true;
+        for segment in Segment::list(&self.dir)? {
+            let size = std::fs::metadata(self.dir.join(segment.name()))?.len();
+            self.segments.push_back((segment, size));
+        }
+        if let Some((last, size)) = self.segments.back_mut() {
+            let path = self.dir.join(last.name());
+            let (whole, end) = whole_records(&File::open(&path)?, last.base)?;
+            if whole < *size {
+                File::options().write(true).open(&path)?.set_len(whole)?;
+                *size = whole;
+            }
+            (self.next_number, self.offsets) = (last.number + 1, end);
+        }
+        Ok(())
+    }
+
+    /// From now on output that does not fit is dropped: nobody may be there to make room, and what
+    /// comes must not wait for that.
+    pub(super) fn never_wait(&mut self) {
+        self.on_full = OnFull::Drop;
     }
 
     /// Whether the streams may be read now. When not, [`Output::refresh`] may change it.
@@ -118,12 +159,20 @@ impl Output {
 
     /// Whether records were written since the last call.
     pub(super) fn take_news(&mut self) -> bool {
-        std::mem::take(&mut self.news)
+        let news = std::mem::take(&mut self.news);
+        if news
+            && self.synced
+            && let Some(Err(error)) = self.file.as_ref().map(File::sync_data)
+        {
+            super::note(&format!("take the output of {} to the disk: {error}", self.dir.display()));
+        }
+        news
     }
 
-    /// SHA-256 of the stored bytes of stdout and stderr.
-    pub(super) fn hashes(&self) -> ([u8; 32], [u8; 32]) {
-        (self.stdout.sha256.clone().finalize().into(), self.stderr.sha256.clone().finalize().into())
+    /// SHA-256 of the stored bytes of stdout and stderr, when all of them were written here.
+    pub(super) fn hashes(&self) -> Option<([u8; 32], [u8; 32])> {
+        let hash = |lane: &Lane| lane.sha256.clone().finalize().into();
+        (!self.resumed).then(|| (hash(&self.stdout), hash(&self.stderr)))
     }
 
     /// Takes bytes as the command wrote them.
@@ -273,5 +322,25 @@ impl Output {
         if self.segments.back().is_some_and(|(_, size)| *size > 0) && self.open_segment().is_err() {
             self.failing = true;
         }
+    }
+}
+
+/// How much of a segment is whole records, and the offsets at its end. Of a write that a power cut tore
+/// nobody was told.
+fn whole_records(file: &File, base: Offsets) -> io::Result<(u64, Offsets)> {
+    let (mut at, mut end) = (0, base);
+    let mut room = vec![0; 2 * (MAX_PAYLOAD + HEADER)];
+    loop {
+        let taken = file.read_at(&mut room, at)?;
+        let mut whole = 0;
+        for record in record::records(room.get(..taken).unwrap_or_default()) {
+            let Ok(record) = record else { break };
+            whole += record.size();
+            end = end.after(&record);
+        }
+        if whole == 0 {
+            return Ok((at, end));
+        }
+        at += whole;
     }
 }

@@ -1,24 +1,23 @@
-//! One task from start to end: the loop of its supervisor.
+//! One command from start to end: the loop of its supervisor.
 //!
 //! The loop waits for four descriptors (both streams, the main process, `control`) and the
 //! earliest of its deadlines. All deadlines are of the monotonic clock, so neither a clock
-//! that jumps nor a link that is down moves a timeout.
+//! that jumps nor a link that is down moves a timeout; but for that of a probe, which ends with the
+//! time of its change (see `armed.rs`).
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use fw_proto::frame::{Cause, Ended, Spec};
-use fw_proto::record::Stream;
+use fw_proto::record::{Offsets, Stream};
 use fw_proto::{Span, Timestamp};
-use fw_rt::Clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, wait};
 
+use super::armed::{LOOK, boottime};
 use super::contain::Contain;
-use super::files;
-use super::output::Output;
-use super::wake::Wake;
+use super::desk::{Desk, READ};
 
 /// How long output is read on after the main process ended, for what it left in the pipes and
 /// for helpers that end with it. A daemon that inherited a stream hangs nothing.
@@ -40,9 +39,6 @@ const REAP_EVERY: Duration = Duration::from_secs(5);
 /// Where there are no process descriptors, how often the main process is asked for.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
-/// A read takes at most what a pipe holds by default (`pipe(7)`).
-const READ: usize = 64 * 1024;
-
 /// What the main process left to be watched.
 pub(super) struct Running {
     pub(super) pid: Pid,
@@ -51,28 +47,96 @@ pub(super) struct Running {
     pub(super) started_at: Timestamp,
 }
 
-/// A task and all that its supervisor keeps in mind.
-pub(super) struct Task {
-    clock: Clock,
-    control: OwnedFd,
+/// A command and all that its supervisor keeps in mind.
+pub(super) struct Task<'a> {
+    desk: &'a mut Desk,
     contain: Contain,
     main: Pid,
     /// Readable when the main process has ended; `None` where that does not exist.
     ended: Option<OwnedFd>,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
-    output: Output,
-    wake: Wake,
     started_at: Timestamp,
     finished_at: Option<Timestamp>,
     exit: Option<WaitStatus>,
     phase: Phase,
     kill_after: Span,
+    /// Whether it ends when somebody asks for that.
+    heeds_cancel: bool,
+    /// It is ended when the boot-time clock shows this.
+    until: Option<Duration>,
     /// When a full spool is looked at next.
     room_at: Duration,
     /// When the rest of an ended task is looked at next.
     rest_at: Duration,
-    buffer: Vec<u8>,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Over {
+    pub(super) cause: Cause,
+    pub(super) finished_at: Timestamp,
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    started_at: Timestamp,
+    left_behind: u32,
+}
+
+impl Over {
+    /// Of a command whose supervisor was killed before it ended.
+    pub(super) fn unknown(started_at: Timestamp) -> Self {
+        let (exit_code, signal, left_behind) = (None, None, 0);
+        let (cause, finished_at) = (Cause::Exited, started_at);
+        Self { cause, finished_at, exit_code, signal, started_at, left_behind }
+    }
+
+    /// Whether it exited by itself and with code 0.
+    pub(super) fn is_good(&self) -> bool {
+        self.cause == Cause::Exited && self.exit_code == Some(0)
+    }
+
+    /// For people.
+    pub(super) fn describe(&self) -> String {
+        let how = match (self.exit_code, self.signal) {
+            (Some(code), _) => format!("exit code {code}"),
+            (None, Some(signal)) => format!("signal {signal}"),
+            (None, None) => "its end is not known".to_owned(),
+        };
+        match self.cause {
+            Cause::Exited => how,
+            Cause::TimedOut => format!("{how}, for its time was over"),
+            Cause::Cancelled => format!("{how}, for the task was cancelled"),
+        }
+    }
+
+    /// Without output and fate.
+    pub(super) fn ended(&self) -> Ended {
+        Ended {
+            cause: self.cause,
+            exit_code: self.exit_code,
+            signal: self.signal,
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+            output: Offsets::default(),
+            stdout_sha256: None,
+            stderr_sha256: None,
+            left_behind: self.left_behind,
+            armed: None,
+        }
+    }
+}
+
+impl From<&Ended> for Over {
+    fn from(ended: &Ended) -> Self {
+        Self {
+            cause: ended.cause,
+            finished_at: ended.finished_at,
+            exit_code: ended.exit_code,
+            signal: ended.signal,
+            started_at: ended.started_at,
+            left_behind: ended.left_behind,
+        }
+    }
 }
 
 /// How far a task has come.
@@ -95,26 +159,16 @@ pub(super) fn monotonic() -> Duration {
     Duration::new(secs.unwrap_or_default(), nanos.unwrap_or_default())
 }
 
-impl Task {
-    pub(super) fn new(
-        spec: &Spec,
-        running: Running,
-        contain: Contain,
-        control: OwnedFd,
-        output: Output,
-        wake: Wake,
-    ) -> Self {
+impl<'a> Task<'a> {
+    pub(super) fn new(desk: &'a mut Desk, spec: &Spec, running: Running, contain: Contain) -> Self {
         let now = monotonic();
         Self {
-            clock: Clock::system(),
-            control,
+            desk,
             contain,
             main: running.pid,
             ended: process_descriptor(running.pid),
             stdout: Some(running.stdout),
             stderr: Some(running.stderr),
-            output,
-            wake,
             started_at: running.started_at,
             finished_at: None,
             exit: None,
@@ -122,14 +176,25 @@ impl Task {
                 timeout: spec.timeout.map(|span| now.saturating_add(span.duration())),
             },
             kill_after: spec.kill_after,
+            heeds_cancel: true,
+            until: None,
             room_at: now,
             rest_at: now,
-            buffer: vec![0; READ],
         }
     }
 
-    /// Watches the task until it has ended.
-    pub(super) fn watch(mut self) -> Ended {
+    /// Nobody can ask for its end.
+    pub(super) fn uncancelled(self) -> Self {
+        Self { heeds_cancel: false, ..self }
+    }
+
+    /// It is ended when the boot-time clock shows this.
+    pub(super) fn until(self, deadline: Duration) -> Self {
+        Self { until: Some(deadline), ..self }
+    }
+
+    /// Watches the command until it has ended.
+    pub(super) fn watch(mut self) -> Over {
         while !self.is_over() {
             let ready = self.wait();
             self.obey(ready.control);
@@ -137,11 +202,7 @@ impl Task {
             self.read(Stream::Stderr, ready.stderr);
             self.reap();
             self.keep_time();
-            let now = monotonic();
-            if self.output.take_news() {
-                self.wake.ring_soon(now);
-            }
-            self.wake.ring_if_due(now);
+            self.desk.told();
         }
         self.conclude()
     }
@@ -153,10 +214,11 @@ impl Task {
 
     /// Waits until something is ready or due.
     fn wait(&self) -> Ready {
-        let readable = self.output.may_read();
+        let readable = self.desk.output.may_read();
         let stdout = self.stdout.as_ref().filter(|_| readable);
         let stderr = self.stderr.as_ref().filter(|_| readable);
-        let watched = [Some(&self.control), stdout, stderr, self.ended.as_ref()];
+        let control = &self.desk.control;
+        let watched = [Some(control), stdout, stderr, self.ended.as_ref()];
         // A stream that is not read stays out: poll(2) reports its hang-up asked or not.
         let mut fds: Vec<PollFd<'_>> =
             watched.iter().flatten().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
@@ -167,7 +229,7 @@ impl Task {
         }
         let mut answers = fds.iter().map(|fd| !fd.revents().is_empty());
         let mut ready = |fd: Option<&OwnedFd>| fd.is_some() && answers.next().unwrap_or(false);
-        Ready { control: ready(Some(&self.control)), stdout: ready(stdout), stderr: ready(stderr) }
+        Ready { control: ready(Some(control)), stdout: ready(stdout), stderr: ready(stderr) }
     }
 
     fn next_deadline(&self) -> Option<Duration> {
@@ -177,32 +239,32 @@ impl Task {
             Phase::Stopping { .. } | Phase::Killing { .. } => Some(self.rest_at),
             Phase::Draining { until, .. } => Some(until),
         };
-        let room = self.output.is_full().then_some(self.room_at);
+        let room = self.desk.output.is_full().then_some(self.room_at);
         let reap = match &self.contain {
             Contain::Subreaper => Some(monotonic() + REAP_EVERY),
             Contain::Cgroup(_) | Contain::ProcessGroup => None,
         };
         let ask = (self.ended.is_none() && self.exit.is_none()).then(|| monotonic() + ASK_EVERY);
-        [phase, room, reap, ask, self.wake.due()].into_iter().flatten().min()
+        // The other clock is looked at often, for this one stands still while the host sleeps.
+        let running = matches!(self.phase, Phase::Running { .. });
+        let until = self.until.filter(|_| running);
+        let until = until.map(|at| monotonic() + at.saturating_sub(boottime()).min(LOOK));
+        [phase, room, reap, ask, until, self.desk.wake.due()].into_iter().flatten().min()
     }
 
     /// Does what the agent asks.
     fn obey(&mut self, ready: bool) {
-        let mut bytes = [0; 64];
-        let taken =
-            if ready { rustix::io::read(&self.control, &mut bytes).unwrap_or(0) } else { 0 };
-        let asked = bytes.get(..taken).unwrap_or_default();
-        if asked.contains(&files::FREED) && self.output.is_full() {
-            self.output.refresh();
+        if ready {
+            self.desk.listen();
         }
-        if asked.contains(&files::CANCEL) {
+        if self.heeds_cancel && self.desk.is_cancelled() {
             self.stop(Cause::Cancelled);
         }
     }
 
     /// Reads a stream once.
     fn read(&mut self, stream: Stream, ready: bool) {
-        if !ready || !self.output.may_read() {
+        if !ready || !self.desk.output.may_read() {
             return;
         }
         let pipe = match stream {
@@ -210,12 +272,13 @@ impl Task {
             Stream::Stderr => &mut self.stderr,
         };
         let Some(fd) = pipe else { return };
-        match rustix::io::read(fd, &mut self.buffer) {
+        let Desk { output, buffer, clock, .. } = &mut *self.desk;
+        match rustix::io::read(fd, &mut *buffer) {
             Ok(0) => *pipe = None,
             Ok(taken) => {
-                let bytes = self.buffer.get(..taken).unwrap_or_default();
-                self.output.take(stream, bytes, self.clock.now());
-                if self.output.is_full() {
+                let bytes = buffer.get(..taken).unwrap_or_default();
+                output.take(stream, bytes, clock.now());
+                if output.is_full() {
                     self.room_at = monotonic() + LOOK_FOR_ROOM;
                 }
             }
@@ -238,13 +301,13 @@ impl Task {
     fn main_ended(&mut self) {
         match self.phase {
             Phase::Running { .. } => {
-                self.finished_at = Some(self.clock.now());
+                self.finished_at = Some(self.desk.clock.now());
                 let waiting = |fd: &Option<OwnedFd>| {
                     fd.as_ref().and_then(|fd| rustix::io::ioctl_fionread(fd).ok())
                 };
                 let left =
                     [waiting(&self.stdout), waiting(&self.stderr)].into_iter().flatten().sum();
-                self.output.allow(left);
+                self.desk.output.allow(left);
                 self.drain(Cause::Exited);
             }
             Phase::Stopping { .. } | Phase::Killing { .. } => self.rest_at = monotonic(),
@@ -268,9 +331,12 @@ impl Task {
     /// Does what is due.
     fn keep_time(&mut self) {
         let now = monotonic();
-        if self.output.is_full() && now >= self.room_at {
-            self.output.refresh();
+        if self.desk.output.is_full() && now >= self.room_at {
+            self.desk.output.refresh();
             self.room_at = now + LOOK_FOR_ROOM;
+        }
+        if self.until.is_some_and(|at| boottime() >= at) {
+            self.stop(Cause::TimedOut);
         }
         match self.phase {
             Phase::Running { timeout } if timeout.is_some_and(|at| now >= at) => {
@@ -310,32 +376,26 @@ impl Task {
     }
 
     fn stopped(&mut self, cause: Cause) {
-        self.finished_at = Some(self.clock.now());
-        self.output.allow(READ as u64 * 2);
+        self.finished_at = Some(self.desk.clock.now());
+        self.desk.output.allow(READ as u64 * 2);
         self.drain(cause);
     }
 
-    fn conclude(mut self) -> Ended {
+    fn conclude(self) -> Over {
         let cause = match self.phase {
             Phase::Running { .. } => Cause::Exited,
             Phase::Stopping { cause, .. }
             | Phase::Killing { cause, .. }
             | Phase::Draining { cause, .. } => cause,
         };
-        let now = self.clock.now();
-        self.output.finish(now);
-        let (stdout, stderr) = self.output.hashes();
         let left_behind = self.contain.count(self.main);
         self.contain.remove();
-        Ended {
+        Over {
             cause,
             exit_code: self.exit.and_then(|exit| exit.exit_status()),
             signal: self.exit.and_then(|exit| exit.terminating_signal()),
             started_at: self.started_at,
-            finished_at: self.finished_at.unwrap_or(now),
-            output: self.output.offsets(),
-            stdout_sha256: Some(stdout),
-            stderr_sha256: Some(stderr),
+            finished_at: self.finished_at.unwrap_or_else(|| self.desk.clock.now()),
             left_behind,
         }
     }
@@ -362,14 +422,16 @@ fn process_descriptor(pid: Pid) -> Option<OwnedFd> {
     }
 }
 
-/// Waits on `control` until the agent says something or the time is over.
-pub(super) fn pause(control: &OwnedFd, time: Duration) {
+/// Waits on `control` until the time is over; whether the agent has said something before.
+pub(super) fn wait_for(control: &OwnedFd, time: Duration) -> bool {
     let mut fds = [PollFd::new(control, PollFlags::IN)];
     let timeout = Timespec::try_from(time).ok();
-    if poll(&mut fds, timeout.as_ref()).is_ok_and(|ready| ready > 0) {
-        // What is asked no longer matters; it must only not end the pause at once next time.
-        let _ = rustix::io::read(control.as_fd(), &mut [0; 64]);
-    }
+    poll(&mut fds, timeout.as_ref()).is_ok_and(|ready| ready > 0)
+}
+
+/// Collects children that ended while no command is watched.
+pub(super) fn reap_orphans() {
+    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
 }
 
 /// The directory of a task's spool, and the one above it.

@@ -179,6 +179,7 @@ fn plan(parallel: Option<u32>) -> Plan {
             on_full: OnFull::Block,
             nice: None,
             umask: None,
+            armed: None,
         },
         selector: "*".to_owned(),
         hosts: (0..HOSTS).map(|n| Chosen { id: host(n), name: name(n) }).collect(),
@@ -211,5 +212,6 @@ fn ended() -> Reported {
         stdout_sha256: Some([9; 32]),
         stderr_sha256: Some([8; 32]),
         left_behind: 0,
+        armed: None,
     })
 }

@@ -87,6 +87,7 @@ fn start(key: TaskKey) -> Start {
         spool_bytes: 64 * 1024 * 1024,
         nice: None,
         umask: None,
+        armed: None,
     };
     let incarnation = Incarnation(Uuid::from_u128(2));
     Start { key, not_after: at(60), incarnation, epoch: Epoch(1), spec }
@@ -103,5 +104,6 @@ fn ended() -> Ended {
         stdout_sha256: None,
         stderr_sha256: None,
         left_behind: 0,
+        armed: None,
     }
 }

@@ -9,8 +9,8 @@ mod ship;
 use std::collections::{BTreeMap, BTreeSet};
 
 use fw_proto::frame::{
-    Ack, Denied, DeniedReason, Ended, Facts, FromAgent, FromServer, Hello, Refusal, Report, Spec,
-    Start, Welcome,
+    Ack, Applied, Denied, DeniedReason, Ended, Facts, FromAgent, FromServer, Hello, Refusal,
+    Report, Reported, Spec, Start, Welcome,
 };
 use fw_proto::{Epoch, PublicKey, Span, TaskKey, Timestamp};
 
@@ -38,6 +38,8 @@ pub struct Agent {
     untold: BTreeSet<TaskKey>,
     /// Tasks to be ended whose supervisor has not been told yet.
     kills: BTreeSet<TaskKey>,
+    /// Armed changes to be kept whose supervisor has not been told yet.
+    keeps: BTreeSet<TaskKey>,
     /// Tasks whose output is to be looked at.
     due: BTreeSet<TaskKey>,
     /// The one of them that was looked at last.
@@ -88,6 +90,11 @@ pub enum Effect {
     /// Tell the supervisor to end the task, then call [`Agent::told_to_end`]. Comes again with
     /// each [`Agent::tick`] until then.
     Kill(TaskKey),
+    /// Tell the supervisor that the server's word is there: keep the change, if it proves good in time. Then call
+    /// [`Agent::told_to_keep`]. Comes again with each [`Agent::tick`] until then.
+    Keep(TaskKey),
+    /// Start a supervisor that undoes the change of this task.
+    Undo(TaskKey),
     /// So much of a task's output may leave the spool.
     Trim(Ack),
     /// The host is in: note name and clock.
@@ -118,6 +125,7 @@ impl Agent {
             links: 0,
             untold: BTreeSet::new(),
             kills: BTreeSet::new(),
+            keeps: BTreeSet::new(),
             due: BTreeSet::new(),
             served: None,
             troubles: BTreeMap::new(),
@@ -178,6 +186,8 @@ impl Agent {
         // Who has ended needs no end.
         self.kills.retain(|key| self.table.extent(*key) == Some(tasks::Extent::Open));
         let mut effects: Vec<_> = self.kills.iter().copied().map(Effect::Kill).collect();
+        self.keeps.retain(|key| self.table.awaits_word(*key));
+        effects.extend(self.keeps.iter().copied().map(Effect::Keep));
         effects.extend(self.carry(late));
         let outputs = self.link.as_mut().map(|link| link.tick(now.steady));
         for output in outputs.into_iter().flatten() {
@@ -204,6 +214,18 @@ impl Agent {
         self.carry(effect)
     }
 
+    /// The task's change has succeeded, and waits for the word.
+    pub fn applied(&mut self, key: TaskKey, applied: Applied) -> Vec<Effect> {
+        let effect = self.table.applied(key, applied);
+        self.carry(effect)
+    }
+
+    /// The task's supervisor is gone, and its change is neither kept nor undone.
+    pub fn abandoned(&mut self, key: TaskKey, started_at: Timestamp) -> Vec<Effect> {
+        let effect = self.table.abandoned(key, started_at);
+        self.carry(effect)
+    }
+
     /// The task's process has ended.
     pub fn ended(&mut self, key: TaskKey, ended: Ended, now: Now) -> Vec<Effect> {
         let effects = self.table.ended(key, ended, now.wall);
@@ -219,6 +241,11 @@ impl Agent {
     /// The task's supervisor knows that it is to end.
     pub fn told_to_end(&mut self, key: TaskKey) {
         self.kills.remove(&key);
+    }
+
+    /// The task's supervisor has the word.
+    pub fn told_to_keep(&mut self, key: TaskKey) {
+        self.keeps.remove(&key);
     }
 
     /// Keeps facts that have changed (JSON text), and tells them.
@@ -270,6 +297,7 @@ impl Agent {
             Output::Cancel(keys) => {
                 keys.into_iter().flat_map(|key| self.table.cancel(key, now.wall)).collect()
             }
+            Output::Keep(keys) => keys.into_iter().filter_map(|key| self.table.keep(key)).collect(),
             Output::Query(keys) => {
                 keys.into_iter().map(|key| tasks::Effect::Report(self.table.query(key))).collect()
             }
@@ -302,6 +330,8 @@ impl Agent {
             effects.push(self.tell_facts());
         }
         let untold = std::mem::take(&mut self.untold);
+        // A greeting does not say who waits for the word: an older server could not read it.
+        let untold: BTreeSet<_> = untold.into_iter().chain(self.table.waiting()).collect();
         let reports = untold.into_iter().map(|key| self.table.query(key)).collect();
         effects.extend(self.tell(reports));
         self.due.extend(self.table.with_output().map(|(key, _)| key));
@@ -329,8 +359,15 @@ impl Agent {
                 tasks::Effect::Spawn { key, spec } => out.push(Effect::Spawn { key, spec }),
                 tasks::Effect::Kill(key) => {
                     self.kills.insert(key);
+                    self.keeps.remove(&key);
                     out.push(Effect::Kill(key));
                 }
+                tasks::Effect::Keep(key) if self.kills.contains(&key) => {}
+                tasks::Effect::Keep(key) => {
+                    self.keeps.insert(key);
+                    out.push(Effect::Keep(key));
+                }
+                tasks::Effect::Undo(key) => out.push(Effect::Undo(key)),
                 tasks::Effect::Report(report) => reports.push(report),
                 tasks::Effect::Ship(key) => {
                     self.due.insert(key);
@@ -350,7 +387,9 @@ impl Agent {
                 self.untold.extend(reports.into_iter().map(|report| report.key));
                 Vec::new()
             }
-            Some(_) => {
+            Some(link) => {
+                let armed = link.knows_armed();
+                reports.retain(|of| armed || !matches!(of.state, Reported::Applied(_)));
                 let mut frames = Vec::new();
                 while !reports.is_empty() {
                     let rest = reports.split_off(reports.len().min(REPORTS));

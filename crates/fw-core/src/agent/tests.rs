@@ -68,6 +68,7 @@ fn start(key: TaskKey) -> FromServer {
         spool_bytes: 1 << 40,
         nice: None,
         umask: None,
+        armed: None,
     };
     let (incarnation, epoch) = (Incarnation(Uuid::nil()), Epoch(1));
     FromServer::Start(vec![Start { key, not_after: NOW.wall, incarnation, epoch, spec }])
@@ -91,6 +92,7 @@ fn ended(wrote: u64) -> Ended {
         stdout_sha256: None,
         stderr_sha256: None,
         left_behind: 0,
+        armed: None,
     }
 }
 
@@ -207,4 +209,38 @@ fn a_clock_that_is_set_does_not_hide_silence() {
 fn an_idle_agent_is_small() {
     let size = std::mem::size_of::<Agent>();
     assert!(size <= 512, "thousands share a process: {size} bytes");
+}
+
+fn welcome_by(agent: &mut Agent, protocol: u16) -> Vec<Effect> {
+    let welcome = Welcome {
+        host: HostId(Uuid::nil()),
+        name: "web1".parse().unwrap(),
+        protocol,
+        incarnation: Incarnation(Uuid::nil()),
+        epoch: Epoch(1),
+        now: NOW.wall,
+        ping_every: Span::from_secs(15),
+        resume: Vec::new(),
+    };
+    agent.frame(FromServer::Welcome(welcome), NOW)
+}
+
+#[test]
+fn a_change_that_waits_is_told_on_each_link_that_can_hear_it() {
+    let mut agent = agent();
+    running(&mut agent, key(1));
+    let applied = Applied { started_at: NOW.wall, at: NOW.wall, until: NOW.wall };
+    assert_eq!(agent.applied(key(1), applied), [], "this server speaks the first version");
+    for (protocol, told) in [(1, false), (fw_proto::ARMED, true), (fw_proto::ARMED, true)] {
+        greet(&mut agent);
+        let said = reported(&welcome_by(&mut agent, protocol));
+        assert_eq!(said == [(key(1), Reported::Applied(applied))], told, "{said:?}");
+    }
+    let keep = [Effect::Keep(key(1))];
+    assert_eq!(agent.frame(FromServer::Keep(vec![key(1), key(2)]), NOW), keep);
+    assert_eq!(agent.tick(NOW), keep, "until the supervisor knows");
+    agent.told_to_keep(key(1));
+    assert_eq!(agent.tick(NOW), []);
+    assert_eq!(agent.frame(FromServer::Cancel(vec![key(1)]), NOW), [Effect::Kill(key(1))]);
+    assert_eq!(agent.frame(FromServer::Keep(vec![key(1)]), NOW), [], "its end is asked for");
 }

@@ -81,16 +81,23 @@ impl Active {
         self.held.remove(&place);
     }
 
+    /// Whether its command is a change that hosts undo by themselves.
+    pub(super) fn is_armed(&self) -> bool {
+        self.run.plan.exec.armed.is_some()
+    }
+
     pub(super) fn key(&self, attempt: u16) -> TaskKey {
         TaskKey { run: self.run.id, node: ONLY_NODE, attempt }
     }
 
-    /// What is due to a host that has just linked and named the tasks it knows.
+    /// What is due to a host that has just linked and named the tasks it knows. `arms`: its agent can undo
+    /// a change by itself.
     pub(super) fn host_linked(
         &mut self,
         host: HostId,
         known: &BTreeSet<TaskKey>,
         restored: bool,
+        arms: bool,
     ) -> Due {
         let Some(task) = self.run.tasks.get(&host).filter(|task| !task.state.is_final()) else {
             return Due::Nothing;
@@ -115,6 +122,7 @@ impl Active {
         match not_after {
             // It was sent the start, and does not know it: so it never started, and will not.
             _ if cancelled => Due::Ruling(Ruling::CancelledUnsent),
+            Some(_) if self.is_armed() && !arms => Due::Ruling(Ruling::AgentOld),
             Some(not_after) => Due::Effect(Effect::Start { host, key, not_after }),
             // A restored store heard that the host held it back, and no word of a dispatch: it is asked
             // what became of that.
@@ -203,8 +211,13 @@ impl Active {
     }
 
     /// Hosts that begin now: those whose turn has come, never more in flight than `parallel`, nor than
-    /// failures left.
-    pub(super) fn dispatch(&self, now: Timestamp, incarnation: Incarnation) -> Option<Kind> {
+    /// failures left. An armed change begins only at hosts that can undo it; at the others it has failed.
+    pub(super) fn dispatch(
+        &self,
+        now: Timestamp,
+        incarnation: Incarnation,
+        arming: &BTreeSet<HostId>,
+    ) -> Option<Kind> {
         let room = self.run.room() as usize;
         let spread = self.is_spread();
         let turn = |place: u32| !spread || self.run.turn_at(place) <= now;
@@ -215,6 +228,11 @@ impl Active {
             .take(room)
             .map(|(_, host)| *host)
             .collect();
+        let old = |host: &&HostId| self.is_armed() && !arming.contains(*host);
+        let old: Vec<_> = hosts.iter().filter(old).copied().collect();
+        if !old.is_empty() {
+            return Some(Kind::Ruled { hosts: old, ruling: Ruling::AgentOld });
+        }
         (!hosts.is_empty())
             .then(|| Kind::Dispatched { hosts, not_after: self.run.not_after(now, incarnation) })
     }
@@ -247,6 +265,7 @@ impl Active {
                 Some(Effect::Start { host, key: key(host)?, not_after })
             }
             run::Effect::Cancel(host) => Some(Effect::Cancel { host, key: key(host)? }),
+            run::Effect::Keep(host) => Some(Effect::Keep { host, key: key(host)? }),
             run::Effect::Settle(host) => Some(Effect::Settle { host, key: key(host)? }),
             run::Effect::Ended(state) => Some(Effect::Ended { run: self.run.id, state }),
         }

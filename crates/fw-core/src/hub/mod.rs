@@ -35,6 +35,8 @@ pub struct Hub {
     started_at: Timestamp,
     rules_from: Timestamp,
     online: BTreeSet<HostId>,
+    /// Those of them whose agent can undo a change by itself.
+    arming: BTreeSet<HostId>,
     runs: BTreeMap<RunId, Active>,
     by_host: BTreeMap<HostId, BTreeSet<RunId>>,
     wakes: BTreeSet<(Timestamp, RunId)>,
@@ -84,6 +86,13 @@ pub enum Effect {
         /// Which task.
         key: TaskKey,
     },
+    /// Tell the host to keep the armed change of this task.
+    Keep {
+        /// Which host.
+        host: HostId,
+        /// Which task.
+        key: TaskKey,
+    },
     /// Tell the host that this task's end is recorded.
     Settle {
         /// Which host.
@@ -122,6 +131,7 @@ impl Effect {
         match self {
             Self::Start { key, .. }
             | Self::Cancel { key, .. }
+            | Self::Keep { key, .. }
             | Self::Settle { key, .. }
             | Self::Query { key, .. } => key.run,
             Self::Late { report, .. } => report.key.run,
@@ -139,6 +149,7 @@ impl Hub {
             started_at: now,
             rules_from: now + grace,
             online: BTreeSet::new(),
+            arming: BTreeSet::new(),
             runs: BTreeMap::new(),
             by_host: BTreeMap::new(),
             wakes: BTreeSet::new(),
@@ -198,6 +209,12 @@ impl Hub {
         Some(count)
     }
 
+    /// The agent of a host that links now can undo a change by itself; to be said before
+    /// [`Hub::linked`], for each link anew. Of whom it is not said nobody believes it.
+    pub fn can_arm(&mut self, host: HostId) {
+        self.arming.insert(host);
+    }
+
     /// A host has linked, and says which tasks it has not been told are settled.
     pub fn linked(&mut self, host: HostId, digest: Vec<Report>, now: Timestamp) {
         self.online.insert(host);
@@ -206,7 +223,8 @@ impl Hub {
         for id in self.by_host.get(&host).cloned().unwrap_or_default() {
             let Some(active) = self.runs.get_mut(&id) else { continue };
             let restored = active.run.plan.incarnation != self.incarnation;
-            match active.host_linked(host, &known, restored) {
+            let arms = self.arming.contains(&host);
+            match active.host_linked(host, &known, restored, arms) {
                 Due::Nothing => {}
                 Due::Effect(effect) => self.pending.effects.push(effect),
                 Due::Ruling(ruling) => {
@@ -219,6 +237,7 @@ impl Hub {
 
     /// A host's link has ended.
     pub fn unlinked(&mut self, host: HostId, now: Timestamp) {
+        self.arming.remove(&host);
         if !self.online.remove(&host) {
             return;
         }
@@ -345,11 +364,14 @@ impl Hub {
 
     /// Whether a start that was decided is still wanted. Since then the hub may have ruled that its host
     /// has never had it and will not; then it must not have it. Should that ruling not be committed,
-    /// the start is due again.
+    /// the start is due again. Nor must an older agent have an armed change, if the host has linked with
+    /// one since.
     #[must_use]
     pub fn wants(&self, host: HostId, key: TaskKey) -> bool {
-        let task = self.run(key.run).and_then(|run| run.tasks.get(&host));
-        task.is_some_and(|task| task.attempt == key.attempt && !task.state.is_final())
+        let Some(active) = self.runs.get(&key.run) else { return false };
+        let task = active.run.tasks.get(&host);
+        let open = task.is_some_and(|task| task.attempt == key.attempt && !task.state.is_final());
+        open && (!active.is_armed() || self.arming.contains(&host))
     }
 
     /// Whether someone has asked for the end of a run on a host. That wish may have come to a host which
@@ -396,7 +418,9 @@ impl Hub {
         for host in open.map(|(host, _)| *host).collect::<Vec<_>>() {
             self.by_host.entry(host).or_default().insert(id);
             if self.online.contains(&host) {
-                if let Due::Effect(effect) = active.host_linked(host, &BTreeSet::new(), restored) {
+                let arms = self.arming.contains(&host);
+                let due = active.host_linked(host, &BTreeSet::new(), restored, arms);
+                if let Due::Effect(effect) = due {
                     self.pending.effects.push(effect);
                 }
             } else {
@@ -417,6 +441,7 @@ impl Hub {
                 News::Again => {
                     self.pending.effects.extend(active.effect(run::Effect::Settle(host)));
                 }
+                News::Waits => self.pending.effects.extend(active.effect(active.run.word(host))),
                 News::NeverStarted => asked.push(host),
                 News::Event => news.push((host, said)),
             }
@@ -446,7 +471,7 @@ impl Hub {
             .overspent()
             .or_else(|| active.lost(now))
             .or_else(|| active.away(now, self.rules_from))
-            .or_else(|| active.dispatch(now, self.incarnation))
+            .or_else(|| active.dispatch(now, self.incarnation, &self.arming))
     }
 
     fn apply(&mut self, id: RunId, by: Actor, kind: Kind, now: Timestamp) {

@@ -9,7 +9,7 @@ use fw_proto::{HostId, TaskKey};
 const KEYS: usize = 8192;
 
 /// Frames for hosts: all starts before all cancels and questions, so that no cancel comes before
-/// its start, and what is settled last.
+/// its start, a cancel before the word to keep a change, and what is settled last.
 ///
 /// As few frames as can be: a host's outbox is bounded, and one that is told of a thousand runs
 /// as it links must not be cut off for it, only to be told the same again.
@@ -18,6 +18,7 @@ pub struct Outgoing {
     starts: BTreeMap<HostId, Vec<Start>>,
     cancels: BTreeMap<HostId, Vec<TaskKey>>,
     queries: BTreeMap<HostId, Vec<TaskKey>>,
+    keeps: BTreeMap<HostId, Vec<TaskKey>>,
     settled: BTreeMap<HostId, Vec<TaskKey>>,
 }
 
@@ -37,6 +38,11 @@ impl Outgoing {
         self.queries.entry(host).or_default().push(key);
     }
 
+    /// Adds the word to keep an armed change.
+    pub fn keep(&mut self, host: HostId, key: TaskKey) {
+        self.keeps.entry(host).or_default().push(key);
+    }
+
     /// Adds that a task's end is recorded.
     pub fn settle(&mut self, host: HostId, key: TaskKey) {
         self.settled.entry(host).or_default().push(key);
@@ -50,6 +56,7 @@ impl Outgoing {
         starts
             .chain(framed(self.cancels, FromServer::Cancel))
             .chain(framed(self.queries, FromServer::Query))
+            .chain(framed(self.keeps, FromServer::Keep))
             .chain(framed(self.settled, FromServer::Settled))
     }
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use fw_proto::api::{Command, Offline, OnFull, TaskState, WaitingOn};
-use fw_proto::frame::{Report, Reported};
+use fw_proto::api::{Command, Offline, OnFull, TaskReason, TaskState, WaitingOn};
+use fw_proto::frame::{Applied, Report, Reported};
 use fw_proto::{HostId, Incarnation, RunId, Span, TaskKey, Timestamp};
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::{Effect, Hub};
-use crate::plan::{Chosen, Exec, Limits, ONLY_NODE, Origin, Plan};
+use crate::plan::{Armed, Chosen, Exec, Limits, ONLY_NODE, Origin, Plan};
 use crate::run::Actor;
 
 const HOSTS: u128 = 4;
@@ -50,6 +50,7 @@ fn plan(parallel: Option<u32>) -> Plan {
             on_full: OnFull::Block,
             nice: None,
             umask: None,
+            armed: None,
         },
         selector: "*".into(),
         hosts: (0..HOSTS)
@@ -74,6 +75,7 @@ fn said() -> impl Strategy<Value = Reported> {
         Just(Reported::NotKnown),
         Just(Reported::Queued),
         Just(Reported::Started(at(0))),
+        Just(Reported::Applied(Applied { started_at: at(0), at: at(1), until: at(61) })),
         Just(Reported::Unknown("power cut".into())),
     ]
 }
@@ -329,4 +331,68 @@ fn what_a_host_held_back_unasked_and_lost_is_sent_anew() {
     hub.reported(host(0), report(Reported::NotKnown));
     let effects = hub.decide(at(2)).effects;
     assert!(matches!(effects[..], [Effect::Start { .. }]), "{effects:?}");
+}
+
+fn armed_plan(parallel: Option<u32>) -> Plan {
+    let undo = Command::Shell("undo".into());
+    let armed = Armed { undo, within: Span::from_secs(60), probe: None };
+    let plan = plan(parallel);
+    Plan { exec: Exec { armed: Some(armed), ..plan.exec }, ..plan }
+}
+
+/// An agent that would skip the undo is never sent the change, not even when it took the place of a newer
+/// one after the dispatch.
+#[test]
+fn an_old_agent_never_gets_an_armed_change() {
+    let mut hub = Hub::new(Incarnation(Uuid::from_u128(1)), at(0), Span::ZERO);
+    hub.begin(RUN, armed_plan(None), Actor::Server, at(0));
+    hub.linked(host(0), Vec::new(), at(0));
+    for new in [1, 2] {
+        hub.can_arm(host(new));
+        hub.linked(host(new), Vec::new(), at(0));
+    }
+    let started = |effects: &[Effect]| {
+        let of = |effect: &Effect| {
+            if let Effect::Start { host, .. } = effect { Some(*host) } else { None }
+        };
+        effects.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(started(&hub.decide(at(0)).effects), [host(1), host(2)]);
+    let task = |hub: &Hub, n| {
+        hub.run(RUN).map(|run| (run.tasks[&host(n)].state, run.tasks[&host(n)].reason))
+    };
+    let old = Some((TaskState::Failed, Some(TaskReason::AgentOld)));
+    assert_eq!(task(&hub, 0), old);
+    let key = report(Reported::Queued).key;
+    assert!(hub.wants(host(1), key));
+    hub.unlinked(host(1), at(1));
+    assert!(!hub.wants(host(1), key), "nobody knows what it links with next");
+    hub.linked(host(1), Vec::new(), at(2));
+    assert_eq!(started(&hub.decide(at(2)).effects), []);
+    assert_eq!(task(&hub, 1), old);
+    hub.can_arm(host(2));
+    hub.linked(host(2), Vec::new(), at(2));
+    assert_eq!(started(&hub.decide(at(2)).effects), [host(2)], "the start is sent again");
+}
+
+/// The word is due with each link on which the host says that it waits for it.
+#[test]
+fn a_host_that_waits_hears_the_word_on_every_link() {
+    let mut hub = Hub::new(Incarnation(Uuid::from_u128(1)), at(0), Span::ZERO);
+    hub.begin(RUN, armed_plan(None), Actor::Server, at(0));
+    let applied = Reported::Applied(Applied { started_at: at(0), at: at(1), until: at(61) });
+    let key = report(applied.clone()).key;
+    for secs in 0..3 {
+        hub.can_arm(host(0));
+        hub.linked(host(0), Vec::new(), at(secs));
+        hub.decide(at(secs));
+        hub.reported(host(0), report(applied.clone()));
+        let decisions = hub.decide(at(secs));
+        assert!(decisions.effects.contains(&Effect::Keep { host: host(0), key }), "{decisions:?}");
+        hub.unlinked(host(0), at(secs));
+    }
+    hub.cancel(RUN, Actor::Server, at(4));
+    hub.decide(at(4));
+    hub.reported(host(0), report(applied));
+    assert_eq!(hub.decide(at(5)).effects, [Effect::Cancel { host: host(0), key }]);
 }

@@ -20,6 +20,8 @@ pub struct Link {
     heard_at: Timestamp,
     /// How often the server pings; once the host is in.
     ping_every: Option<Span>,
+    /// The version that both ends speak; once the host is in.
+    protocol: u16,
     cursors: BTreeMap<TaskKey, Cursor>,
     in_flight: u64,
     closed: bool,
@@ -48,6 +50,8 @@ pub enum Output {
     Start(Vec<Start>),
     /// End these.
     Cancel(Vec<TaskKey>),
+    /// Keep the armed changes of these.
+    Keep(Vec<TaskKey>),
     /// Say what is known of these.
     Query(Vec<TaskKey>),
     /// These are settled.
@@ -78,6 +82,7 @@ impl Link {
             opened_at: now,
             heard_at: now,
             ping_every: None,
+            protocol: 0,
             cursors: BTreeMap::new(),
             in_flight: 0,
             closed: false,
@@ -100,6 +105,7 @@ impl Link {
                     self.cursors.insert(ack.key, cursor);
                 }
                 self.ping_every = Some(welcome.ping_every);
+                self.protocol = welcome.protocol;
                 vec![Output::Welcomed(welcome)]
             }
             FromServer::Ping(number) => vec![Output::Send(FromAgent::Pong(number))],
@@ -107,6 +113,7 @@ impl Link {
             FromServer::Welcome(_) => self.close(),
             FromServer::Start(starts) => vec![Output::Start(starts)],
             FromServer::Cancel(keys) => vec![Output::Cancel(keys)],
+            FromServer::Keep(keys) => vec![Output::Keep(keys)],
             FromServer::Query(keys) => vec![Output::Query(keys)],
             FromServer::Settled(keys) => {
                 keys.iter().for_each(|key| self.forget(*key));
@@ -132,6 +139,12 @@ impl Link {
     #[must_use]
     pub const fn is_live(&self) -> bool {
         self.ping_every.is_some() && !self.closed
+    }
+
+    /// Whether the server can hear that an armed change waits for its word.
+    #[must_use]
+    pub const fn knows_armed(&self) -> bool {
+        self.protocol >= fw_proto::ARMED
     }
 
     /// From where a task's output is to be sent; `None` while the window is full or the host is not in.

@@ -263,7 +263,9 @@ impl Link {
                 self.durable.remove(&report.key);
                 return true;
             }
-            Reported::NotKnown | Reported::Queued | Reported::Started(_) => return true,
+            Reported::NotKnown | Reported::Queued | Reported::Started(_) | Reported::Applied(_) => {
+                return true;
+            }
         };
         let durable = self.durable.get(&report.key).copied().unwrap_or_default();
         let whole = durable.total() >= ended.output.total();
@@ -301,6 +303,7 @@ fn plausible(report: &Report) -> bool {
         Reported::NotKnown
         | Reported::Queued
         | Reported::Started(_)
+        | Reported::Applied(_)
         | Reported::Refused(_)
         | Reported::Unknown(_) => true,
     }

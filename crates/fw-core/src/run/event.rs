@@ -96,4 +96,6 @@ pub enum Ruling {
     RevokedSent,
     /// A secret that the command needs is gone: failed.
     NoSecret,
+    /// The host's agent is too old to undo a change by itself, so it was not sent the start: failed.
+    AgentOld,
 }

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use fw_proto::Timestamp;
 use fw_proto::api::{self, Offline, RunReport, RunState, TaskState, WaitingOn};
+use fw_proto::{Span, Timestamp};
 
 use super::state::{Run, Task};
 
@@ -88,7 +88,10 @@ impl Run {
             .exec
             .timeout
             .map_or(latest_start, |timeout| latest_start + timeout + self.plan.exec.kill_after);
-        silent_since.max(ends) + self.plan.limits.lost_after
+        // What its host does by itself after the change takes its time, too.
+        let armed = self.plan.exec.armed.as_ref();
+        let alone = armed.map_or(Span::ZERO, |armed| armed.longest(self.plan.exec.kill_after));
+        silent_since.max(ends + alone) + self.plan.limits.lost_after
     }
 
     /// What the run is waiting on. `here` is how many undispatched hosts are linked; `asking` says
@@ -183,6 +186,8 @@ impl Task {
             stderr_dropped_bytes: self.output.stderr_dropped,
             left_behind: self.left_behind,
             late: self.late.clone(),
+            // A wait that is over is none, whoever ended it.
+            armed: self.armed.filter(|of| *of != api::Armed::Waiting || !self.state.is_final()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fw_proto::api::{TaskReason, TaskState};
+use fw_proto::api::{Armed, TaskReason, TaskState};
 use fw_proto::frame::Cause;
 use fw_proto::record::Offsets;
 use fw_proto::{HostId, HostName, RunId, Timestamp};
@@ -90,4 +90,6 @@ pub struct Task {
     pub left_behind: u32,
     /// What the host said after the verdict.
     pub late: Option<String>,
+    /// What the host said of its armed change.
+    pub armed: Option<Armed>,
 }

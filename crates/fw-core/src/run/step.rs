@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fw_proto::api::{RunState, TaskReason, TaskState};
-use fw_proto::frame::{Cause, Ended, Refusal, RefusalReason, Reported};
+use fw_proto::api::{Armed, RunState, TaskReason, TaskState};
+use fw_proto::frame::{Cause, Ended, Fate, Refusal, RefusalReason, Reported};
 use fw_proto::record::Offsets;
 use fw_proto::{HostId, Incarnation, RunId, Span, Timestamp};
 
@@ -22,6 +22,8 @@ pub enum Effect {
     Start(HostId),
     /// Tell this host to end its task.
     Cancel(HostId),
+    /// Tell this host to keep its armed change.
+    Keep(HostId),
     /// Tell this host that its report is recorded.
     Settle(HostId),
     /// The run has ended so.
@@ -35,6 +37,8 @@ pub enum News {
     None,
     /// Nothing, but the host is to be told that its last word is recorded.
     Again,
+    /// Nothing, but the host waits for the word on its armed change.
+    Waits,
     /// The host does not know the task.
     NeverStarted,
     /// The run.
@@ -159,12 +163,16 @@ impl Run {
                 News::None
             }
             Reported::Started(_) if confirmed || task.state.is_final() => News::None,
+            Reported::Applied(_) if task.state.is_final() => News::None,
+            Reported::Applied(_) if task.armed == Some(Armed::Waiting) => News::Waits,
             Reported::Ended(_) | Reported::Refused(_) | Reported::Unknown(_)
                 if task.heard_out() =>
             {
                 News::Again
             }
-            Reported::NotKnown | Reported::Queued | Reported::Started(_) => News::Event,
+            Reported::NotKnown | Reported::Queued | Reported::Started(_) | Reported::Applied(_) => {
+                News::Event
+            }
             Reported::Ended(_) | Reported::Refused(_) | Reported::Unknown(_) => News::Event,
         }
     }
@@ -226,9 +234,17 @@ impl Run {
                 self.shift(host, TaskState::Running);
                 self.is_cancelled(host).then_some(Effect::Cancel(host))
             }
+            Reported::Applied(applied) => {
+                task.confirmed_at.get_or_insert(at);
+                task.started_at = Some(applied.started_at);
+                task.armed = Some(Armed::Waiting);
+                self.take_up(host);
+                self.shift(host, TaskState::Running);
+                Some(self.word(host))
+            }
             Reported::Ended(ended) => {
-                task.ended(ended);
-                self.settle(host, verdict(ended), at);
+                let state = task.ended(ended, self.plan.exec.armed.is_some());
+                self.settle(host, state, at);
                 Some(Effect::Settle(host))
             }
             Reported::Refused(refusal) => {
@@ -257,6 +273,7 @@ impl Run {
             Ruling::RevokedUnsent => (TaskState::Failed, Some(TaskReason::Revoked)),
             Ruling::RevokedSent => (TaskState::Lost, Some(TaskReason::Revoked)),
             Ruling::NoSecret => (TaskState::Failed, Some(TaskReason::NoSecret)),
+            Ruling::AgentOld => (TaskState::Failed, Some(TaskReason::AgentOld)),
         };
         task.reason = reason;
         self.settle(host, state, at);
@@ -297,6 +314,11 @@ impl Run {
         alone.or(self.cancel_requested_at).is_some()
     }
 
+    /// The word for a host whose armed change waits: keep it, unless its end was asked for.
+    pub(crate) fn word(&self, host: HostId) -> Effect {
+        if self.is_cancelled(host) { Effect::Cancel(host) } else { Effect::Keep(host) }
+    }
+
     /// Whether a host is in flight only because it said so: nobody here dispatched it.
     #[must_use]
     pub fn was_taken_up(&self, host: HostId) -> bool {
@@ -318,7 +340,7 @@ impl Run {
         let Some(task) = self.tasks.get_mut(&host) else { return };
         // A job cancels a run only to put its next one in the place.
         if to == TaskState::Cancelled && matches!(self.cancelled_by, Some(Actor::Job(_))) {
-            task.reason = Some(TaskReason::Replaced);
+            task.reason.get_or_insert(TaskReason::Replaced);
         }
         if !self.undispatched.remove(&(task.place, host)) {
             self.in_flight -= 1;
@@ -352,6 +374,17 @@ fn verdict(ended: &Ended) -> TaskState {
     }
 }
 
+/// What the fate of an armed change amounts to. Undone at the wish of a person it has not failed.
+const fn armed_verdict(fate: Fate, cause: Cause) -> (TaskState, TaskReason) {
+    match (fate, cause) {
+        (Fate::Kept, _) => (TaskState::Succeeded, TaskReason::Kept),
+        (Fate::Undone, Cause::Exited) => (TaskState::Failed, TaskReason::Undone),
+        (Fate::Undone, Cause::TimedOut) => (TaskState::TimedOut, TaskReason::Undone),
+        (Fate::Undone, Cause::Cancelled) => (TaskState::Cancelled, TaskReason::Undone),
+        (Fate::UndoFailed, _) => (TaskState::Failed, TaskReason::UndoFailed),
+    }
+}
+
 impl Task {
     fn new(place: u32, host: &Chosen) -> Self {
         Self {
@@ -376,10 +409,12 @@ impl Task {
             stderr_sha256: None,
             left_behind: 0,
             late: None,
+            armed: None,
         }
     }
 
-    fn ended(&mut self, ended: &Ended) {
+    /// Takes over what a host says of its end; where the task stands then. `armed`: the change had an undo.
+    fn ended(&mut self, ended: &Ended, armed: bool) -> TaskState {
         self.cause = Some(ended.cause);
         self.exit_code = ended.exit_code;
         self.signal = ended.signal;
@@ -389,6 +424,17 @@ impl Task {
         self.stdout_sha256 = ended.stdout_sha256;
         self.stderr_sha256 = ended.stderr_sha256;
         self.left_behind = ended.left_behind;
+        let Some(fate) = ended.armed else {
+            if armed {
+                self.message = Some("the host does not say whether the change was kept".to_owned());
+                return TaskState::Unknown;
+            }
+            return verdict(ended);
+        };
+        let (state, reason) = armed_verdict(fate, ended.cause);
+        self.reason = Some(reason);
+        self.armed = reason.armed();
+        state
     }
 
     fn refused(&mut self, refusal: &Refusal) -> TaskState {
@@ -423,7 +469,9 @@ impl Task {
             self.late = late_text(said).or_else(|| self.late.take());
         }
         match said {
-            Reported::NotKnown | Reported::Queued | Reported::Started(_) => false,
+            Reported::NotKnown | Reported::Queued | Reported::Started(_) | Reported::Applied(_) => {
+                false
+            }
             Reported::Ended(_) | Reported::Refused(_) | Reported::Unknown(_) => true,
         }
     }
@@ -434,12 +482,31 @@ pub(crate) fn late_text(said: &Reported) -> Option<String> {
     match said {
         Reported::NotKnown | Reported::Queued => None,
         Reported::Started(at) => Some(format!("started at {at}")),
-        Reported::Ended(ended) => Some(match (ended.exit_code, ended.signal) {
-            (Some(code), _) => format!("ended at {} with exit code {code}", ended.finished_at),
-            (None, Some(signal)) => format!("ended at {} by signal {signal}", ended.finished_at),
-            (None, None) => format!("ended at {}", ended.finished_at),
-        }),
+        Reported::Applied(applied) => Some(format!("changed at {}", applied.at)),
+        Reported::Ended(ended) => Some(late_end(ended)),
         Reported::Refused(refusal) => Some(format!("refused: {}", refusal.message)),
         Reported::Unknown(why) => Some(format!("unknown: {why}")),
+    }
+}
+
+fn late_end(ended: &Ended) -> String {
+    let at = ended.finished_at;
+    let text = match (ended.exit_code, ended.signal) {
+        (Some(code), _) => format!("ended at {at} with exit code {code}"),
+        (None, Some(signal)) => format!("ended at {at} by signal {signal}"),
+        (None, None) => format!("ended at {at}"),
+    };
+    match ended.armed {
+        None => text,
+        Some(fate) => format!("{text}; {}", fate_text(fate)),
+    }
+}
+
+/// For people: what became of an armed change.
+pub(crate) const fn fate_text(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Kept => "the change was kept",
+        Fate::Undone => "the change was undone",
+        Fate::UndoFailed => "the change could not be undone",
     }
 }

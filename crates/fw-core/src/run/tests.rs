@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use fw_proto::api::{Command, Offline, OnFull, RunState, TaskState};
-use fw_proto::frame::{Cause, Ended, Refusal, RefusalReason, Reported};
+use fw_proto::api::{Armed, Command, Offline, OnFull, RunState, TaskReason, TaskState};
+use fw_proto::frame::{Applied, Cause, Ended, Fate, Refusal, RefusalReason, Reported};
 use fw_proto::record::Offsets;
 use fw_proto::{HostId, Incarnation, RunId, Span, Timestamp};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::{Actor, Effect, Event, Kind, Ruling, Run};
-use crate::plan::{Chosen, Exec, Limits, Origin, Plan};
+use super::{Actor, Effect, Event, Kind, News, Ruling, Run};
+use crate::plan::{self, Chosen, Exec, Limits, Origin, Plan};
 
 const HOSTS: u128 = 5;
 
@@ -34,6 +34,7 @@ fn plan() -> Plan {
             on_full: OnFull::Block,
             nice: None,
             umask: None,
+            armed: None,
         },
         selector: "*".into(),
         hosts: (0..HOSTS)
@@ -68,7 +69,17 @@ fn ended(code: i32) -> Reported {
         stdout_sha256: None,
         stderr_sha256: None,
         left_behind: 0,
+        armed: None,
     })
+}
+
+fn applied() -> Reported {
+    Reported::Applied(Applied { started_at: at(0), at: at(1), until: at(61) })
+}
+
+fn with_fate(fate: Fate, cause: Cause) -> Reported {
+    let Reported::Ended(ended) = ended(0) else { unreachable!("an end") };
+    Reported::Ended(Ended { cause, armed: Some(fate), ..ended })
 }
 
 fn reported() -> impl Strategy<Value = Reported> {
@@ -76,7 +87,10 @@ fn reported() -> impl Strategy<Value = Reported> {
         Just(Reported::NotKnown),
         Just(Reported::Queued),
         Just(Reported::Started(at(0))),
+        Just(applied()),
         (0..2).prop_map(ended),
+        prop::sample::select(vec![Fate::Kept, Fate::Undone, Fate::UndoFailed])
+            .prop_map(|fate| with_fate(fate, Cause::Exited)),
         Just(Reported::Refused(Refusal { reason: RefusalReason::Expired, message: "late".into() })),
         Just(Reported::Unknown("power cut".into())),
     ]
@@ -135,7 +149,7 @@ proptest! {
                 match effect {
                     Effect::Start(host) => *starts.entry(host).or_default() += 1,
                     Effect::Ended(_) => ends += 1,
-                    Effect::Cancel(_) | Effect::Settle(_) => {}
+                    Effect::Cancel(_) | Effect::Keep(_) | Effect::Settle(_) => {}
                 }
             }
             check_figures(&run);
@@ -249,4 +263,71 @@ fn a_late_word_is_noted_and_changes_nothing() {
     let task = &run.tasks[&host(0)];
     assert_eq!(task.state, TaskState::Lost);
     assert_eq!(task.late.as_deref(), Some("ended at 2027-01-15T08:00:01.000Z with exit code 0"));
+}
+
+fn armed_plan() -> Plan {
+    let armed = plan::Armed {
+        undo: Command::Shell("undo".into()),
+        within: Span::from_secs(60),
+        probe: None,
+    };
+    Plan { exec: Exec { armed: Some(armed), ..plan().exec }, ..plan() }
+}
+
+fn armed_run() -> Run {
+    let planned = event(Kind::Planned(Box::new(armed_plan())), 0);
+    let mut run = Run::begin(RunId(Uuid::nil()), &planned).expect("planned");
+    run.step(&event(Kind::Dispatched { hosts: vec![host(0), host(1)], not_after: at(60) }, 1));
+    run
+}
+
+fn say(of: u128, said: Reported) -> Kind {
+    Kind::Reported { reports: vec![(host(of), said)] }
+}
+
+#[test]
+fn a_change_that_waits_gets_the_word_unless_its_end_was_asked_for() {
+    let mut run = armed_run();
+    assert_eq!(run.step(&event(say(0, applied()), 2)), [Effect::Keep(host(0))]);
+    let task = &run.tasks[&host(0)];
+    assert_eq!((task.state, task.view().armed), (TaskState::Running, Some(Armed::Waiting)));
+    assert_eq!(run.news(host(0), &applied()), News::Waits, "told again on the next link");
+    assert_eq!(run.word(host(0)), Effect::Keep(host(0)));
+    run.step(&event(Kind::HostsCancelRequested { hosts: vec![host(1)] }, 3));
+    assert_eq!(run.step(&event(say(1, applied()), 4)), [Effect::Cancel(host(1))]);
+    run.step(&event(Kind::Ruled { hosts: vec![host(0)], ruling: Ruling::Lost }, 5));
+    assert_eq!(run.tasks[&host(0)].view().armed, None, "a wait that is over is none");
+    assert_eq!(run.news(host(0), &applied()), News::None);
+}
+
+#[test]
+fn the_fate_of_a_change_is_its_verdict() {
+    let check = |said: Reported, state, reason: Option<TaskReason>| {
+        let mut run = armed_run();
+        run.step(&event(say(0, applied()), 2));
+        run.step(&event(say(0, said), 3));
+        let task = &run.tasks[&host(0)];
+        assert_eq!((task.state, task.reason), (state, reason));
+        assert_eq!(task.view().armed, reason.and_then(TaskReason::armed));
+    };
+    let exited = |fate| with_fate(fate, Cause::Exited);
+    check(exited(Fate::Kept), TaskState::Succeeded, Some(TaskReason::Kept));
+    check(exited(Fate::Undone), TaskState::Failed, Some(TaskReason::Undone));
+    check(exited(Fate::UndoFailed), TaskState::Failed, Some(TaskReason::UndoFailed));
+    let undone = Some(TaskReason::Undone);
+    check(with_fate(Fate::Undone, Cause::TimedOut), TaskState::TimedOut, undone);
+    check(with_fate(Fate::Undone, Cause::Cancelled), TaskState::Cancelled, undone);
+    let failed = Some(TaskReason::UndoFailed);
+    check(with_fate(Fate::UndoFailed, Cause::Cancelled), TaskState::Failed, failed);
+    check(ended(0), TaskState::Unknown, None);
+}
+
+#[test]
+fn a_silent_host_has_time_to_undo_its_change() {
+    let (plain, armed) = (plan(), armed_run());
+    let plain = Run::begin(armed.id, &event(Kind::Planned(Box::new(plain)), 0)).expect("planned");
+    let task = &armed.tasks[&host(0)];
+    let more = armed.lost_at(task, at(0)).since(plain.lost_at(task, at(0)));
+    let tries = u64::from(plan::UNDO_TRIES) * plan::UNDO_TIMEOUT.as_millis();
+    assert!(more.as_millis() > 60_000 + tries, "{more}");
 }

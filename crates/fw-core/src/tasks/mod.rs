@@ -7,10 +7,14 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use fw_proto::frame::{
-    Cause, Ended, MAX_FRAME, MAX_TEXT, Refusal, RefusalReason, Report, Reported, Spec, Start,
+    Applied, Ended, MAX_FRAME, MAX_TEXT, Refusal, RefusalReason, Report, Reported, Spec, Start,
 };
 use fw_proto::record::Offsets;
 use fw_proto::{Epoch, Span, TaskKey, Timestamp};
+
+mod text;
+
+use text::{cut, how_it_ended, with_text};
 
 /// Ids are remembered this long after their `not_after`: a start that is older is refused by
 /// its own expiry, clocks off by up to a day included.
@@ -58,6 +62,8 @@ enum State {
     Starting,
     /// Its process runs.
     Running(Timestamp),
+    /// Its change has succeeded, and waits for the word.
+    Applied(Applied),
     /// Its process ended; output may be left to ship.
     Ended(Box<Ended>),
     /// It was started, and nobody can tell how it ended; output may be left to ship.
@@ -105,6 +111,10 @@ pub enum Effect {
     },
     /// Tell the supervisor to end the task.
     Kill(TaskKey),
+    /// Tell the supervisor that the server's word is there: keep the change.
+    Keep(TaskKey),
+    /// Start a supervisor that undoes the change.
+    Undo(TaskKey),
     /// Tell the server, if there is a link.
     Report(Report),
     /// Ship the rest of the output, then call [`Table::shipped`].
@@ -120,6 +130,10 @@ pub enum Found {
     NotStarted,
     /// The supervisor lives; the process runs since then, or is about to.
     Running(Option<Timestamp>),
+    /// Its change has succeeded, and its supervisor waits for the word.
+    Applied(Applied),
+    /// Its supervisor is gone without a word, and what it changed, started then, is neither kept nor undone.
+    Abandoned(Timestamp),
     /// It ended.
     Ended(Box<Ended>),
     /// It could not be started.
@@ -135,6 +149,8 @@ impl Found {
         match self {
             Self::NotStarted => "never started",
             Self::Running(_) => "running",
+            Self::Applied(_) => "waiting for the word on its change",
+            Self::Abandoned(_) => "changed and without its supervisor",
             Self::Ended(_) => "ended",
             Self::Refused(_) => "refused",
             Self::Dead(_) => "without its supervisor",
@@ -170,7 +186,9 @@ impl Table {
                 State::Unknown("the machine went down while this task was being started".to_owned())
             }
             Found::Running(None) => State::Starting,
-            Found::Running(Some(at)) => State::Running(at),
+            // The next look at it finds that the undo is due.
+            Found::Running(Some(at)) | Found::Abandoned(at) => State::Running(at),
+            Found::Applied(applied) => State::Applied(applied),
             Found::Ended(ended) => State::Ended(ended),
             Found::Refused(refusal) => State::Refused(refusal),
             Found::Dead(started_at) => {
@@ -238,6 +256,40 @@ impl Table {
         self.report(key)
     }
 
+    /// The supervisor says that the change has succeeded, and waits for the word.
+    pub fn applied(&mut self, key: TaskKey, applied: Applied) -> Option<Effect> {
+        let entry = self.tasks.get_mut(&key)?;
+        if !matches!(entry.state, State::Starting | State::Running(_)) {
+            return None;
+        }
+        entry.state = State::Applied(applied);
+        self.report(key)
+    }
+
+    /// The server's word on an armed change.
+    pub fn keep(&mut self, key: TaskKey) -> Option<Effect> {
+        self.awaits_word(key).then_some(Effect::Keep(key))
+    }
+
+    /// The supervisor is gone and has neither kept nor undone the change, which was started then. From now
+    /// on no word saves it.
+    pub fn abandoned(&mut self, key: TaskKey, started_at: Timestamp) -> Option<Effect> {
+        let entry = self.tasks.get_mut(&key).filter(|entry| entry.state.is_supervised())?;
+        entry.state = State::Running(started_at);
+        Some(Effect::Undo(key))
+    }
+
+    /// Whether a task's change waits for the word.
+    #[must_use]
+    pub fn awaits_word(&self, key: TaskKey) -> bool {
+        self.tasks.get(&key).is_some_and(|entry| matches!(entry.state, State::Applied(_)))
+    }
+
+    /// The tasks whose change waits for the word.
+    pub fn waiting(&self) -> impl Iterator<Item = TaskKey> {
+        self.tasks.keys().copied().filter(|key| self.awaits_word(*key))
+    }
+
     /// The supervisor has written the final status: the slot is free, the output remains to be shipped.
     pub fn ended(&mut self, key: TaskKey, ended: Ended, now: Timestamp) -> Vec<Effect> {
         self.leave_slot(key, State::Ended(Box::new(ended)), now)
@@ -263,6 +315,7 @@ impl Table {
             | State::Journaling(_)
             | State::Starting
             | State::Running(_)
+            | State::Applied(_)
             | State::Refused(_)
             | State::Unknown(_) => return None,
         };
@@ -283,6 +336,7 @@ impl Table {
             | State::Journaling(_)
             | State::Starting
             | State::Running(_)
+            | State::Applied(_)
             | State::Refused(_)
             | State::Unknown(_) => None,
         }
@@ -301,7 +355,7 @@ impl Table {
                     now,
                 )
             }
-            State::Starting | State::Running(_) => vec![Effect::Kill(key)],
+            State::Starting | State::Running(_) | State::Applied(_) => vec![Effect::Kill(key)],
             State::Ended(_) | State::Lost { .. } | State::Refused(_) | State::Unknown(_) => {
                 Vec::new()
             }
@@ -327,14 +381,15 @@ impl Table {
     }
 
     /// The tasks that the server has not settled, for [`fw_proto::frame::Hello`]. One that has
-    /// ended counts as started until its output is shipped. Where they are too many for a frame,
+    /// ended counts as started until its output is shipped, and so does one whose change waits for the
+    /// word: an older server could not read more. Where they are too many for a frame,
     /// those that were not started stay out: the server asks for what it misses.
     #[must_use]
     pub fn digest(&self) -> Vec<Report> {
         let (open, over): (Vec<_>, Vec<_>) = self
             .tasks
             .iter()
-            .map(|(key, entry)| Report { key: *key, state: entry.state.reported() })
+            .map(|(key, entry)| Report { key: *key, state: entry.state.greeted() })
             .partition(|report| matches!(report.state, Reported::Started(_) | Reported::Queued));
         let share = (DIGEST / self.tasks.len().max(1)).saturating_sub(REPORT).clamp(64, MAX_TEXT);
         let short = |report: Report| Report { state: with_text(report.state, share), ..report };
@@ -354,10 +409,7 @@ impl Table {
 
     /// Tasks whose supervisor should be alive.
     pub fn supervised(&self) -> impl Iterator<Item = TaskKey> {
-        self.tasks
-            .iter()
-            .filter(|(_, entry)| matches!(entry.state, State::Starting | State::Running(_)))
-            .map(|(key, _)| *key)
+        self.tasks.iter().filter(|(_, entry)| entry.state.is_supervised()).map(|(key, _)| *key)
     }
 
     /// Drops ids that no start could name any more, and refuses queued starts whose time is over.
@@ -474,6 +526,7 @@ impl State {
         match self {
             Self::Queued(_) | Self::Journaling(_) | Self::Starting => Reported::Queued,
             Self::Running(at) => Reported::Started(*at),
+            Self::Applied(applied) => Reported::Applied(*applied),
             Self::Ended(ended) => Reported::Started(ended.started_at),
             Self::Lost { started_at, .. } => Reported::Started(*started_at),
             Self::Refused(refusal) => with_text(Reported::Refused(refusal.clone()), MAX_TEXT),
@@ -481,9 +534,17 @@ impl State {
         }
     }
 
+    /// In a greeting, which servers of any version read.
+    fn greeted(&self) -> Reported {
+        match self.reported() {
+            Reported::Applied(applied) => Reported::Started(applied.started_at),
+            said => said,
+        }
+    }
+
     fn extent(&self) -> Option<Extent> {
         match self {
-            Self::Running(_) | Self::Starting => Some(Extent::Open),
+            Self::Running(_) | Self::Applied(_) | Self::Starting => Some(Extent::Open),
             Self::Ended(ended) => Some(Extent::Whole(ended.output)),
             Self::Lost { .. } => Some(Extent::Rest),
             Self::Queued(_) | Self::Journaling(_) | Self::Refused(_) | Self::Unknown(_) => None,
@@ -496,42 +557,16 @@ impl State {
     }
 
     const fn holds_slot(&self) -> bool {
-        matches!(self, Self::Journaling(_) | Self::Starting | Self::Running(_))
+        matches!(self, Self::Journaling(_)) || self.is_supervised()
+    }
+
+    const fn is_supervised(&self) -> bool {
+        matches!(self, Self::Starting | Self::Running(_) | Self::Applied(_))
     }
 
     const fn is_final(&self) -> bool {
         matches!(self, Self::Ended(_) | Self::Lost { .. } | Self::Refused(_) | Self::Unknown(_))
     }
-}
-
-/// For people: how a command ended.
-fn how_it_ended(ended: &Ended) -> String {
-    let cause = match ended.cause {
-        Cause::Exited => "",
-        Cause::TimedOut => " after its timeout",
-        Cause::Cancelled => " when it was cancelled",
-    };
-    match (ended.exit_code, ended.signal) {
-        (Some(code), _) => format!("exited with code {code}{cause}"),
-        (None, Some(signal)) => format!("was ended by signal {signal}{cause}"),
-        (None, None) => format!("ended{cause}"),
-    }
-}
-
-/// The same with no longer a text than `max` bytes.
-fn with_text(state: Reported, max: usize) -> Reported {
-    match state {
-        Reported::Refused(Refusal { reason, message }) => {
-            Reported::Refused(Refusal { reason, message: cut(&message, max) })
-        }
-        Reported::Unknown(why) => Reported::Unknown(cut(&why, max)),
-        Reported::NotKnown | Reported::Queued | Reported::Started(_) | Reported::Ended(_) => state,
-    }
-}
-
-/// The beginning of a text: at most `max` bytes of it, whole characters.
-fn cut(text: &str, max: usize) -> String {
-    text.get(..text.floor_char_boundary(max)).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fw_proto::frame::{Command, OnFull};
+use fw_proto::frame::{Cause, Command, Fate, OnFull};
 use fw_proto::{Incarnation, NodeId, RunId};
 
 use super::*;
@@ -28,6 +28,7 @@ fn start(number: u128, not_after: Timestamp) -> Start {
         spool_bytes: 1,
         nice: None,
         umask: None,
+        armed: None,
     };
     let incarnation = Incarnation(uuid::Uuid::nil());
     Start { key: key(number), not_after, incarnation, epoch: Epoch(1), spec }
@@ -44,6 +45,7 @@ fn ended(exit_code: i32) -> Ended {
         stdout_sha256: None,
         stderr_sha256: None,
         left_behind: 0,
+        armed: None,
     }
 }
 
@@ -63,6 +65,8 @@ fn reported(effects: &[Effect]) -> Vec<(TaskKey, Reported)> {
         | Effect::Epoch(_)
         | Effect::Spawn { .. }
         | Effect::Kill(_)
+        | Effect::Keep(_)
+        | Effect::Undo(_)
         | Effect::Ship(_)
         | Effect::Forget(_) => None,
     };
@@ -118,6 +122,41 @@ fn a_task_without_its_supervisor_is_unknown_once_its_output_is_shipped() {
     assert_eq!(again.settled(key(1)), Some(Effect::Forget(key(1))));
 }
 
+fn applied() -> Applied {
+    Applied { started_at: at(1), at: at(2), until: at(62) }
+}
+
+#[test]
+fn a_word_counts_only_for_a_change_that_waits() {
+    let mut table = running(1);
+    assert_eq!(table.keep(key(1)), None, "it came before the change was made");
+    let told: Vec<_> = table.applied(key(1), applied()).into_iter().collect();
+    assert_eq!(reported(&told), [(key(1), Reported::Applied(applied()))]);
+    assert_eq!(table.applied(key(1), applied()), None, "once");
+    assert_eq!(digested(&table)[0].1, Reported::Started(at(1)), "any server reads a greeting");
+    assert_eq!(table.waiting().collect::<Vec<_>>(), [key(1)]);
+    assert_eq!(table.keep(key(1)), Some(Effect::Keep(key(1))));
+    assert_eq!(table.cancel(key(1), at(3)), [Effect::Kill(key(1))]);
+    table.ended(key(1), Ended { armed: Some(Fate::Kept), ..ended(0) }, at(3));
+    assert_eq!((table.keep(key(1)), table.load()), (None, (0, 0)));
+    let told: Vec<_> = table.damaged(key(1)).into_iter().collect();
+    insta::assert_snapshot!(text(&reported(&told)), @"its output is no longer whole on the host; the command exited with code 0, and the change was kept");
+}
+
+#[test]
+fn a_change_without_its_supervisor_is_undone_and_no_word_saves_it() {
+    let mut table = running(1);
+    table.applied(key(1), applied());
+    assert_eq!(table.abandoned(key(1), at(1)), Some(Effect::Undo(key(1))));
+    assert_eq!((table.keep(key(1)), table.load()), (None, (1, 0)));
+    let mut again = Table::new(1, Epoch(1));
+    assert_eq!(again.recover(key(1), at(100), Found::Abandoned(at(1)), false), []);
+    assert_eq!(again.supervised().collect::<Vec<_>>(), [key(1)]);
+    assert_eq!(again.abandoned(key(1), at(1)), Some(Effect::Undo(key(1))));
+    assert_eq!(again.ended(key(1), ended(0), at(3)), [Effect::Ship(key(1))]);
+    assert_eq!(again.abandoned(key(1), at(1)), None, "it has ended");
+}
+
 #[test]
 fn a_digest_fits_in_a_frame_whatever_became_of_the_tasks() {
     let mut table = running(100_000);
@@ -144,7 +183,11 @@ fn text(reports: &[(TaskKey, Reported)]) -> String {
     let text = |state: &Reported| match state {
         Reported::Refused(refusal) => refusal.message.clone(),
         Reported::Unknown(why) => why.clone(),
-        Reported::NotKnown | Reported::Queued | Reported::Started(_) | Reported::Ended(_) => {
+        Reported::NotKnown
+        | Reported::Queued
+        | Reported::Started(_)
+        | Reported::Applied(_)
+        | Reported::Ended(_) => {
             format!("{state:?}")
         }
     };

@@ -112,6 +112,7 @@ fn start() -> FromServer {
         spool_bytes: 64 * 1024 * 1024,
         nice: Some(10),
         umask: None,
+        armed: None,
     };
     let start = Start {
         key: key(1),
@@ -134,6 +135,7 @@ fn reports(count: u128) -> FromAgent<'static> {
         stdout_sha256: Some([9; 32]),
         stderr_sha256: Some([8; 32]),
         left_behind: 0,
+        armed: None,
     };
     let report = |run| Report { key: key(run), state: Reported::Ended(ended.clone()) };
     FromAgent::Reports((0..count).map(report).collect())

@@ -28,8 +28,8 @@ pub use log::{LineEnd, LogGroup, LogLine, LogLines, LogMatch, LogMatches, OnlyLi
 pub use maintenance::{Maintenance, NewMaintenance};
 pub use problem::{Code, Problem};
 pub use run::{
-    Cancel, Command, Created, EnvValue, LogEvent, NewRun, Offline, OnFull, Retry, Run, RunEvent,
-    RunReport, RunState, RunSummary, Task, TaskReason, TaskState, WaitingOn,
+    Arm, Armed, Cancel, Command, Created, EnvValue, LogEvent, NewRun, Offline, OnFull, Retry, Run,
+    RunEvent, RunReport, RunState, RunSummary, Task, TaskReason, TaskState, WaitingOn,
 };
 pub use secret::{NewSecret, Secret};
 pub use server::{BackupMade, KeyRotation, Readiness, ServerInfo};

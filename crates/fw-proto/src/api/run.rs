@@ -55,6 +55,24 @@ pub struct NewRun {
     /// File mode creation mask.
     #[serde(default)]
     pub umask: Option<u16>,
+    /// The command is a change that each host undoes by itself unless it is confirmed in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub armed: Option<Arm>,
+}
+
+/// How a host undoes a change, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Arm {
+    /// Undoes the change, also one that was only half made, and also twice.
+    pub undo: Command,
+    /// How long the host waits for the server's word and its own proof, from the moment at which the change has
+    /// succeeded.
+    pub within: Span,
+    /// Proves on the host that the change is good: without exit code 0 it is not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Command>,
 }
 
 /// A command.
@@ -309,6 +327,37 @@ pub struct Task {
     pub left_behind: u32,
     /// Something the host said after the verdict; the verdict stands.
     pub late: Option<String>,
+    /// What became of an armed change, as its host said; absent while it said nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub armed: Option<Armed>,
+}
+
+/// What a host says of an armed change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Armed {
+    /// It has succeeded, and waits for the word.
+    Waiting,
+    /// It was confirmed in time.
+    Kept,
+    /// The host has undone it.
+    Undone,
+    /// The host could not undo it.
+    UndoFailed,
+}
+
+impl Armed {
+    /// The word that the API writes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Kept => "kept",
+            Self::Undone => "undone",
+            Self::UndoFailed => "undo_failed",
+        }
+    }
 }
 
 /// Where a task stands.
@@ -403,6 +452,40 @@ pub enum TaskReason {
     Overlap,
     /// The job's next fire took the place of this run (`overlap: replace`).
     Replaced,
+    /// The host's agent is too old to undo a change by itself.
+    AgentOld,
+    /// The armed change was confirmed in time.
+    Kept,
+    /// The host has undone the change.
+    Undone,
+    /// The host could not undo the change: a person must look.
+    UndoFailed,
+}
+
+impl TaskReason {
+    /// What it says of an armed change.
+    #[must_use]
+    pub const fn armed(self) -> Option<Armed> {
+        match self {
+            Self::Kept => Some(Armed::Kept),
+            Self::Undone => Some(Armed::Undone),
+            Self::UndoFailed => Some(Armed::UndoFailed),
+            Self::Offline
+            | Self::Budget
+            | Self::Revoked
+            | Self::Expired
+            | Self::Fenced
+            | Self::Policy
+            | Self::QueueFull
+            | Self::User
+            | Self::Spawn
+            | Self::Disk
+            | Self::NoSecret
+            | Self::Overlap
+            | Self::Replaced
+            | Self::AgentOld => None,
+        }
+    }
 }
 
 /// One event of a run's stream (`text/event-stream`).

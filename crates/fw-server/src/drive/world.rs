@@ -123,7 +123,7 @@ impl World {
         let (outbox, mut frames) = mpsc::channel(OUTBOX);
         let hello = Hello {
             agent_version: "1.0.0".to_owned(),
-            protocol: (1, 1),
+            protocol: (1, fw_proto::ARMED),
             machine_id: "m".to_owned(),
             boot_id: "b".to_owned(),
             tasks: Vec::new(),
@@ -206,6 +206,7 @@ impl World {
             stdout_sha256: Some([0; 32]),
             stderr_sha256: None,
             left_behind: 0,
+            armed: None,
         };
         let report = Report { key, state: Reported::Ended(ended) };
         self.hub.reports(host, vec![report]).await.unwrap();

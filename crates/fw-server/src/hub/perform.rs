@@ -47,6 +47,11 @@ impl Shell {
                 }
                 Effect::Cancel { host, key } => outgoing.cancel(host, key),
                 Effect::Query { host, key } => outgoing.query(host, key),
+                // Whoever asked for the end meanwhile has the last word.
+                Effect::Keep { host, key } if self.hub.is_cancelled(key.run, host) => {
+                    outgoing.cancel(host, key);
+                }
+                Effect::Keep { host, key } => outgoing.keep(host, key),
                 Effect::Settle { host, key } => outgoing.settle(host, key),
                 Effect::Late { host, report } => self.late.note(host, report),
                 Effect::Ended { run, state } => info!(run.id = %run, "run {}", state.as_str()),

@@ -146,11 +146,14 @@ impl Shell {
             }
             Message::LinkOf(host, reply) => answer(reply, self.links.get(host).cloned()),
             Message::Linked(link, digest) => {
-                let host = link.host;
+                let (host, (_, newest)) = (link.host, link.hello.protocol);
                 match self.links.insert(*link) {
                     Came::First => {}
                     Came::Instead => self.hub.unlinked(host, now),
                     Came::Refused => return,
+                }
+                if newest >= fw_proto::ARMED {
+                    self.hub.can_arm(host);
                 }
                 self.hub.linked(host, digest, now);
                 self.parts.live.host_changed(host);

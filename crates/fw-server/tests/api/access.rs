@@ -164,7 +164,7 @@ async fn whatever_does_not_fit_is_a_problem_that_says_where() {
     405 invalid_request: PUT is not possible here
     the header Allow says what is; GET /api/v1/openapi.json has it all
     400 invalid_request: invalid body
-    hurry: unknown field `hurry`, expected one of `hosts`, `command`, `user`, `cwd`, `env`, `timeout`, `kill_after`, `start_within`, `offline`, `parallel`, `max_failures`, `spread`, `on_full`, `nice`, `umask` at line 1 column 45
+    hurry: unknown field `hurry`, expected one of `hosts`, `command`, `user`, `cwd`, `env`, `timeout`, `kill_after`, `start_within`, `offline`, `parallel`, `max_failures`, `spread`, `on_full`, `nice`, `umask`, `armed` at line 1 column 45
     400 invalid_request: invalid body
     env.A.value: invalid type: integer `1`, expected a string at line 1 column 59
     400 invalid_request: invalid body

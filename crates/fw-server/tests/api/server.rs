@@ -110,6 +110,7 @@ impl TestServer {
             stdout_sha256: None,
             stderr_sha256: None,
             left_behind: 0,
+            armed: None,
         };
         let report = Report { key: key(run), state: Reported::Ended(ended) };
         self.running.app.hub.reports(host, vec![report]).await.unwrap();

@@ -56,6 +56,7 @@ pub fn plan(hosts: u32, of: Option<&str>) -> Plan {
             on_full: OnFull::Block,
             nice: None,
             umask: None,
+            armed: None,
         },
         selector: "h*".to_owned(),
         hosts: (0..hosts).map(chosen).collect(),
@@ -143,6 +144,7 @@ pub fn ended(now: Timestamp, exit_code: i32) -> Ended {
         stdout_sha256: Some([7; 32]),
         stderr_sha256: None,
         left_behind: 0,
+        armed: None,
     }
 }
 

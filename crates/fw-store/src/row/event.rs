@@ -4,7 +4,7 @@
 //! changed, only followed by the next. `tests/data/events-v*.jsonl` hold histories of each.
 
 use fw_core::run::{Actor, Event, Kind, Ruling};
-use fw_proto::frame::{Cause, Ended, Refusal, RefusalReason, Reported};
+use fw_proto::frame::{Applied, Cause, Ended, Fate, Refusal, RefusalReason, Reported};
 use fw_proto::record::Offsets;
 use fw_proto::{HostId, JobName, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,7 @@ enum ReportedRow {
     NotKnown,
     Queued,
     Started(i64),
+    Applied { started_at: i64, at: i64, until: i64 },
     Ended(EndedRow),
     Refused { reason: Text<RefusalReason>, message: String },
     Unknown(String),
@@ -84,6 +85,8 @@ struct EndedRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stderr_sha256: Option<String>,
     left_behind: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    armed: Option<Text<Fate>>,
 }
 
 impl From<&Event> for EventRow {
@@ -161,6 +164,11 @@ impl From<&Reported> for ReportedRow {
             Reported::NotKnown => Self::NotKnown,
             Reported::Queued => Self::Queued,
             Reported::Started(at) => Self::Started(at.as_millis()),
+            Reported::Applied(applied) => Self::Applied {
+                started_at: applied.started_at.as_millis(),
+                at: applied.at.as_millis(),
+                until: applied.until.as_millis(),
+            },
             Reported::Ended(ended) => Self::Ended(EndedRow::from(ended)),
             Reported::Refused(refusal) => {
                 Self::Refused { reason: Text(refusal.reason), message: refusal.message.clone() }
@@ -177,6 +185,11 @@ impl TryFrom<ReportedRow> for Reported {
             ReportedRow::NotKnown => Self::NotKnown,
             ReportedRow::Queued => Self::Queued,
             ReportedRow::Started(at) => Self::Started(Timestamp::from_millis(at)),
+            ReportedRow::Applied { started_at, at, until } => Self::Applied(Applied {
+                started_at: Timestamp::from_millis(started_at),
+                at: Timestamp::from_millis(at),
+                until: Timestamp::from_millis(until),
+            }),
             ReportedRow::Ended(ended) => Self::Ended(ended.try_into()?),
             ReportedRow::Refused { reason, message } => {
                 Self::Refused(Refusal { reason: reason.0, message })
@@ -199,6 +212,7 @@ impl From<&Ended> for EndedRow {
             stdout_sha256: ended.stdout_sha256.map(hex),
             stderr_sha256: ended.stderr_sha256.map(hex),
             left_behind: ended.left_behind,
+            armed: ended.armed.map(Text),
         }
     }
 }
@@ -217,6 +231,7 @@ impl TryFrom<EndedRow> for Ended {
             stdout_sha256: row.stdout_sha256.as_deref().map(from_hex).transpose()?,
             stderr_sha256: row.stderr_sha256.as_deref().map(from_hex).transpose()?,
             left_behind: row.left_behind,
+            armed: row.armed.map(|fate| fate.0),
         })
     }
 }

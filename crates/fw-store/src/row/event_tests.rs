@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fw_core::plan::{Chosen, Exec, Limits, Origin, Plan, Retries};
+use fw_core::plan::{Armed, Chosen, Exec, Limits, Origin, Plan, Retries};
 use fw_core::run::Run;
 use fw_proto::api::{Command, EnvValue, Offline, OnFull};
 use fw_proto::{Incarnation, RunId, Span};
@@ -36,11 +36,22 @@ fn word<T: Stored + std::fmt::Debug>(words: &'static [&'static str]) -> impl Str
     prop::sample::select(words).prop_map(|word| T::parse(word).expect("one of its words"))
 }
 
-fn exec() -> impl Strategy<Value = Exec> {
-    let command = prop_oneof![
+fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![
         prop::collection::vec(any::<String>(), 0..4).prop_map(Command::Argv),
         any::<String>().prop_map(Command::Shell),
-    ];
+    ]
+}
+
+fn armed() -> impl Strategy<Value = Armed> {
+    (command(), span(), prop::option::of(command())).prop_map(|(undo, within, probe)| Armed {
+        undo,
+        within,
+        probe,
+    })
+}
+
+fn exec() -> impl Strategy<Value = Exec> {
     let value = prop_oneof![
         any::<String>().prop_map(EnvValue::Value),
         any::<String>().prop_map(EnvValue::Secret)
@@ -49,8 +60,9 @@ fn exec() -> impl Strategy<Value = Exec> {
     let on_full = word::<OnFull>(&["block", "drop"]);
     let who = (any::<Option<String>>(), any::<Option<String>>());
     let kills = (prop::option::of(span()), span());
-    (command, who, env, kills, on_full, any::<(Option<i8>, Option<u16>)>()).prop_map(
-        |(command, (user, cwd), env, (timeout, kill_after), on_full, (nice, umask))| Exec {
+    let rest = any::<(Option<i8>, Option<u16>)>();
+    (command(), who, env, kills, on_full, rest, prop::option::of(armed())).prop_map(
+        |(command, (user, cwd), env, (timeout, kill_after), on_full, (nice, umask), armed)| Exec {
             command,
             user,
             cwd,
@@ -60,6 +72,7 @@ fn exec() -> impl Strategy<Value = Exec> {
             on_full,
             nice,
             umask,
+            armed,
         },
     )
 }
@@ -108,8 +121,10 @@ fn ended() -> impl Strategy<Value = Ended> {
     let cause = word::<Cause>(&["exited", "timed_out", "cancelled"]);
     let times = (at(), at());
     let hashes = any::<(Option<[u8; 32]>, Option<[u8; 32]>)>();
-    (cause, any::<(Option<i32>, Option<i32>)>(), times, any::<[u64; 4]>(), hashes, any::<u32>())
-        .prop_map(|(cause, (exit_code, signal), times, output, hashes, left_behind)| Ended {
+    let exits = any::<(Option<i32>, Option<i32>)>();
+    let fate = prop::option::of(word::<Fate>(&["kept", "undone", "undo_failed"]));
+    (cause, exits, times, any::<[u64; 4]>(), hashes, any::<u32>(), fate).prop_map(
+        |(cause, (exit_code, signal), times, output, hashes, left_behind, armed)| Ended {
             cause,
             exit_code,
             signal,
@@ -124,7 +139,9 @@ fn ended() -> impl Strategy<Value = Ended> {
             stdout_sha256: hashes.0,
             stderr_sha256: hashes.1,
             left_behind,
-        })
+            armed,
+        },
+    )
 }
 
 fn reported() -> impl Strategy<Value = Reported> {
@@ -142,6 +159,9 @@ fn reported() -> impl Strategy<Value = Reported> {
         Just(Reported::NotKnown),
         Just(Reported::Queued),
         at().prop_map(Reported::Started),
+        (at(), at(), at()).prop_map(|(started_at, at, until)| {
+            Reported::Applied(Applied { started_at, at, until })
+        }),
         ended().prop_map(Reported::Ended),
         (reason, any::<String>())
             .prop_map(|(reason, message)| Reported::Refused(Refusal { reason, message })),
@@ -164,6 +184,7 @@ fn event() -> impl Strategy<Value = Event> {
         "revoked_unsent",
         "revoked_sent",
         "no_secret",
+        "agent_old",
     ]);
     let kind = prop_oneof![
         plan().prop_map(|plan| Kind::Planned(Box::new(plan))),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fw_core::plan::{Chosen, Exec, Limits, Origin, Plan, Retries};
+use fw_core::plan::{Armed, Chosen, Exec, Limits, Origin, Plan, Retries};
 use fw_proto::api::{Command, EnvValue, Offline, OnFull};
 use fw_proto::{HostId, HostName, Incarnation, JobName, RunId, Span};
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,16 @@ struct ExecRow {
     nice: Option<i8>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     umask: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    armed: Option<ArmedRow>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ArmedRow {
+    undo: CommandRow,
+    within_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    probe: Option<CommandRow>,
 }
 
 /// A command.
@@ -135,6 +145,7 @@ impl From<&Exec> for ExecRow {
             on_full: Text(exec.on_full),
             nice: exec.nice,
             umask: exec.umask,
+            armed: exec.armed.as_ref().map(ArmedRow::from),
         }
     }
 }
@@ -151,6 +162,27 @@ impl From<ExecRow> for Exec {
             on_full: row.on_full.0,
             nice: row.nice,
             umask: row.umask,
+            armed: row.armed.map(Armed::from),
+        }
+    }
+}
+
+impl From<&Armed> for ArmedRow {
+    fn from(armed: &Armed) -> Self {
+        Self {
+            undo: CommandRow::from(&armed.undo),
+            within_ms: armed.within.as_millis(),
+            probe: armed.probe.as_ref().map(CommandRow::from),
+        }
+    }
+}
+
+impl From<ArmedRow> for Armed {
+    fn from(row: ArmedRow) -> Self {
+        Self {
+            undo: row.undo.into(),
+            within: Span::from_millis(row.within_ms),
+            probe: row.probe.map(Command::from),
         }
     }
 }

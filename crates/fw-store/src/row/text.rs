@@ -2,7 +2,7 @@
 
 use fw_core::run::Ruling;
 use fw_proto::api::{FireReason, OnFull, Role, RunState, Scope, TaskReason, TaskState, Verdict};
-use fw_proto::frame::{Cause, PolicyMode, RefusalReason};
+use fw_proto::frame::{Cause, Fate, PolicyMode, RefusalReason};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::host::Standing;
@@ -42,7 +42,8 @@ stored! {
         Offline = "offline", Budget = "budget", Revoked = "revoked", Expired = "expired",
         Fenced = "fenced", Policy = "policy", QueueFull = "queue_full", User = "user",
         Spawn = "spawn", Disk = "disk", NoSecret = "no_secret", Overlap = "overlap",
-        Replaced = "replaced",
+        Replaced = "replaced", AgentOld = "agent_old", Kept = "kept", Undone = "undone",
+        UndoFailed = "undo_failed",
     }
     Verdict {
         Pending = "pending", Ran = "ran", Skipped = "skipped", Coalesced = "coalesced",
@@ -58,7 +59,9 @@ stored! {
         OfflineFailed = "offline_failed", OfflineSkipped = "offline_skipped",
         BudgetSpent = "budget_spent", CancelledUnsent = "cancelled_unsent", Lost = "lost",
         RevokedUnsent = "revoked_unsent", RevokedSent = "revoked_sent", NoSecret = "no_secret",
+        AgentOld = "agent_old",
     }
+    Fate { Kept = "kept", Undone = "undone", UndoFailed = "undo_failed" }
     Cause { Exited = "exited", TimedOut = "timed_out", Cancelled = "cancelled" }
     RefusalReason {
         Expired = "expired", Fenced = "fenced", Policy = "policy", QueueFull = "queue_full",

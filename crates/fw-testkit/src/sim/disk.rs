@@ -56,9 +56,9 @@ impl Disk {
         }
     }
 
-    /// Removes a task's spool; false while its supervisor lives.
+    /// Removes a task's spool; false while its supervisor lives, or another is due.
     pub(super) fn remove(&mut self, key: TaskKey) -> bool {
-        if self.spools.get(&key).is_some_and(Process::is_alive) {
+        if self.spools.get(&key).is_some_and(Process::is_held) {
             return false;
         }
         if let Some(process) = self.spools.remove(&key) {
@@ -79,7 +79,11 @@ pub(super) fn found(process: Option<&Process>) -> Found {
     match process.map(|process| &process.phase) {
         None | Some(Phase::NotStarted) => Found::NotStarted,
         Some(Phase::Starting(_)) => Found::Running(None),
-        Some(Phase::Running(at)) => Found::Running(Some(*at)),
+        Some(Phase::Running(at) | Phase::Undoing(at) | Phase::Keeping(at)) => {
+            Found::Running(Some(*at))
+        }
+        Some(Phase::Waiting(applied)) => Found::Applied(*applied),
+        Some(Phase::Abandoned(at)) => Found::Abandoned(*at),
         Some(Phase::Ended(ended)) => Found::Ended(ended.clone()),
         Some(Phase::Dead(at)) => Found::Dead(*at),
     }

@@ -43,6 +43,8 @@ pub(super) struct Conn {
     admission: Admission,
     /// Let in: the hub was told.
     admitted: bool,
+    /// The newest version of the protocol that the agent at its other end speaks.
+    protocol: u16,
     closing: bool,
     /// What waits is not to be sent.
     cut: bool,
@@ -83,6 +85,7 @@ impl Conn {
             dropped: BTreeSet::new(),
             admission: Admission::No,
             admitted: false,
+            protocol: 0,
             closing: false,
             cut: false,
             denied: None,
@@ -331,7 +334,7 @@ impl Server {
                 let outputs = conn.link.admit(Welcome {
                     host,
                     name: "sim".parse().expect("a name"),
-                    protocol: Versions::OURS.first,
+                    protocol: hello.protocol.1.min(Versions::OURS.last),
                     incarnation: store.incarnation,
                     epoch: self.epoch,
                     now: ctx.server_time(),
@@ -340,7 +343,8 @@ impl Server {
                 });
                 conn.admission = Admission::StillWelcome;
                 conn.admitted = true;
-                self.inbox.push_back(Message::Linked(host, id, hello.tasks));
+                conn.protocol = hello.protocol.1;
+                self.inbox.push_back(Message::Linked(host, id, hello.protocol.1, hello.tasks));
                 self.outputs(ctx, store, id, outputs)
             }
             Admission::StillWelcome => {
@@ -396,7 +400,7 @@ impl Server {
         let Some(conn) = self.conns.get(&id) else { return };
         let (host, dropped) = (conn.host, &conn.dropped);
         let bytes = frame::encode(frame);
-        let outcome = ctx.witness.said(host, conn.opened_at, frame);
+        let outcome = ctx.witness.said(host, conn.opened_at, conn.protocol, frame);
         ctx.judge(outcome);
         if let FromServer::Ack(Ack { key, durable }) = frame
             && !dropped.contains(key)

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use fw_proto::api::{TaskState, Verdict};
+use fw_proto::frame::Fate;
 use fw_proto::{HostId, RunId, Timestamp};
 
 use super::faults::Fault;
@@ -75,11 +76,17 @@ pub enum Sight {
     GivenUp,
     /// A run was ended on one host and went on at others.
     CancelledOnHost,
+    /// A change whose supervisor was gone was taken up by another.
+    TakenUp,
+    /// An armed change ended so.
+    Fate(Fate),
+    /// A host with an old agent was not sent an armed change.
+    AgentOld,
 }
 
 impl Sight {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 28] = [
         Self::Superseded,
         Self::OldLinkHeard,
         Self::GreetedLate,
@@ -103,6 +110,11 @@ impl Sight {
         Self::TriedAgain,
         Self::GivenUp,
         Self::CancelledOnHost,
+        Self::TakenUp,
+        Self::Fate(Fate::Kept),
+        Self::Fate(Fate::Undone),
+        Self::Fate(Fate::UndoFailed),
+        Self::AgentOld,
     ];
 }
 

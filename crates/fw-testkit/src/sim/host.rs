@@ -6,18 +6,18 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use fw_core::agent::{Agent, Effect, Look, Now, Ship};
-use fw_proto::frame::{
-    self, Decoded, FromAgent, FromServer, Hello, PolicyMode, Refusal, RefusalReason, Spec,
-};
+use fw_core::agent::{Agent, Effect, Look, Now};
+use fw_proto::frame::{self, Decoded, FromServer, Hello, PolicyMode, Refusal, RefusalReason, Spec};
 use fw_proto::{Epoch, HostId, Span, TaskKey, Timestamp};
 use rand::RngExt as _;
 
 use super::disk::{self, Disk, Record};
 use super::history::Sight;
 use super::net::{ConnId, Item, Net};
-use super::spool::{Phase, Process, Read};
+use super::spool::{Phase, Process};
 use super::world::Ctx;
+
+mod ship;
 
 /// Most tasks at once: few, so that some wait.
 const SLOTS: usize = 2;
@@ -234,7 +234,7 @@ impl Host {
         let now = self.now(ctx);
         let hello = Hello {
             agent_version: "sim".into(),
-            protocol: (1, 1),
+            protocol: (1, self.protocol()),
             machine_id: self.id.to_string(),
             boot_id: self.boot.to_string(),
             tasks: Vec::new(),
@@ -253,9 +253,12 @@ impl Host {
 
     /// A step of the host's life.
     pub(super) fn step(&mut self, ctx: &mut Ctx, net: &mut Net) {
-        let wall = self.now(ctx).wall;
+        let clocks = self.now(ctx);
         for (key, process) in &mut self.disk.spools {
-            if process.step(wall, &mut ctx.rng) {
+            let before = process.phase.clone();
+            let began = process.step(clocks, &mut ctx.rng);
+            ctx.saw(self.id, *key, &before, process);
+            if began {
                 let facts = (15_u8, self.id.0, key.run.0);
                 ctx.history.note(facts, || format!("{} starts {key}", short(self.id)));
                 ctx.started(self.id, *key);
@@ -363,6 +366,18 @@ impl Host {
                 Effect::Epoch(epoch) => shell.records.push(Record::Epoch(epoch)),
                 Effect::Forget(key) => shell.records.push(Record::Settled(key)),
                 Effect::Spawn { key, spec } => shell.starts.push((key, spec)),
+                Effect::Undo(key) => {
+                    ctx.history.sight(Sight::TakenUp);
+                    ctx.history.note((17_u8, self.id.0, key.run.0), || {
+                        format!("{} takes up {key}", self.name())
+                    });
+                    self.disk.spools.get_mut(&key).into_iter().for_each(Process::take_up);
+                }
+                Effect::Keep(key) => {
+                    if self.disk.spools.get_mut(&key).is_some_and(Process::keep) {
+                        shell.core.told_to_keep(key);
+                    }
+                }
                 Effect::Kill(key) => {
                     if self.disk.spools.get_mut(&key).is_some_and(Process::cancel) {
                         shell.core.told_to_end(key);
@@ -466,28 +481,6 @@ impl Host {
         self.disk.spools.insert(key, Process::new(script, spec, delay));
     }
 
-    fn has_read(&mut self, ctx: &mut Ctx, look: Look) {
-        let Some(shell) = &mut self.shell else { return };
-        let read = self.disk.spools.get(&look.key).map_or(Read::Damaged, |of| of.read(look.from));
-        let effects = match read {
-            Read::Piece(to, bytes) => {
-                let raw_len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                if shell.outbox.len() < OUTBOX
-                    && let Some(chunk) = shell.core.piece(&look, to, raw_len, &bytes)
-                {
-                    shell.send(&FromAgent::Chunk(chunk));
-                }
-                Vec::new()
-            }
-            Read::Nothing => shell.core.nothing_more(&look, look.from),
-            Read::Damaged => {
-                ctx.history.sight(Sight::Damaged);
-                shell.core.unreadable(&look, true)
-            }
-        };
-        self.perform(ctx, effects);
-    }
-
     /// Looks at its tasks, and lets the agent look at the time.
     fn look(&mut self, ctx: &mut Ctx) {
         let now = self.now(ctx);
@@ -505,7 +498,11 @@ impl Host {
             };
             let effects = match phase {
                 Phase::Starting(_) => Vec::new(),
-                Phase::Running(at) => shell.core.started(key, at),
+                Phase::Running(at) | Phase::Undoing(at) | Phase::Keeping(at) => {
+                    shell.core.started(key, at)
+                }
+                Phase::Waiting(applied) => shell.core.applied(key, applied),
+                Phase::Abandoned(at) => shell.core.abandoned(key, at),
                 Phase::Ended(ended) => shell.core.ended(key, *ended, now),
                 Phase::Dead(at) => shell.core.died(key, at, now),
                 Phase::NotStarted => {
@@ -538,37 +535,10 @@ impl Host {
         }
     }
 
-    fn ship(&mut self, ctx: &mut Ctx) {
-        while let Some(shell) = &mut self.shell
-            && shell.reading.is_none()
-            && shell.conn.is_some()
-            && shell.outbox.len() + RESERVE <= OUTBOX
-        {
-            match shell.core.ship() {
-                None => return,
-                Some(Ship::Read(look)) => {
-                    // Mostly at once, so that several pieces may go out in a step.
-                    if ctx.one_in(4) {
-                        let at = ctx.now + Span::from_millis(ctx.rng.random_range(0..2000));
-                        shell.reading = Some((at, look));
-                    } else {
-                        self.has_read(ctx, look);
-                    }
-                }
-                Some(Ship::Sent(_, effects)) => self.perform(ctx, effects),
-            }
-        }
-    }
-
-    fn write_frames(&mut self, ctx: &mut Ctx, net: &mut Net) {
-        let Some(shell) = &mut self.shell else { return };
-        let Some(conn) = shell.conn.and_then(|id| net.conns.get_mut(&id)) else { return };
-        while conn.up.has_room()
-            && let Some(bytes) = shell.outbox.pop_front()
-        {
-            let delay = Span::from_millis(ctx.rng.random_range(0..800));
-            conn.up.put(bytes, ctx.now, delay);
-        }
+    /// The newest version of the protocol that its agent speaks: some were upgraded only of late.
+    fn protocol(&self) -> u16 {
+        let upgraded_at = if self.id.0.as_u128().is_multiple_of(5) { 3 } else { 0 };
+        if self.starts < upgraded_at { fw_proto::ARMED - 1 } else { fw_proto::ARMED }
     }
 
     fn name(&self) -> String {
@@ -579,18 +549,4 @@ impl Host {
 /// A host's name in the history.
 pub(super) fn short(id: HostId) -> String {
     format!("host{}", id.0.as_u128())
-}
-
-impl Shell {
-    fn send(&mut self, frame: &FromAgent<'_>) {
-        if self.conn.is_none() {
-            return;
-        }
-        if self.outbox.len() >= OUTBOX {
-            self.core.down();
-            self.conn = None;
-            return;
-        }
-        self.outbox.push_back(frame::encode(frame));
-    }
 }

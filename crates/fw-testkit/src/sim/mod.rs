@@ -18,7 +18,9 @@
 //! and effects between the real structs and keeps no opinion of its own; every hand-over is a place
 //! to die at.
 
+mod armed;
 mod disk;
+mod fates;
 mod faults;
 mod gateway;
 mod history;

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use fw_core::command;
 use fw_core::plan::{Chosen, Origin, Plan};
 use fw_core::run::{Actor, Kind};
-use fw_proto::api::{Command, EnvValue, NewRun, Offline, OnFull, RunState, TaskState};
+use fw_proto::api::{Arm, Command, EnvValue, NewRun, Offline, OnFull, RunState, TaskState};
 use fw_proto::{HostId, JobName, RunId, Span, TaskKey};
 use rand::RngExt as _;
 
+use super::armed::Outlook;
 use super::server::Message;
 use super::spool::Script;
 use super::store::Store;
@@ -49,9 +50,18 @@ pub(super) fn plan(ctx: &mut Ctx, store: &Store) -> Plan {
         on_full: if ctx.one_in(2) { OnFull::Block } else { OnFull::Drop },
         nice: None,
         umask: None,
+        armed: arm(ctx),
     };
     let hosts = chosen(hosts);
     command::compile(new, hosts, store.incarnation, LOST_AFTER).expect("a request in order")
+}
+
+/// A quarter of runs is armed.
+fn arm(ctx: &mut Ctx) -> Option<Arm> {
+    let text = |text: &str| Command::Shell(text.into());
+    let within = Span::from_secs(ctx.rng.random_range(2..60));
+    let probe = ctx.one_in(2).then(|| text("probe"));
+    ctx.one_in(4).then(|| Arm { undo: text("undo"), within, probe })
 }
 
 /// A quarter of runs is spread, over less time than each of their hosts has.
@@ -129,6 +139,11 @@ pub(super) fn script(run: RunId, host: HostId) -> Script {
             _ => 60,
         },
         stubborn: take(4),
+        outlook: Outlook {
+            proof: (take(6) > 0).then(|| take(4)),
+            failing: if take(4) == 0 { take(7) } else { 0 },
+            steps: take(3),
+        },
     }
 }
 

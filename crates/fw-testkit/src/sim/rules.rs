@@ -4,6 +4,7 @@
 //! flight are within the budget, a run ends exactly once, acknowledged output is never lost, output
 //! is never reordered or duplicated, a revoked host is never served, every run ends. Two more hold
 //! between host and server: a verdict is true, and nobody is given up for a silence that was none.
+//! A change that is armed is kept only if the server said so in time, or undone, and never both.
 //! And two between the runs of a job: they do not overlap, unless it says so, and each that failed is
 //! tried again as often as it says or given up.
 //!
@@ -17,10 +18,11 @@ use fw_core::hub::Hub;
 use fw_core::hub::clock::JUMP;
 use fw_core::run::{Event, Kind, Ruling, Run, Task};
 use fw_proto::api::{Overlap, TaskReason, TaskState, Verdict};
-use fw_proto::frame::{Cause, FromServer};
+use fw_proto::frame::{Cause, Fate, FromServer};
 use fw_proto::record::Offsets;
 use fw_proto::{HostId, JobName, RunId, Span, TaskKey, Timestamp};
 
+use super::fates::Fates;
 use super::history::{History, Sight};
 use super::host::{Host, short};
 use super::jobs;
@@ -55,6 +57,8 @@ pub enum Rule {
     VerdictIsTrue,
     /// Nobody is given up for a silence that was none.
     SilenceIsReal,
+    /// A change is kept only if the server said so and its proof held in time, else undone, and never both.
+    DeadMan,
     /// What one side writes the other reads, and nothing panics.
     Sound,
 }
@@ -70,7 +74,7 @@ pub struct Broken {
 
 pub(super) type Judgement = Result<(), Broken>;
 
-fn judge(holds: bool, rule: Rule, how: impl FnOnce() -> String) -> Judgement {
+pub(super) fn judge(holds: bool, rule: Rule, how: impl FnOnce() -> String) -> Judgement {
     if holds { Ok(()) } else { Err(Broken { rule, how: how() }) }
 }
 
@@ -96,6 +100,8 @@ pub(super) struct Witness {
     away: BTreeMap<HostId, Timestamp>,
     /// The store was replaced by an older one.
     pub(super) restored: bool,
+    /// Armed changes, as they are on their hosts.
+    pub(super) fates: Fates,
 }
 
 impl Witness {
@@ -154,8 +160,15 @@ impl Witness {
         self.fresh.push((host, key));
     }
 
-    /// The server puts a frame on a link that was opened then.
-    pub(super) fn said(&self, host: HostId, opened_at: Timestamp, frame: &FromServer) -> Judgement {
+    /// The server puts a frame on a link that was opened then, to an agent that speaks this version.
+    pub(super) fn said(
+        &mut self,
+        host: HostId,
+        opened_at: Timestamp,
+        protocol: u16,
+        frame: &FromServer,
+    ) -> Judgement {
+        self.fates.said(host, protocol, frame)?;
         let revoked_at = self.revoked.get(&host).copied();
         revoked_at.map_or(Ok(()), |at| revoked_unserved(host, opened_at < at, frame))
     }
@@ -174,8 +187,16 @@ impl Witness {
         };
         for event in &row.events {
             if let Kind::Ruled { hosts, ruling } = &event.kind {
-                if *ruling == Ruling::BudgetSpent {
-                    history.sight(Sight::BudgetSpent);
+                match ruling {
+                    Ruling::BudgetSpent => history.sight(Sight::BudgetSpent),
+                    Ruling::AgentOld => history.sight(Sight::AgentOld),
+                    Ruling::OfflineFailed
+                    | Ruling::OfflineSkipped
+                    | Ruling::CancelledUnsent
+                    | Ruling::Lost
+                    | Ruling::RevokedUnsent
+                    | Ruling::RevokedSent
+                    | Ruling::NoSecret => {}
                 }
                 for host in hosts {
                     let since = self.away.get(host).copied().max(self.started_at).unwrap_or(now);
@@ -195,6 +216,12 @@ impl Witness {
                 verdict_stays(run.id, host, before, task.state)?;
             } else {
                 history.verdict(run.id, host, task.state);
+                match task.reason {
+                    Some(TaskReason::Kept) => history.sight(Sight::Fate(Fate::Kept)),
+                    Some(TaskReason::Undone) => history.sight(Sight::Fate(Fate::Undone)),
+                    Some(TaskReason::UndoFailed) => history.sight(Sight::Fate(Fate::UndoFailed)),
+                    Some(_) | None => {}
+                }
                 if task.reason == Some(TaskReason::Fenced) {
                     history.sight(Sight::Fenced);
                 }
@@ -275,6 +302,7 @@ impl Witness {
                 let started = self.was_started(*id, run.id);
                 let replayed = self.replayed.contains(&(*id, key)) || self.restored;
                 verdict_is_true(*id, run, task, started, replayed)?;
+                self.fates.verdict_is_true(*id, key, task)?;
                 let kept = store.output.get(&(*id, key));
                 let kept_all = kept.map(|kept| kept.durable).unwrap_or_default() == task.output;
                 let bytes = kept.map(|kept| kept.bytes.as_slice()).unwrap_or_default();
@@ -283,6 +311,8 @@ impl Witness {
                 }
             }
         }
+        let served = |host: &HostId| !store.revoked.contains(host);
+        self.fates.at_rest(served, |host, key| self.starts.contains_key(&(host, key)))?;
         for (name, job) in jobs::all() {
             let rows = store.ledger.get(&name).map(Vec::as_slice).unwrap_or_default();
             fires_are_complete(&name, &job.schedule, rows)?;
@@ -448,6 +478,7 @@ fn revoked_unserved(host: HostId, older: bool, frame: &FromServer) -> Judgement 
         FromServer::Welcome(_) | FromServer::Ack(_) | FromServer::Ping(_) => older,
         FromServer::Start(_)
         | FromServer::Cancel(_)
+        | FromServer::Keep(_)
         | FromServer::Settled(_)
         | FromServer::Query(_)
         | FromServer::ServerKeys(_)
@@ -473,6 +504,7 @@ fn silence_is_real(
         | Ruling::CancelledUnsent
         | Ruling::RevokedUnsent
         | Ruling::RevokedSent
+        | Ruling::AgentOld
         | Ruling::NoSecret => return Ok(()),
     };
     // A clock that is set ahead by less is not noticed.
@@ -495,7 +527,10 @@ fn verdict_is_true(
         TaskState::Succeeded | TaskState::TimedOut => started,
         TaskState::Failed => match task.reason {
             None => started,
-            Some(TaskReason::Offline | TaskReason::NoSecret) => !started || replayed,
+            Some(TaskReason::Offline | TaskReason::NoSecret | TaskReason::AgentOld) => {
+                !started || replayed
+            }
+            Some(TaskReason::Undone | TaskReason::UndoFailed) => started,
             Some(TaskReason::Revoked) => !started || replayed,
             Some(_) => true,
         },

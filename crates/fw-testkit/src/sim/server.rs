@@ -61,7 +61,7 @@ pub(super) enum Message {
     Begin { run: RunId, plan: Box<Plan>, by: Actor, fire: Option<Row> },
     Cancel(RunId, Actor),
     CancelHosts(RunId, Vec<HostId>, Actor),
-    Linked(HostId, ConnId, Vec<Report>),
+    Linked(HostId, ConnId, u16, Vec<Report>),
     Unlinked(HostId, ConnId),
     Reports(HostId, Vec<Report>),
     Noted(HostId, Report),
@@ -191,7 +191,9 @@ impl Server {
                 ctx.history
                     .note((122_u8, run.0), || format!("cancel of {run} on {hosts:?}: {open:?}"));
             }
-            Message::Linked(host, id, digest) => self.linked(ctx, host, id, digest, now),
+            Message::Linked(host, id, protocol, digest) => {
+                self.linked(ctx, host, id, (protocol, digest), now);
+            }
             Message::Unlinked(host, id) => {
                 if self.current.remove(host, |current| *current == id) {
                     self.hub.unlinked(host, now);
@@ -217,7 +219,7 @@ impl Server {
         ctx: &mut Ctx,
         host: HostId,
         id: ConnId,
-        digest: Vec<Report>,
+        (protocol, digest): (u16, Vec<Report>),
         now: Timestamp,
     ) {
         ctx.history.note((23_u8, host.0, id), || format!("{} is in, link {id}", short(host)));
@@ -236,6 +238,9 @@ impl Server {
                 });
                 return self.deny(id, why);
             }
+        }
+        if protocol >= fw_proto::ARMED {
+            self.hub.can_arm(host);
         }
         self.hub.linked(host, digest, now);
         ctx.witness.linked(host);
@@ -409,6 +414,10 @@ impl Server {
                     ctx.history.sight(Sight::Asked);
                     outgoing.query(host, key);
                 }
+                Effect::Keep { host, key } if self.hub.is_cancelled(key.run, host) => {
+                    outgoing.cancel(host, key);
+                }
+                Effect::Keep { host, key } => outgoing.keep(host, key),
                 Effect::Settle { host, key } => outgoing.settle(host, key),
                 Effect::Late { host, report } => self.late.push_back((host, report)),
                 Effect::Ended { .. } => {}

@@ -16,7 +16,7 @@ use super::net::{Net, Way};
 use super::requests;
 use super::rules::{Broken, Judgement, Rule, Witness, every_run_ends};
 use super::server::{Message, Server};
-use super::spool::Script;
+use super::spool::{Phase, Process, Script};
 use super::store::Store;
 
 /// Steps without faults in which everything must end: with steps of a second, most of an hour.
@@ -77,10 +77,20 @@ impl Ctx {
         self.judge(judgement);
     }
 
+    /// A command took a step: what became of an armed change by it.
+    pub(super) fn saw(&mut self, host: HostId, key: TaskKey, before: &Phase, now: &Process) {
+        let Some(change) = &now.change else { return };
+        let judgement = self.witness.fates.changed(host, key, before, &now.phase, change, self.now);
+        self.judge(judgement);
+    }
+
     pub(super) fn keep_for_replay(&mut self, host: HostId, frame: &FromServer, bytes: &[u8]) {
         let starts = match frame {
             FromServer::Start(starts) => starts.iter().map(|start| start.key).collect(),
-            FromServer::Cancel(_) | FromServer::Settled(_) | FromServer::Query(_) => Vec::new(),
+            FromServer::Cancel(_)
+            | FromServer::Keep(_)
+            | FromServer::Settled(_)
+            | FromServer::Query(_) => Vec::new(),
             FromServer::Welcome(_)
             | FromServer::Denied(_)
             | FromServer::Ack(_)

@@ -129,6 +129,7 @@ fn end(at: Timestamp, exit_code: i32) -> Ended {
         stdout_sha256: None,
         stderr_sha256: None,
         left_behind: 0,
+        armed: None,
     }
 }
 

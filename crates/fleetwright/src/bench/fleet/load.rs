@@ -191,6 +191,7 @@ impl Bench {
             on_full: fw_proto::api::OnFull::Block,
             nice: None,
             umask: None,
+            armed: None,
         }
     }
 }

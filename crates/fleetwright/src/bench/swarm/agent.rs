@@ -174,6 +174,8 @@ impl Agent {
                     }
                 }
                 Effect::Close => return Err(Gone),
+                // Nothing here is ever armed, and an agent that lives in one process has nobody to tell.
+                Effect::Keep(_) | Effect::Undo(_) => {}
                 Effect::Epoch(_) | Effect::Trim(_) | Effect::Pin(_) | Effect::Rekeyed(_) => {}
             }
         }
@@ -203,6 +205,7 @@ impl Agent {
             stdout_sha256: None,
             stderr_sha256: None,
             left_behind: 0,
+            armed: None,
         };
         self.spool.insert(key, output);
         let mut effects = self.core.started(key, now.wall);

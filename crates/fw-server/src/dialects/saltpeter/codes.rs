@@ -127,6 +127,10 @@ const fn why(reason: TaskReason) -> &'static str {
         TaskReason::NoSecret => "a secret that it needs is gone",
         TaskReason::Overlap => "an earlier run went on",
         TaskReason::Replaced => "the next run took its place",
+        TaskReason::AgentOld => "the agent is too old to undo a change by itself",
+        TaskReason::Kept => "the change was kept",
+        TaskReason::Undone => "the change was undone",
+        TaskReason::UndoFailed => "the change could not be undone",
     }
 }
 
@@ -153,6 +157,7 @@ mod tests {
             stdout_dropped_bytes: 0,
             stderr_dropped_bytes: 0,
             left_behind: 0,
+            armed: None,
             late: None,
         }
     }

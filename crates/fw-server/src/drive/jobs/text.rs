@@ -98,6 +98,7 @@ fn request(spec: &JobSpec) -> NewRun {
         on_full: spec.on_full,
         nice: None,
         umask: None,
+        armed: None,
     }
 }
 

@@ -27,6 +27,7 @@ fn task(host: &str, state: TaskState, times: (Option<i64>, Option<i64>)) -> Task
         stdout_dropped_bytes: 0,
         stderr_dropped_bytes: 0,
         left_behind: 0,
+        armed: None,
         late: None,
     }
 }

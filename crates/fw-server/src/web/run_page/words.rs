@@ -1,7 +1,7 @@
 //! Why a run or a host waits, was left out or failed, in sentences.
 
 use fw_proto::Timestamp;
-use fw_proto::api::{RunState, RunSummary, Task, TaskReason, TaskState, WaitingOn};
+use fw_proto::api::{Armed, RunState, RunSummary, Task, TaskReason, TaskState, WaitingOn};
 
 use crate::web::time::about;
 
@@ -74,7 +74,9 @@ fn hosts(number: usize, one: &str, more: &str) -> String {
 /// Why a host is where it is, when its state alone does not say.
 pub(super) fn why(task: &Task) -> String {
     let reason = task.reason.map(reason);
-    let parts = [reason, task.message.as_deref(), task.late.as_deref()];
+    let waits = (task.armed == Some(Armed::Waiting))
+        .then_some("changed; the host undoes it unless the change is confirmed in time");
+    let parts = [reason, waits, task.message.as_deref(), task.late.as_deref()];
     let mut said: Vec<String> = parts.into_iter().flatten().map(str::to_owned).collect();
     let dropped = task.stdout_dropped_bytes.saturating_add(task.stderr_dropped_bytes);
     if dropped > 0 {
@@ -103,5 +105,11 @@ fn reason(reason: TaskReason) -> &'static str {
         TaskReason::NoSecret => "a secret it needs is gone",
         TaskReason::Overlap => "the job's earlier run was still going on",
         TaskReason::Replaced => "the job's next fire took its place",
+        TaskReason::AgentOld => "its agent is too old to undo a change by itself: upgrade it",
+        TaskReason::Kept => "the change is kept",
+        TaskReason::Undone => "the host has undone the change",
+        TaskReason::UndoFailed => {
+            "THE UNDO FAILED: the change is still there, wholly or in part; look at the host"
+        }
     }
 }

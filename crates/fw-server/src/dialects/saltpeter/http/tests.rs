@@ -139,6 +139,7 @@ fn task(state: TaskState) -> Task {
         stdout_dropped_bytes: 0,
         stderr_dropped_bytes: 0,
         left_behind: 0,
+        armed: None,
         late: None,
     }
 }

@@ -120,6 +120,7 @@ mod tests {
             spool_bytes: 1,
             nice: None,
             umask: None,
+            armed: None,
         }
     }
 

@@ -358,7 +358,9 @@ impl Minion {
             | FromServer::Denied(_)
             | FromServer::Ack(_)
             | FromServer::ServerKeys(_)
-            | FromServer::Rekeyed(_) => Ok(()),
+            | FromServer::Rekeyed(_)
+            // Nothing is armed on a minion: its link speaks the first version of the protocol.
+            | FromServer::Keep(_) => Ok(()),
         }
     }
 

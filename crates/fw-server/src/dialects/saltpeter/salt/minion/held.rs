@@ -191,5 +191,6 @@ fn ended(end: End, output: Offsets) -> Ended {
         stdout_sha256: None,
         stderr_sha256: None,
         left_behind: 0,
+        armed: None,
     }
 }
