@@ -147,7 +147,7 @@ async fn a_change_that_fails_is_undone_at_once() {
 async fn a_change_that_is_cancelled_while_it_waits_is_undone() {
     let (fleet, _web1) = fleet().await;
     let id = waiting(&fleet).await;
-    fleet.cli(&["runs", "cancel", &id]).await.ok();
+    drop(fleet.cli(&["runs", "cancel", &id]).await.ok());
     assert_ended(&fleet, &id, "cancelled", "undone").await;
 }
 
@@ -281,7 +281,7 @@ async fn an_undo_that_fails_five_times_is_shouted() {
 async fn secrets_reach_the_undo_and_leave_the_disk_with_it() {
     let (fleet, mut web1) = fleet().await;
     let set = ["secrets", "set", "PLACE"];
-    fleet.cli_with_input(&set, b"conf.before").await.ok();
+    drop(fleet.cli_with_input(&set, b"conf.before").await.ok());
     let undo = format!(
         "cd {} && cp \"$PLACE\" conf && echo \"$PLACE\" >> undone",
         fleet.scratch().display()

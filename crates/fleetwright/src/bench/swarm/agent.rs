@@ -174,6 +174,8 @@ impl Agent {
                     }
                 }
                 Effect::Close => return Err(Gone),
+                // Nothing here is ever armed, and an agent that lives in one process has nobody to tell.
+                Effect::Keep(_) | Effect::Undo(_) => {}
                 Effect::Epoch(_) | Effect::Trim(_) | Effect::Pin(_) | Effect::Rekeyed(_) => {}
             }
         }
