@@ -108,7 +108,7 @@ async fn one_time_codes_are_set_up_and_count_once() {
     browser.open(&format!("{}/settings/account", fleet.url())).await;
     browser.screens("account-on").await;
     browser.click("#totp button.danger").await;
-    browser.click("[data-confirm-yes]").await;
+    browser.click("#confirm [data-confirm-yes]").await;
     browser.has("[data-totp-begin]").await;
 }
 
@@ -277,7 +277,7 @@ async fn ten_tasks_need_no_mouse() {
     browser.press(&["."]).await;
     enter(&browser, "[data-api$='/revoke']").await;
     browser.has("#confirm[open]").await;
-    enter(&browser, "[data-confirm-yes]").await;
+    enter(&browser, "#confirm [data-confirm-yes]").await;
     browser.has_text("main h1", "Revoked").await;
     // 10. See who did it.
     go(&browser, ["g", "a"], "/audit").await;

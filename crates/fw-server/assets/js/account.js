@@ -15,6 +15,7 @@ find("totp-begin")?.addEventListener("fw:done", ({ detail: { secret, address } }
 find("totp-confirm")?.addEventListener("fw:done", ({ detail: { codes } }) => {
   find("totp-made").hidden = true;
   find("totp-done").hidden = false;
+  shown("totp-state", "on");
   shown("totp-codes", codes.join("\n"));
   find("totp-codes-copy").dataset.copy = codes.join("\n");
   find("totp-codes").focus();

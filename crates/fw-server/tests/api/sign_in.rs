@@ -169,3 +169,23 @@ async fn streams_end_when_their_session_is_not_used() {
     server.clock.shift(8 * 60 * 60 * 1000 + 1000);
     while stream.chunk().await.unwrap().is_some() {}
 }
+
+#[tokio::test]
+async fn the_stream_of_a_limited_token_ends_when_its_hosts_may_be_others() {
+    let server = TestServer::start().await;
+    server.host("web1", &[("stage", "canary")]).await;
+    let run = server.waiting_run("web1").await;
+    let limit = json!({ "name": "ci", "scopes": ["read"], "selector": "label:stage=canary" });
+    let (_, made) = server.post("/tokens", limit).await;
+    let ask = || {
+        let url = format!("{}/api/v1/runs/{run}/events", server.url);
+        server.client.get(url).bearer_auth(made["token"].as_str().unwrap()).send()
+    };
+    let mut stream = ask().await.unwrap();
+    assert_eq!(stream.status(), 200);
+    assert!(stream.chunk().await.unwrap().is_some());
+    let change = json!({ "set": {}, "remove": ["stage"] });
+    assert_eq!(server.send("PATCH", "/hosts/web1/labels", change).await.0, 200);
+    while stream.chunk().await.unwrap().is_some() {}
+    assert_eq!(ask().await.unwrap().status(), 403);
+}
