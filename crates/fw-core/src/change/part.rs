@@ -1,6 +1,6 @@
 //! What became of a node on one host.
 
-use fw_proto::api::{Task, TaskReason, TaskState};
+use fw_proto::api::{Armed, Task, TaskReason, TaskState};
 
 use crate::runbook::Expect;
 
@@ -31,6 +31,11 @@ impl Part {
     #[must_use]
     pub fn of(task: &Task, expected: Option<bool>) -> Self {
         let begun = task.started_at.is_some();
+        match task.armed {
+            Some(Armed::Undone) => return Self::TakenBack,
+            Some(Armed::UndoFailed) => return Self::NotTakenBack,
+            Some(Armed::Waiting | Armed::Kept) | None => {}
+        }
         match (task.state, task.reason) {
             (TaskState::Queued | TaskState::Starting | TaskState::Running, _) => Self::Unknown,
             (TaskState::Skipped, Some(TaskReason::Offline)) => Self::Skipped,

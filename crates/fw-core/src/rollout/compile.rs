@@ -10,7 +10,7 @@ use super::waves::{Wave, Waves};
 use super::{Approve, Check, Error, Rollout, What};
 use crate::change::{self, Act, Node, Origin, Plan, Undo, UndoWhen, Work};
 use crate::command as commands;
-use crate::plan::{Chosen, Exec};
+use crate::plan::{Armed, Chosen, Exec};
 
 /// How long a check may take that says nothing of that.
 const CHECK_TAKES: Span = Span::from_secs(10);
@@ -84,6 +84,7 @@ pub fn compile(
         origin: Origin::Rollout,
         title: rollout.name.to_string(),
         source: source.to_owned(),
+        inputs: BTreeMap::new(),
         nodes,
         max_failures: Some(waves.budget),
         on_failure: rollout.on_failure,
@@ -94,7 +95,12 @@ pub fn compile(
 /// What a rollout runs on each host, by which its runs of the past are found.
 #[must_use]
 pub fn command(rollout: &Rollout) -> Command {
-    script::act(&rollout.act.command, &rollout.verify, kept(rollout).as_ref())
+    script::act(&rollout.act.command, proved_within(rollout), kept(rollout).as_ref())
+}
+
+/// What its command proves itself. Of an armed change the host proves it, before it keeps it.
+fn proved_within(rollout: &Rollout) -> &[Check] {
+    if rollout.armed.is_some() { &[] } else { &rollout.verify }
 }
 
 /// Without an undo there is nothing to compare.
@@ -113,7 +119,7 @@ fn not_there_yet(rollout: &Rollout) -> Result<(), Error> {
             What::Run(..) | What::Http { .. } | What::Tcp(_) | What::File { .. } => {}
         }
     }
-    rollout.armed.map_or(Ok(()), |_| Err(Error::Armed))
+    Ok(())
 }
 
 struct Making<'a> {
@@ -167,10 +173,23 @@ impl Making<'_> {
         let act = &self.rollout.act;
         let kept = kept(self.rollout);
         let command = command(self.rollout);
-        let more = checks_take(&self.rollout.verify) + kept.map_or(Span::ZERO, |_| STATE_TAKES);
-        let mut work = self.work("do", wave, with(act, command, more))?;
+        let checks = checks_take(proved_within(self.rollout));
+        let more = checks + kept.map_or(Span::ZERO, |_| STATE_TAKES);
+        let exec = Exec { armed: self.armed(), ..with(act, command, more) };
+        let mut work = self.work("do", wave, exec)?;
         work.retries = self.rollout.retries;
         Ok(Act::Exec(Box::new(work)))
+    }
+
+    /// What the host does by itself, when the file says so: it proves the change and keeps it, or undoes it.
+    fn armed(&self) -> Option<Armed> {
+        let (within, undo) = (self.rollout.armed?, self.rollout.undo.as_ref()?);
+        let checks = &self.rollout.verify;
+        Some(Armed {
+            undo: script::undo(&undo.command, kept(self.rollout).is_some()),
+            within,
+            probe: (!checks.is_empty()).then(|| script::prove(checks)),
+        })
     }
 
     fn prove(&self, wave: &Wave) -> Result<Act, Error> {

@@ -237,9 +237,6 @@ pub enum Error {
         /// Which.
         metric: String,
     },
-    /// It is armed.
-    #[error("armed changes are not there yet; take 'armed' out")]
-    Armed,
     /// A host has no id.
     #[error("host {0} is not known any more; begin again")]
     Gone(HostName),

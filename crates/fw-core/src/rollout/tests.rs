@@ -321,15 +321,25 @@ fn waves_for_which_no_host_is_left_are_left_out() {
 }
 
 #[test]
+fn an_armed_change_is_proved_and_undone_by_its_host() {
+    let text = EXAMPLE.replace("timeout: 5m", "timeout: 5m, armed: 60s");
+    let plan = plan(&read(&text), &text, 3).expect("a plan");
+    let work = plan.nodes.iter().find_map(crate::change::Node::work).expect("a command");
+    let armed = work.exec.armed.as_ref().expect("it is armed");
+    assert_eq!(armed.within, Span::from_secs(60));
+    let text = |command: &fw_proto::api::Command| format!("{command:?}");
+    assert!(text(armed.probe.as_ref().expect("a proof")).contains("probe http"));
+    assert!(!text(&work.exec.command).contains("probe http"), "the host proves it once");
+    assert!(text(&armed.undo).contains("install-nginx 1.26"));
+}
+
+#[test]
 fn what_is_not_there_yet_is_refused() {
     let refused = |from: &str, to: &str| {
         let text = EXAMPLE.replace(from, to);
         plan(&read(&text), &text, 3).expect_err("not there yet").to_string()
     };
-    let texts = [
-        refused("timeout: 5m", "timeout: 5m, armed: 60s"),
-        refused("verify: [ {", "verify: [ { metric: 'errors < 1%' }, {"),
-    ];
+    let texts = [refused("verify: [ {", "verify: [ { metric: 'errors < 1%' }, {")];
     insta::assert_snapshot!(texts.join("\n"));
 }
 

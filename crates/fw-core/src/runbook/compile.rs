@@ -14,7 +14,7 @@ use super::script::{self, Part};
 use super::{Action, Kind, Language, Runbook, Step, Template, Value};
 use crate::change::{Act, Approve, Fill, Node, OnFailure, Origin, Plan, Undo, UndoWhen, Work};
 use crate::command;
-use crate::plan::{Chosen, Exec, KILL_AFTER};
+use crate::plan::{Armed, Chosen, Exec, KILL_AFTER};
 use crate::select::Selector;
 
 /// The variable of the environment in which every command of a runbook finds the id of its change.
@@ -111,6 +111,7 @@ impl<F: FnMut(&Selector) -> Result<Vec<Chosen>, String>> Compiler<'_, F> {
             gate.into_iter().chain(before).map(|act| node(step, act, None)).collect();
         if let Some(work) = self.work(step)? {
             let undo = self.undo(step, &work)?;
+            let work = self.arm(step, work, undo.as_ref())?;
             nodes.push(node(step, Act::Exec(Box::new(work)), undo));
         }
         Ok(nodes)
@@ -128,6 +129,8 @@ impl<F: FnMut(&Selector) -> Result<Vec<Chosen>, String>> Compiler<'_, F> {
         let proof = self.part(step.verify.as_ref(), step)?;
         let (main, proof, proof_step) = match (block, proof) {
             (Some(block), None) => (block, None, None),
+            // Of an armed step the host proves it, before it keeps it.
+            (Some(block), Some(_)) if step.armed.is_some() => (block, None, None),
             (Some(block), Some((proof, of))) => (block, Some(proof), of),
             (None, Some((proof, of))) => (proof, None, of),
             (None, None) => return Ok(None),
@@ -143,7 +146,6 @@ impl<F: FnMut(&Selector) -> Result<Vec<Chosen>, String>> Compiler<'_, F> {
         };
         (work.selector, work.hosts) = self.hosts(step)?;
         self.weigh(&work)?;
-        armed(step)?;
         Ok(Some(work))
     }
 
@@ -163,6 +165,32 @@ impl<F: FnMut(&Selector) -> Result<Vec<Chosen>, String>> Compiler<'_, F> {
         (undo.selector, undo.hosts) = (work.selector.clone(), work.hosts.clone());
         self.weigh(&undo)?;
         Ok(Some(Undo { work: Box::new(undo), when: UndoWhen::Begun }))
+    }
+
+    /// Arms a step: the host takes it back by itself unless it is confirmed in time. Both are on the host before
+    /// the step begins, so neither can use what the step prints.
+    fn arm(&self, step: &Step, mut work: Work, undo: Option<&Undo>) -> Result<Work, String> {
+        let Some(within) = step.armed else { return Ok(work) };
+        let ready = |what: &str, work: &Work| match work.fill {
+            None => Ok(work.exec.command.clone()),
+            Some(_) => {
+                Err(format!("it is armed, and its {what} uses what a step prints; use inputs"))
+            }
+        };
+        let undo = undo.ok_or("it is armed, and has no undo")?;
+        let proof = match self.part(step.verify.as_ref(), step)? {
+            None => None,
+            Some((part, _)) => {
+                let command = script::proved(&part, None, None);
+                Some(self.command(command, part.template.filled, step, STEP_WAITS)?)
+            }
+        };
+        let probe = proof.as_ref().map(|proof| ready("proof", proof)).transpose()?;
+        let more = proof.into_iter().flat_map(|proof| proof.exec.env);
+        work.exec.env.extend(undo.work.exec.env.clone());
+        work.exec.env.extend(more);
+        work.exec.armed = Some(Armed { undo: ready("undo", &undo.work)?, within, probe });
+        Ok(work)
     }
 
     /// What an attribute refers to, and the step whose block that is.
@@ -211,6 +239,7 @@ impl<F: FnMut(&Selector) -> Result<Vec<Chosen>, String>> Compiler<'_, F> {
             on_full: OnFull::Block,
             nice: None,
             umask: None,
+            armed: None,
         };
         let mut work = Work {
             exec,
@@ -263,14 +292,6 @@ impl<F: FnMut(&Selector) -> Result<Vec<Chosen>, String>> Compiler<'_, F> {
             ));
         }
         Ok(())
-    }
-}
-
-/// Arms a step: the host takes it back by itself unless it is confirmed in time.
-fn armed(step: &Step) -> Result<(), String> {
-    match step.armed {
-        None => Ok(()),
-        Some(_) => Err("armed changes are not there yet; take armed= away".to_owned()),
     }
 }
 

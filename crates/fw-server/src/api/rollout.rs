@@ -103,7 +103,6 @@ fn refused(error: &rollout::Error) -> Failure {
         rollout::Error::EmptyWave { .. }
         | rollout::Error::LeftOver { .. }
         | rollout::Error::Metric { .. }
-        | rollout::Error::Armed
         | rollout::Error::Gone(_)
         | rollout::Error::Command { .. } => Code::InvalidRequest,
     };

@@ -97,7 +97,8 @@ pub(super) async fn jobs(app: &App) -> Rows {
 /// How often each kind has changed since the server was started.
 pub(super) fn touched(app: &App) -> Rows {
     let Counts { hosts, jobs, runs, changes, audit } = app.feed.counts();
-    let all = [("hosts", hosts), ("jobs", jobs), ("runs", runs), ("changes", changes), ("audit", audit)];
+    let all =
+        [("hosts", hosts), ("jobs", jobs), ("runs", runs), ("changes", changes), ("audit", audit)];
     let row =
         |(kind, n): (&str, u64)| (kind.to_owned(), Some(json(&serde_json::json!({ "n": n }))));
     all.map(row).into_iter().collect()

@@ -43,7 +43,9 @@ impl fmt::Display for Topic {
 
 /// It is no topic.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no topic {0:?}; topics are hosts, jobs, runs, changes, touched, run:ID, change:ID and log:ID")]
+#[error(
+    "no topic {0:?}; topics are hosts, jobs, runs, changes, touched, run:ID, change:ID and log:ID"
+)]
 pub(crate) struct Unknown(String);
 
 impl FromStr for Topic {

@@ -173,8 +173,7 @@ fn code(source: &str, line: u32) -> String {
     let begin = usize::try_from(line.saturating_sub(1)).unwrap_or(usize::MAX);
     let mut lines = source.lines().skip(begin);
     let Some(first) = lines.next() else { return String::new() };
-    let fence: String =
-        first.trim_start().chars().take_while(|c| matches!(c, '`' | '~')).collect();
+    let fence: String = first.trim_start().chars().take_while(|c| matches!(c, '`' | '~')).collect();
     if fence.len() < 3 {
         return String::new();
     }

@@ -3,8 +3,8 @@
 //! Each tone has its shape beside its colour, for whoever does not see the colour.
 
 use fw_proto::api::{
-    ChangeState, FireReason, HostState, Proof, RolloutHostState, RunState, StepState, TaskState, Verdict,
-    WaveState,
+    ChangeState, FireReason, HostState, Proof, RolloutHostState, RunState, StepState, TaskState,
+    Verdict, WaveState,
 };
 
 /// What a state means to whoever looks.
