@@ -2,8 +2,8 @@
 
 use fw_proto::ChangeId;
 use fw_proto::api::{
-    ChangeBegun, ChangeVerb, NewRunbook, ReportFormat, Rollout, RolloutPlan, RolloutSummary,
-    RolloutText, Runbook, RunbookSummary, StepNote, StepVerb,
+    ChangeBegun, ChangeVerb, NewRunbook, ReportFormat, Rollout, RolloutSummary, RolloutText,
+    Runbook, RunbookSummary, StepNote, StepVerb,
 };
 use reqwest::Method;
 

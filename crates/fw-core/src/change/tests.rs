@@ -34,6 +34,7 @@ fn work(hosts: &BTreeSet<u128>, retries: u32) -> Box<Work> {
             on_full: OnFull::Block,
             nice: None,
             umask: None,
+            armed: None,
         },
         fill: None,
         selector: "*".into(),

@@ -271,6 +271,7 @@ fn act_of(read: &mut Read<'_>, node: &Node) -> Outcome<Act> {
         on_full: OnFull::default(),
         nice: None,
         umask: None,
+        armed: None,
     };
     let exec = exec(read, node, &fields, empty)?;
     if read.errors.len() > before { Err(Reported) } else { Ok(Act { exec, armed, retries }) }

@@ -18,7 +18,7 @@ use crate::state::App;
 use crate::{auth, gateway, metrics, problem, web};
 
 mod audit;
-mod change;
+pub(crate) mod change;
 mod events;
 mod health;
 mod host;

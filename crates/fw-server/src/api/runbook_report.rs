@@ -131,7 +131,7 @@ async fn output(app: &App, run: RunId, host: HostId, task: &Task, most: usize) -
         for chunk in &chunks {
             // What is damaged is told where the log itself is shown.
             let Ok(raw) = zstd::bulk::decompress(&chunk.data, MAX_CHUNK) else { continue };
-            for record in record::records(&raw).map_while(Result::ok) {
+            for record in record::records(&raw).map_while(std::result::Result::ok) {
                 if let Body::Bytes(more) = record.body {
                     bytes.extend_from_slice(more);
                 }

@@ -31,7 +31,6 @@ enum Part {
 #[derive(Debug)]
 struct Step {
     id: String,
-    title: String,
     kind: String,
     status: Status,
     hosts: String,
@@ -138,7 +137,6 @@ fn step(one: &RunbookStep, source: &str, paused: bool, now: Timestamp) -> Step {
     let asks = one.kind != "manual";
     Step {
         id: one.id.clone(),
-        title: one.title.clone(),
         kind: one.kind.clone(),
         status: one.state.into(),
         hosts: named(&one.hosts),

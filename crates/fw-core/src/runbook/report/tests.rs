@@ -37,6 +37,7 @@ fn task(host: &str, state: TaskState, code: i32) -> Task {
         stdout_dropped_bytes: 0,
         stderr_dropped_bytes: 0,
         left_behind: 0,
+        armed: None,
         late: None,
     }
 }
