@@ -30,7 +30,7 @@ const REMEMBERED: Span = Span::from_secs(10 * 60);
 const MOST: usize = 1000;
 
 /// A maintenance as somebody wants it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Wanted {
     /// The hosts that it is to cover, as a selector; everything when `None`.
     pub hosts: Option<String>,
