@@ -151,7 +151,7 @@ impl Seen {
         let position = message["position"].as_u64().expect("a number");
         let known = self.text.entry(of.clone()).or_default();
         if position == 0 {
-            *known = Default::default();
+            *known = (String::new(), false);
         }
         if known.1 || known.0.encode_utf16().count() as u64 != position {
             self.wrong.push(format!("output of {of:?} after {known:?}: {message}"));
