@@ -1,10 +1,6 @@
 //! People in a real browser: they set one-time codes up and sign in with them, make tokens, see who did what, are
 //! offered what they may, and do the main tasks without a mouse.
 
-#![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
-
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use fw_testkit::browser::Browser;
 use fw_testkit::fleet::Fleet;
 use serde_json::json;
@@ -41,10 +37,10 @@ async fn sign_out(browser: &Browser) {
 
 /// The code of a secret so many half minutes from now, as a phone makes it.
 fn code(secret: &str, steps: i64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_secs();
+    let now = fw_rt::Clock::system().now().as_millis() / 1000;
     let secret = totp_rs::Secret::try_from_base32(secret).expect("base 32");
     let totp = totp_rs::Builder::new().with_secret(secret).with_account_name("a").build();
-    let at = now.checked_add_signed(30 * steps).expect("after 1970");
+    let at = u64::try_from(now + 30 * steps).expect("after 1970");
     totp.expect("a secret that is long enough").generate(at).to_string()
 }
 
@@ -185,17 +181,19 @@ jobs:
   nightly: {schedule: "30 3 * * *", hosts: "web1", run: "echo done"}
 "#;
 
+/// Whether an element has the focus.
+const IS_HERE: &str = "return document.activeElement?.matches(arguments[0]) ?? false";
+
 /// Goes to an element as somebody without a mouse does.
 async fn tab_to(browser: &Browser, css: &str) {
     browser.has(css).await;
     for _ in 0..120 {
-        let here = "return document.activeElement?.matches(arguments[0]) ?? false";
-        if browser.eval(here, &[css.into()]).await == true {
+        if browser.eval(IS_HERE, &[css.into()]).await == true {
             return;
         }
         browser.press(&["Tab"]).await;
     }
-    panic!("{css} is reached by no Tab");
+    assert_eq!(browser.eval(IS_HERE, &[css.into()]).await, true, "{css} is reached by no Tab");
 }
 
 /// Goes to a field and types.
