@@ -34,7 +34,7 @@ async fn server(tasks: &Tasks, addr: &str, answers: &'static [&'static str]) -> 
             let read = stream.read(&mut request).await.unwrap_or_default();
             let asked =
                 String::from_utf8_lossy(request.get(..read).unwrap_or_default()).into_owned();
-            let answer = answers.get(n).or(answers.last()).copied().unwrap_or_default();
+            let answer = answers.get(n).or_else(|| answers.last()).copied().unwrap_or_default();
             let body = asked.lines().find(|line| line.starts_with("x-echo")).unwrap_or("ready v12");
             let text = format!(
                 "HTTP/1.1 {answer}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",

@@ -116,7 +116,9 @@ fn found(name: &str) -> PathBuf {
     let places =
         versions.into_iter().rev().chain(["/usr/local/bin", "/usr/bin"].map(PathBuf::from));
     let mut programs = places.map(|place| place.join(name)).filter(|program| program.exists());
-    programs.next().unwrap_or_else(|| panic!("no {name} is here; run: cargo xtask setup"))
+    let program = programs.next();
+    assert!(program.is_some(), "no {name} is here; run: cargo xtask setup");
+    program.expect("checked above")
 }
 
 /// The number of the user that the package makes, which is its group's too.

@@ -31,10 +31,12 @@ pub(crate) enum Verb {
     Verify(VerifyArgs),
     /// Put back what a backup holds. Nothing is touched when it is not whole.
     ///
-    /// Files are replaced one by one, SQLite and PostgreSQL databases each in one transaction. What was
+    /// Files are replaced one by one, `SQLite` and `PostgreSQL` databases each in one transaction. What was
     /// made since stays. It can be done again, as an undo is.
     Restore(RestoreArgs),
     /// Say whether there is a proved backup that is new enough; exit code 1 when there is none.
+    ///
+    /// With sources it must hold at least these.
     Fresh(FreshArgs),
 }
 
@@ -77,7 +79,7 @@ pub(crate) struct VerifyArgs {
 pub(crate) struct RestoreArgs {
     /// A backup, or a directory of backups: then the newest proved one.
     path: PathBuf,
-    /// Put files and SQLite databases below this directory; PostgreSQL is left out.
+    /// Put files and `SQLite` databases below this directory; `PostgreSQL` is left out.
     #[arg(long, value_name = "DIR")]
     to_root: Option<PathBuf>,
 }
@@ -91,7 +93,7 @@ pub(crate) struct FreshArgs {
     within: Span,
     #[command(flatten)]
     sources: Sources,
-    /// One whose PostgreSQL dump was only read to its end will do.
+    /// One whose `PostgreSQL` dump was only read to its end will do.
     #[arg(long)]
     accept_read_through: bool,
 }
@@ -196,8 +198,9 @@ fn list(args: &ListArgs) -> anyhow::Result<Code> {
 }
 
 fn verify(path: &Path) -> anyhow::Result<Code> {
+    let path = &std::path::absolute(path)?;
     let found = match backup::find(path) {
-        Ok(backup) if backup.dir == path => vec![Ok(backup)],
+        Ok(backup) if backup.dir == *path => vec![Ok(backup)],
         Err(error) if backup::all(path).map_or(0, |all| all.len()) == 0 => return Err(error),
         Ok(_) | Err(_) => backup::all(path)?,
     };

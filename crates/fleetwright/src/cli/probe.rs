@@ -56,7 +56,7 @@ pub(crate) struct HttpArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct TcpArgs {
-    /// Where to connect: web1:80, 192.0.2.1:80 or [2001:db8::1]:80.
+    /// Where to connect: `web1:80`, `192.0.2.1:80` or `[2001:db8::1]:80`.
     #[arg(value_name = "HOST:PORT", value_parser = address)]
     address: String,
     #[command(flatten)]

@@ -69,10 +69,10 @@ pub(crate) struct Sources {
     /// A file, a directory with all that is in it, or a glob; repeat for more.
     #[arg(long = "path", value_name = "PATH|GLOB")]
     pub(crate) paths: Vec<String>,
-    /// An SQLite database, copied while it is in use; repeat for more.
+    /// A `SQLite` database, copied while it is in use; repeat for more.
     #[arg(long, value_name = "FILE")]
     pub(crate) sqlite: Vec<String>,
-    /// A PostgreSQL database, by name or by a URL without a password; repeat for more.
+    /// A `PostgreSQL` database, by name or by a URL without a password; repeat for more.
     #[arg(long, value_name = "NAME|URL", value_parser = super::postgres::database)]
     pub(crate) postgres: Vec<String>,
 }
@@ -155,7 +155,7 @@ pub(crate) struct Kept {
     pub(crate) same_as: Option<String>,
 }
 
-/// An `SQLite` database.
+/// A `SQLite` database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sqlite {
     pub(crate) path: String,
@@ -301,8 +301,10 @@ fn is_name(name: &str) -> bool {
 /// # Errors
 /// The directory cannot be read.
 pub(crate) fn all(dir: &Path) -> anyhow::Result<Vec<anyhow::Result<Backup>>> {
+    // What is printed is understood everywhere.
+    let dir = std::path::absolute(dir)?;
     let read = || -> std::io::Result<Vec<_>> {
-        fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect()
+        fs::read_dir(&dir)?.map(|entry| Ok(entry?.path())).collect()
     };
     let mut dirs = read().with_context(|| format!("read {}", dir.display()))?;
     // What is under way has a dot before its name.

@@ -106,7 +106,9 @@ fn take(to: &Path) -> anyhow::Result<File> {
 }
 
 fn temporary(prefix: &str, beside: &Path) -> anyhow::Result<TempDir> {
-    let made = tempfile::Builder::new().prefix(prefix).tempdir_in(beside);
+    // What is restored there is as secret as what it was made of.
+    let owner_only = fs::Permissions::from_mode(0o700);
+    let made = tempfile::Builder::new().prefix(prefix).permissions(owner_only).tempdir_in(beside);
     made.with_context(|| format!("make a directory in {}", beside.display()))
 }
 
@@ -193,7 +195,7 @@ fn prove(draft: &Backup, taken: &Taken, scratch: &Path, progress: &Progress) -> 
         match &part.holds {
             Holds::Files(files) => prove::files(&root, &taken.roots, files)?,
             Holds::Sqlite(sqlite) => {
-                prove::sqlite(&prove::below(&root, Path::new(&sqlite.path)), sqlite)?
+                prove::sqlite(&prove::below(&root, Path::new(&sqlite.path)), sqlite)?;
             }
             // Its scratch place is a database, and it was compared there.
             Holds::Postgres(_) => {}
@@ -242,7 +244,7 @@ pub(crate) fn restore(backup: &Backup, root: Option<&Path>) -> anyhow::Result<()
                 backup.file(part).display()
             )),
             (Holds::Files(_) | Holds::Sqlite(_), root) => {
-                restore_part(backup, part, root.unwrap_or(Path::new("/")), &progress)?;
+                restore_part(backup, part, root.unwrap_or_else(|| Path::new("/")), &progress)?;
             }
         }
     }
@@ -260,7 +262,9 @@ fn restore_part(
         Holds::Files(files) => unpack::restore(&from, files, root, progress),
         Holds::Sqlite(sqlite) => {
             let put = || put_sqlite(sqlite, &from, root, progress);
-            put().with_context(|| format!("restore the database {}", sqlite.path))
+            put().with_context(|| {
+                format!("restore the database {} (stop what uses it)", sqlite.path)
+            })
         }
         Holds::Postgres(_) => Ok(()),
     }
@@ -314,7 +318,7 @@ fn tidy(made: &Backup, keep: Keep, to: &Path, now: Timestamp) -> anyhow::Result<
 /// There is none.
 pub(crate) fn find(path: &Path) -> anyhow::Result<Backup> {
     if path.join(manifest::MANIFEST).exists() {
-        return Backup::read(path);
+        return Backup::read(&std::path::absolute(path)?);
     }
     let found = all(path)?;
     let newest =

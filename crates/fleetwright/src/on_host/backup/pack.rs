@@ -56,6 +56,12 @@ impl Taken {
         roots.sort();
         roots.dedup();
         let mut left = BTreeSet::from([real(own)?]);
+        // A database is not both: as a file it would come back beside a log that belongs to another.
+        for database in &sources.sqlite {
+            let Ok(database) = fs::canonicalize(database) else { continue };
+            let with = |suffix| PathBuf::from(format!("{}{suffix}", database.display()));
+            left.extend(["", "-wal", "-shm", "-journal"].map(with));
+        }
         for pattern in excluded {
             for path in expand(pattern)? {
                 left.insert(real(&path).unwrap_or(path));
@@ -81,13 +87,15 @@ fn real(path: &Path) -> anyhow::Result<PathBuf> {
 pub(super) fn pack(taken: &Taken, to: &Path, progress: &Progress) -> anyhow::Result<Files> {
     let mut tries = 1;
     loop {
-        match write(taken, to, progress) {
-            Err(error) if tries < TRIES && error.is::<Changing>() => {
-                output::say(&format!("{error:#}; trying again"));
+        let written = write(taken, to, progress);
+        let changing = written.as_ref().err().and_then(|error| error.downcast_ref::<Changing>());
+        match changing {
+            Some(Changing(path)) if tries < TRIES => {
+                output::say(&format!("{path} has changed while it was read; trying again"));
                 fs::remove_file(to).with_context(|| format!("remove {}", to.display()))?;
                 tries += 1;
             }
-            written => return written,
+            Some(_) | None => return written,
         }
     }
 }

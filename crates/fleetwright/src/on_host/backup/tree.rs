@@ -66,7 +66,7 @@ impl Tree {
             let what = || format!("{} is no directory (symlinks are not followed)", name.display());
             dir = next.with_context(what)?;
         }
-        Ok(Place { dir, name: *name })
+        Ok(Place { dir, name })
     }
 }
 
