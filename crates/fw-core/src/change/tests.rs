@@ -565,7 +565,7 @@ fn who_failed_and_is_offline_then_has_failed() {
     );
     let Next::Begin(begin) = change.next(at(1)) else { panic!("{:?}", change.next(at(1))) };
     assert_eq!((begin.node, begin.hosts), (1, vec![host(1)]));
-    assert_eq!(change.failures_left(), 1, "it is tried again once by itself, and failed then");
+    assert_eq!(change.failures_left(), 2, "it was tried again once by itself, and counts once");
 }
 
 #[test]
