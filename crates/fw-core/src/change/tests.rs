@@ -67,6 +67,7 @@ fn plan(nodes: Vec<Node>, max_failures: Option<u32>, on_failure: OnFailure) -> P
         origin: Origin::Rollout,
         title: "test".into(),
         source: String::new(),
+        inputs: std::collections::BTreeMap::new(),
         nodes,
         max_failures,
         on_failure,
