@@ -13,7 +13,7 @@ use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 
 /// The parts of the style sheet, in their order.
-const STYLES: &[&str] = &["tokens", "base", "frame", "parts", "pages", "run"];
+const STYLES: &[&str] = &["tokens", "base", "frame", "parts", "pages", "run", "change"];
 
 /// Where the colours of the dark theme begin in `tokens.css`.
 const DARK: &str = "[data-theme=\"dark\"] {";
