@@ -94,34 +94,32 @@ const DIRECTORY: &str =
 impl Kept<'_> {
     /// Keeps the state as it is before the first try, and never again.
     fn keep(&self) -> String {
+        let capture = capture(self.state);
         format!(
             "umask_before=$(umask); umask 077\n\
-             {}\
+             {DIRECTORY}\
              [ -d \"$dir\" ] || mkdir \"$dir\" || exit 1\n\
              if [ -L \"$dir\" ] || ! [ -O \"$dir\" ]; then\n\
              \x20 echo \"$dir belongs to somebody else; remove it\" >&2; exit 1\n\
              fi\n\
              if ! [ -e \"$dir/before.json\" ]; then\n\
-             \x20 {} > \"$dir/new.json\" || exit $?\n\
+             \x20 {capture} > \"$dir/new.json\" || exit $?\n\
              \x20 mv \"$dir/new.json\" \"$dir/before.json\" || exit 1\n\
              fi\n\
-             umask \"$umask_before\"\n",
-            DIRECTORY,
-            capture(self.state)
+             umask \"$umask_before\"\n"
         )
     }
 
     /// Compares it with how the host is now, and forgets it when that is the same.
     fn compare() -> String {
         format!(
-            "{}\
+            "{DIRECTORY}\
              if [ -L \"$dir\" ] || ! [ -O \"$dir\" ] || ! [ -e \"$dir/before.json\" ]; then\n\
              \x20 echo \"it is taken back, and there is nothing to compare with in $dir\" >&2\n\
              \x20 exit {NOT_PROVED}\n\
              fi\n\
              {BINARY} state compare \"$dir/before.json\" || exit {NOT_PROVED}\n\
-             rm -rf \"$dir\"\n",
-            DIRECTORY
+             rm -rf \"$dir\"\n"
         )
     }
 }

@@ -5,6 +5,7 @@
 //! further host while one is left. A selector picks among what is left. Hosts are counted by name.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use fw_proto::HostName;
 
@@ -169,11 +170,11 @@ fn percent_words(percent: u32, all: usize, up_to: usize, before: usize) -> Strin
     let share = u64::try_from(all).unwrap_or(u64::MAX).saturating_mul(percent.into());
     let mut words = format!("{percent}% of {all} is {}", exactly(share));
     if !share.is_multiple_of(100) {
-        words.push_str(&format!(", rounded up {up_to}"));
+        write!(words, ", rounded up {up_to}").expect("writing to memory");
     }
     if before > 0 {
         let further = up_to.saturating_sub(before);
-        words.push_str(&format!("; less the {before} before, {further}"));
+        write!(words, "; less the {before} before, {further}").expect("writing to memory");
         if further == 0 {
             words.push_str(", and at least 1");
         }
