@@ -88,7 +88,7 @@ async fn a_drain_waits_until_nothing_runs() {
         fleet.task_is(run, "running").await;
     }
     let on = ["maintenance", "on", "web*", "--reason", "new disks", "--drain"];
-    let late = fleet.cli(&[&on[..], &["--timeout", "100ms"]].concat()).await.exits(7);
+    let late = fleet.cli(&[&on[..], &["--timeout", "3s"]].concat()).await.exits(7);
     assert!(late.stderr.contains("waiting for 2 tasks on 2 hosts: web1, web2"), "{}", late.stderr);
     assert!(late.stderr.contains("maintenance 1 stays on"), "{}", late.stderr);
     let shown = fleet.cli(&["maintenance", "list", "-o", "json"]).await.ok().json();

@@ -88,6 +88,7 @@ pub(crate) fn waits(running: &StillRunning) -> String {
 pub(crate) fn begun(maintenance: &Maintenance, now: Timestamp) -> String {
     let id = maintenance.id;
     let hosts = match (&maintenance.hosts, maintenance.covers.unwrap_or_default()) {
+        (None, _) if maintenance.windows.is_some() => "no job fires in its windows".to_owned(),
         (None, _) => "no job fires".to_owned(),
         (Some(_), 0) => "no host yet; those that come later and match are covered".to_owned(),
         (Some(_), 1) => "1 host".to_owned(),
