@@ -30,6 +30,7 @@ fn work(command: &str, hosts: &[(HostId, &str)]) -> Work {
             on_full: OnFull::Block,
             nice: None,
             umask: None,
+            armed: None,
         },
         fill: None,
         selector: "h*".to_owned(),
