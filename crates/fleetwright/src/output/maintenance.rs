@@ -160,7 +160,7 @@ mod tests {
             maintenance(4, Some("web1"), None, Some(60)),
         ];
         let now = Timestamp::from_millis(3_600_000);
-        let at = |secs| Timestamp::from_millis(secs * 1000);
+        let at = |secs: i64| Timestamp::from_millis(secs * 1000);
         let window = |from, until| MaintenanceWindow { from: at(from), until: at(until) };
         let recurring = |id, in_force, next| Maintenance {
             windows: Some(Recurrence {

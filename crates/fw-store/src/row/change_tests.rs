@@ -37,6 +37,7 @@ fn work(template: Option<&str>) -> Work {
             on_full: OnFull::Block,
             nice: None,
             umask: None,
+            armed: None,
         },
         fill: template.map(|text| Fill { template: text.to_owned(), inputs }),
         selector: "web*".to_owned(),
