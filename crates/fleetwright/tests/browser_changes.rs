@@ -65,7 +65,10 @@ async fn a_rollout_is_planned_begun_approved_and_taken_back_on_its_page() {
     assert_eq!(browser.console().await, Vec::<String>::new());
 }
 
-const RUNBOOK: &str = "# Move <script>hacked = 1</script>
+const RUNBOOK: &str = "---
+hosts: web1
+---
+# Move <script>hacked = 1</script>
 
 Some *words*, <img src=x onerror=hacked=1> and [a link](javascript:hacked=1).
 
@@ -93,7 +96,7 @@ async fn a_runbook_is_a_document_that_is_alive() {
     screens(&browser, "runbook-new").await;
     let put = "document.querySelector('#source').value = arguments[0]";
     browser.eval(put, &[RUNBOOK.into()]).await;
-    browser.fill("#hosts", "web1").await;
+    browser.focus("#hosts").await;
     browser.press(&["Enter"]).await;
     browser.has_text("#change-head", "Waits for a person").await;
     browser.has_text("#document", "<img src=x onerror=hacked=1>").await;

@@ -82,7 +82,6 @@ fn what_cannot_begin_is_refused_with_what_to_do() {
     let texts = [
         refused("web*", "db*"),
         refused(", 100%]", "]"),
-        refused("timeout: 5m", "timeout: 5m, armed: 60s"),
         refused("[ {", "[ { metric: 'errors < 1%' }, {"),
         refused("verify:", "verfy:"),
         refused("undo:", "x-undo:"),

@@ -100,7 +100,7 @@ fn waiting(runbook: &Value) -> String {
 async fn a_runbook_runs_waits_for_people_survives_its_server_and_is_taken_back() {
     let (mut fleet, _web1) = fleet().await;
     let file = written(&fleet).display().to_string();
-    let refused = fleet.cli(&["runbook", "run", &file, "--detach"]).await.exits(1);
+    let refused = fleet.cli(&["runbook", "run", &file, "--detach"]).await.exits(2);
     assert!(refused.stderr.contains("version"), "{}", refused.stderr);
 
     let input = ["--input", "version=1 2"];

@@ -87,7 +87,8 @@ impl Maintenance {
     /// The window that this instant lies in, or the next one; `None` without windows, or when none is left.
     #[must_use]
     pub fn window(&self, at: Timestamp) -> Option<Window> {
-        let next = self.windows.as_ref()?.next(at.max(self.since))?;
+        let windows = self.windows.as_ref().filter(|_| !self.is_over(at))?;
+        let next = windows.next(at.max(self.since))?;
         let from = next.from.max(self.since);
         let until = self.until.map_or(next.until, |until| until.min(next.until));
         (from < until).then_some(Window { from, until })

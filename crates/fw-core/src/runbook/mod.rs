@@ -26,6 +26,7 @@ pub mod compile;
 mod front;
 mod input;
 mod markdown;
+mod names;
 pub mod page;
 pub mod plan;
 pub mod report;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::attribute::{self, Attribute};
 use super::markdown::{Block, Part};
+use super::names::{Known, template_in};
 use super::source::Source;
 use super::step::{self, Said};
 use super::template::Template;
@@ -14,9 +15,6 @@ use crate::caret::nearest;
 
 /// The longest id that is made of a text.
 const LONGEST_MADE: usize = 40;
-
-/// The fields of `steps.ID`.
-const FIELDS: [&str; 2] = ["stdout", "exit_code"];
 
 /// A step that is being made.
 struct Draft {
@@ -531,85 +529,5 @@ fn action_text(action: Option<&Action>) -> Option<&Template> {
     match action {
         Some(Action::Command(template)) => Some(template),
         Some(Action::Nothing | Action::Step(_)) | None => None,
-    }
-}
-
-/// The names there are.
-struct Known<'a> {
-    inputs: &'a BTreeSet<String>,
-    earlier: &'a BTreeSet<String>,
-    all: &'a BTreeSet<String>,
-    /// An undo or proof in a block of its own, which may stand before the step it belongs to.
-    anywhere: bool,
-}
-
-impl Known<'_> {
-    fn has_printed(&self, step: &str) -> bool {
-        self.earlier.contains(step) || (self.anywhere && self.all.contains(step))
-    }
-}
-
-fn template_in(
-    source: &mut Source<'_>,
-    template: &Template,
-    known: &Known<'_>,
-    place: impl Fn(usize) -> usize,
-) {
-    match template.read() {
-        Err(wrong) => source.error(place(wrong.at), wrong.message),
-        Ok(said) => {
-            for name in &said.names {
-                if !name_is_known(name, known) {
-                    source.error_with(place(template.place(name)), || unknown_name(name, known));
-                }
-            }
-            if let Some(at) = said.raw {
-                source.warning(place(at), "raw: this value goes into the command as it is, and may say commands of its own");
-            }
-        }
-    }
-}
-
-/// A name with its parts: the root, what is named, its field, and more.
-fn parts_of(name: &str) -> [Option<&str>; 4] {
-    let mut words = name.split('.');
-    [words.next(), words.next(), words.next(), words.next()]
-}
-
-fn name_is_known(name: &str, known: &Known<'_>) -> bool {
-    match parts_of(name) {
-        [Some("inputs"), Some(input), None, None] => known.inputs.contains(input),
-        [Some("steps"), Some(step), Some(field), None] => {
-            FIELDS.contains(&field) && known.has_printed(step)
-        }
-        _ => false,
-    }
-}
-
-/// What is wrong with a name that is not known.
-fn unknown_name(name: &str, known: &Known<'_>) -> String {
-    let near = |word: &str, known: &BTreeSet<String>| {
-        let known: Vec<&str> = known.iter().map(String::as_str).collect();
-        nearest(word, &known).map_or_else(String::new, |near| format!("; did you mean {near}?"))
-    };
-    match parts_of(name) {
-        [Some("inputs"), Some(input), None, None] => {
-            format!("there is no input {input:?}{}", near(input, known.inputs))
-        }
-        [Some("steps"), Some(_), Some(field), None] if !FIELDS.contains(&field) => {
-            format!("a step has {}, and no {field:?}", FIELDS.join(" and "))
-        }
-        [Some("steps"), Some(step), Some(_), None] if known.all.contains(step) => format!(
-            "step {step:?} has printed nothing yet; only steps before this one that run a command have"
-        ),
-        [Some("steps"), Some(step), Some(_), None] => {
-            format!("there is no step {step:?}{}", near(step, known.all))
-        }
-        _ => {
-            let shown: String = name.chars().take(80).collect();
-            format!(
-                "unknown name {shown:?}; there are inputs.NAME and steps.ID.stdout, where '-' in an ID is written '_'"
-            )
-        }
     }
 }

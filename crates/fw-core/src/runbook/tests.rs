@@ -148,7 +148,7 @@ fn mistakes_in_a_backup_are_shown_where_they_are() {
     check("paths: [/a]\nto: {{ inputs.a }}/x", "", "9:21", "a value stands in quotation marks");
     check("paths: [/a]\nto: \"/b/{{ inputs.b }}\"", "", "9:14", "there is no input \"b\"");
     check("paths: [/a]\nto: \"/b/{% if inputs.a %}\"", "", "9:11", "only values stand in a backup");
-    check("paths: [/a]\nto: /b", "undo=\"rm x\"", "7:", "say undo=none");
+    check("paths: [/a]\nto: /b", "undo=\"rm x\"", "7:30", "say undo=none");
     check("- /a", "", "8:3", "a backup says what is saved");
 }
 

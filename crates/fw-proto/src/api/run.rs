@@ -170,7 +170,7 @@ pub struct RunSummary {
     /// The run that this one repeats.
     pub retry_of: Option<RunId>,
     /// The rollout or runbook that it is a part of.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<ChangeId>,
     /// The selector it was begun with.
     pub hosts: String,

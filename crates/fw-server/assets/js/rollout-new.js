@@ -23,6 +23,8 @@ const list = (items) => {
   return element;
 };
 
+const many = (n) => `${n} host${n === 1 ? "" : "s"}`;
+
 function show(plan) {
   const parts = [];
   for (const wave of plan.waves) {
@@ -30,7 +32,7 @@ function show(plan) {
     if (wave.gates?.length) parts.push(list(wave.gates));
     parts.push(make("p", wave.hosts.join(", "), "mono wrap"));
   }
-  parts.push(make("h3", "What may fail"), make("p", plan.budget_words), make("p", plan.max_in_flight_words));
+  parts.push(make("h3", "What may fail"), make("p", `${many(plan.budget)} failed end it: ${plan.budget_words}.`), make("p", `${many(plan.max_in_flight)} at once: ${plan.max_in_flight_words}.`));
   if (plan.predicted_words) parts.push(make("h3", "How long"), make("p", plan.predicted_words));
   parts.push(make("h3", "In its way"));
   parts.push(plan.conflicts.length ? list(plan.conflicts.map((one) => one.message)) : make("p", "Nothing.", "sub"));
@@ -46,7 +48,7 @@ form.querySelector("[data-plan]").addEventListener("click", async () => {
     show(plan);
     planned = text;
     start.disabled = false;
-    start.textContent = `Start on ${hosts} host${hosts === 1 ? "" : "s"}`;
+    start.textContent = `Start on ${many(hosts)}`;
   } catch (error) {
     problem.textContent = error.text || String(error);
     problem.hidden = false;
@@ -62,6 +64,6 @@ form.addEventListener("submit", async (event) => {
   if (sure || hosts <= 10) { sure = false; return; }
   event.preventDefault();
   event.stopImmediatePropagation();
-  const yes = await confirm({ title: `Start on ${hosts} hosts?`, text: "The first wave begins as soon as its gates are passed.", yes: "Start", typed: String(hosts) });
+  const yes = await confirm({ title: `Start on ${many(hosts)}?`, text: "The first wave begins as soon as its gates are passed.", yes: "Start", typed: String(hosts) });
   if (yes) { sure = true; form.requestSubmit(); }
 }, true);

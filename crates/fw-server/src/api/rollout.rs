@@ -222,7 +222,7 @@ pub(crate) async fn whole(app: &App, change: &Change) -> Result<Rollout> {
 /// Pauses, resumes, approves, ends or takes back a rollout. It is recorded when the answer comes; what runs
 /// may go on for a while.
 #[utoipa::path(post, path = "/rollouts/{id}/{verb}", tag = "rollouts", operation_id = "rollouts_ask",
-    params(("id" = ChangeId, Path), ("verb" = ChangeVerb, Path)),
+    params(("id" = ChangeId, Path), ("verb" = inline(ChangeVerb), Path)),
     responses((status = 202, body = Rollout), (status = 409, description = "It is not in a state that allows this.")))]
 pub(super) async fn ask(
     State(app): State<App>,

@@ -131,7 +131,7 @@ pub(crate) async fn whole(app: &App, change: &Change) -> Result<Runbook> {
 /// Pauses, resumes, approves, ends or takes back a runbook. It is recorded when the answer comes; what runs
 /// may go on for a while.
 #[utoipa::path(post, path = "/runbooks/{id}/{verb}", tag = "runbooks", operation_id = "runbooks_ask",
-    params(("id" = ChangeId, Path), ("verb" = ChangeVerb, Path)),
+    params(("id" = ChangeId, Path), ("verb" = inline(ChangeVerb), Path)),
     responses((status = 202, body = Runbook), (status = 409, description = "It is not in a state that allows this.")))]
 pub(super) async fn ask(
     State(app): State<App>,
@@ -145,7 +145,7 @@ pub(super) async fn ask(
 
 /// Says of the step that waits for a person that it is done, that it may run, or that it is left out.
 #[utoipa::path(post, path = "/runbooks/{id}/steps/{step}/{verb}", tag = "runbooks", operation_id = "runbooks_step",
-    params(("id" = ChangeId, Path), ("step" = String, Path), ("verb" = StepVerb, Path)), request_body = StepNote,
+    params(("id" = ChangeId, Path), ("step" = String, Path), ("verb" = inline(StepVerb), Path)), request_body = StepNote,
     responses((status = 202, body = Runbook), (status = 409, description = "It is not this step's turn.")))]
 pub(super) async fn step(
     State(app): State<App>,

@@ -122,7 +122,7 @@ async fn jobs_and_runs_say_what_was_and_what_is() {
 #[tokio::test]
 async fn who_follows_hears_that_something_was_changed() {
     let server = TestServer::start().await;
-    let mut events = server.events("/events?topics=changes", None).await;
+    let mut events = server.events("/events?topics=touched", None).await;
     let first = events.through("snapshot").await.pop().unwrap();
     let before = first.data["rows"]["audit"]["n"].as_u64().unwrap();
     assert_eq!(server.post("/tokens", json!({ "name": "ci" })).await.0, 201);

@@ -38,12 +38,15 @@ pub fn html(record: &Record<'_>) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src {INLINE}\">\n\
          <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n{}{}</main>\n</body>\n</html>\n",
         aside(&head(record)),
         page.text
     )
 }
+
+/// The page carries its own styles, and nothing else.
+const INLINE: &str = "'unsafe-inline'";
 
 /// What is told of a step.
 fn aside(pieces: &[Piece]) -> String {

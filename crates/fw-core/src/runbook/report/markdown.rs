@@ -80,13 +80,25 @@ fn open_fence(source: &str, spot: &Spot, prefix: &str) -> Option<String> {
         text.chars().take_while(|c| *c == mark).collect()
     };
     let last = text.lines().skip(1).last().unwrap_or_default();
-    // Only the quotes around the block are none of its text.
+    // Only the quotes around the block, and the blank after the last, are none of its text.
     let quotes = prefix.matches('>').count();
-    let last = (0..quotes)
-        .fold(last.trim_start(), |last, _| last.strip_prefix('>').unwrap_or(last).trim_start());
+    let inner = |last: &'_ str| last.trim_start().strip_prefix('>').map(str::len);
+    let last = (0..quotes).fold(last, |last, _| {
+        inner(last).and_then(|rest| last.get(last.len() - rest..)).unwrap_or(last)
+    });
+    let own = prefix.rsplit('>').next().unwrap_or_default().len() + quotes.min(1);
     let mark = fence.chars().next()?;
-    let closes = last.len() >= fence.len() && last.chars().all(|c| c == mark);
+    let text = last.trim_start();
+    // What is indented by four or more is text, whatever it is (CommonMark 0.31 §4.5).
+    let closes =
+        columns(last) < own + 4 && text.len() >= fence.len() && text.chars().all(|c| c == mark);
     (!closes).then_some(fence)
+}
+
+/// How far a line is indented; a tab goes to the next fourth column.
+fn columns(line: &str) -> usize {
+    let blanks = line.chars().take_while(|c| matches!(c, ' ' | '\t'));
+    blanks.fold(0, |at, c| if c == '\t' { (at / 4 + 1) * 4 } else { at + 1 })
 }
 
 /// Pieces as a quote, each line behind `prefix`.
