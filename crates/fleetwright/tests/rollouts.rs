@@ -1,7 +1,5 @@
 //! `fleetwright rollouts plan`, as people and scripts call it. No server runs.
 
-#![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

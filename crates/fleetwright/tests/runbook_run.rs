@@ -1,8 +1,6 @@
 //! A runbook that runs: it asks, waits for people, uses what earlier steps printed, survives its server, and
 //! is taken back over exactly what was done.
 
-#![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
-
 use std::path::PathBuf;
 
 use fw_testkit::fleet::{Agent, Fleet, PATIENCE, wait_for};

@@ -1,7 +1,5 @@
 //! `serve --saltpeter` with an agent, killed in the middle: log files and documents tell each run once.
 
-#![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
-
 #[path = "story/search.rs"]
 mod search;
 

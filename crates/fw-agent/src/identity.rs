@@ -241,8 +241,8 @@ const TEST_BOOT_ID: &str = "FLEETWRIGHT_TEST_BOOT_ID";
 #[must_use]
 pub fn boot_id() -> String {
     #[cfg(debug_assertions)]
-    if let Ok(id) = std::env::var(TEST_BOOT_ID) {
-        return id;
+    if let Some(id) = std::env::var_os(TEST_BOOT_ID) {
+        return id.to_string_lossy().into_owned();
     }
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim().to_owned()

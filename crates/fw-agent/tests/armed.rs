@@ -1,6 +1,7 @@
 //! Supervisors of armed changes, killed at their worst moments.
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     reason = "a test that finds something else than it expects has failed"
 )]
 

@@ -136,14 +136,14 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         lost_after: config.lost_after,
     };
     let jobs = drive::jobs::start(parts, &driving).await?;
-    let parts = drive::changes::Parts {
+    let changes = drive::changes::Parts {
         store: store.clone(),
         hub: hub.clone(),
         live: live.clone(),
         clock: clock.clone(),
         lost_after: config.lost_after,
     };
-    let changes = drive::changes::start(parts, &driving).await?;
+    let changes = drive::changes::start(changes, &driving).await?;
     let (addr, url, handshake_rate) = (config.listen, config.url(), config.handshake_rate);
     let app = App {
         store,
@@ -165,13 +165,7 @@ pub async fn start(mut config: Config, clock: Clock) -> Result<Running, Error> {
         health,
     };
     driving.spawn("tidy", tidy(metrics, app.admission.clone()));
-    let parts = drive::notices::Parts {
-        store: app.store.clone(),
-        live: app.live.clone(),
-        clock: app.clock.clone(),
-        jobs: app.jobs.clone(),
-    };
-    drive::notices::start(parts, &driving).await?;
+    drive::notices::start(drive::notices::Parts::of(&app), &driving).await?;
     let saltpeter = match prepared {
         Some(prepared) => Some(saltpeter::start(prepared, app.clone(), &driving).await?),
         None => None,

@@ -1,7 +1,5 @@
 //! A page of Saltpeter that is open all the time, and keeps what it was shown.
 
-#![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 

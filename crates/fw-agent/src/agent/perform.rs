@@ -261,7 +261,7 @@ fn begin_undo(spool: &Spool, key: TaskKey) {
             "the supervisor of an armed change is gone; another undoes the change, unless it was kept"
         ),
         Err(error) => {
-            warn!(task.key = %key, "an armed change cannot be undone yet: {}", chain(&error))
+            warn!(task.key = %key, "an armed change cannot be undone yet: {}", chain(&error));
         }
     }
 }

@@ -129,7 +129,9 @@ state: {files: [/etc/nginx], commands: nginx -V}
     assert_eq!(rollout.verify.len(), 8);
     let expected = |at: usize| match &rollout.verify[at].what {
         What::Run(_, expect) => expect.clone(),
-        other => panic!("{other:?}"),
+        other @ (What::Http { .. } | What::Tcp(_) | What::File { .. } | What::Metric(_)) => {
+            panic!("{other:?}")
+        }
     };
     assert_eq!(expected(0), Expect::Exit(vec![0]));
     assert_eq!(expected(1), Expect::Pattern("1\\.27".into()));
@@ -437,13 +439,17 @@ fn code(dir: &Dir, act: &str, checks: &[Check]) -> Option<i32> {
 fn a_host_is_proved_only_after_all_held() {
     let dir = Dir::new("act");
     let holds = runs("echo version 1.27", Expect::Text("1.27".into()));
-    assert_eq!(code(&dir, "true", &[holds.clone()]), Some(0));
-    assert_eq!(code(&dir, "exit 3", &[holds.clone()]), Some(3), "the command's own code");
+    assert_eq!(code(&dir, "true", std::slice::from_ref(&holds)), Some(0));
+    assert_eq!(
+        code(&dir, "exit 3", std::slice::from_ref(&holds)),
+        Some(3),
+        "the command's own code"
+    );
     let touched = runs("touch later", Expect::Exit(vec![0]));
-    assert_eq!(code(&dir, "exit 0", &[touched.clone()]), Some(0));
+    assert_eq!(code(&dir, "exit 0", &[touched]), Some(0));
     assert!(dir.has("later"), "an exit of the command ends no proof");
     let old = runs("echo version 1.26", Expect::Text("1.27".into()));
-    assert_eq!(code(&dir, "true", &[holds.clone(), old]), Some(86));
+    assert_eq!(code(&dir, "true", &[holds, old]), Some(86));
     let failing = runs("echo 1.27; exit 1", Expect::Text("1.27".into()));
     assert_eq!(code(&dir, "true", &[failing]), Some(86), "output counts with exit code 0 only");
     assert_eq!(code(&dir, "true", &[runs("exit 3", Expect::Exit(vec![0, 3]))]), Some(0));
@@ -452,7 +458,7 @@ fn a_host_is_proved_only_after_all_held() {
     assert_eq!(code(&dir, "true", &[pattern("^b[0-9]$")]), Some(0));
     assert_eq!(code(&dir, "true", &[pattern("^-b[0-9]$")]), Some(86));
     let probe = check(What::Tcp("localhost:80".into()), Some(5));
-    assert_eq!(code(&dir, "true", &[probe.clone()]), Some(86));
+    assert_eq!(code(&dir, "true", std::slice::from_ref(&probe)), Some(86));
     dir.write("good", "");
     assert_eq!(code(&dir, "true", &[probe]), Some(0));
     assert_eq!(dir.read("probes"), "localhost:80\n--within\n5s\n".repeat(2));

@@ -298,7 +298,8 @@ impl Text {
             if !tag.starts_with("{{") {
                 return Err((place, "only values stand in a backup: {{ inputs.… }}".to_owned()));
             }
-            let length = length(tag).ok_or((place, "this {{ is never closed".to_owned()))?;
+            let length =
+                length(tag).ok_or_else(|| (place, "this {{ is never closed".to_owned()))?;
             self.letters(rest.get(..open).unwrap_or_default());
             self.pieces.push((self.text.len(), place));
             self.push(tag.get(..length).unwrap_or_default());

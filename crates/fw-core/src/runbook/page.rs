@@ -20,7 +20,9 @@ pub enum Piece {
     Step(u32),
 }
 
-/// The pieces of a document in their order. `steps` are the lines, counted from 1, at which those steps begin that have
+/// The pieces of a document in their order.
+///
+/// `steps` are the lines, counted from 1, at which those steps begin that have
 /// their turn; the code of a step is left to it. Headings are one level lower than in the document, for a page has a
 /// title of its own.
 #[must_use]
@@ -68,6 +70,10 @@ enum Inside {
     Plain,
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the parser has many events, and what is not named here is shown as it is"
+)]
 impl<'a> Walk<'a> {
     fn event(&mut self, event: Event<'a>, at: usize) {
         match event {
@@ -95,7 +101,7 @@ impl<'a> Walk<'a> {
                 self.pieces.push(Piece::Step(line));
                 (Inside::Code, None)
             }
-            Tag::CodeBlock(kind) => (Inside::Plain, Some(Tag::CodeBlock(quiet(kind)))),
+            Tag::CodeBlock(kind) => (Inside::Plain, Some(Tag::CodeBlock(quiet(&kind)))),
             Tag::Item if here => (Inside::Item(line), Some(Tag::Item)),
             Tag::Image { .. } => (Inside::Picture, None),
             Tag::Link { dest_url, .. } if !may_be_followed(&dest_url) => (Inside::Dead, None),
@@ -147,7 +153,7 @@ impl<'a> Walk<'a> {
 }
 
 /// A class made of what somebody wrote is of no use.
-fn quiet(kind: CodeBlockKind<'_>) -> CodeBlockKind<'_> {
+const fn quiet<'a>(kind: &CodeBlockKind<'a>) -> CodeBlockKind<'a> {
     match kind {
         CodeBlockKind::Indented => CodeBlockKind::Indented,
         CodeBlockKind::Fenced(_) => CodeBlockKind::Fenced(CowStr::Borrowed("")),

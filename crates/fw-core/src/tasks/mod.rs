@@ -538,7 +538,12 @@ impl State {
     fn greeted(&self) -> Reported {
         match self.reported() {
             Reported::Applied(applied) => Reported::Started(applied.started_at),
-            said => said,
+            said @ (Reported::NotKnown
+            | Reported::Queued
+            | Reported::Started(_)
+            | Reported::Ended(_)
+            | Reported::Refused(_)
+            | Reported::Unknown(_)) => said,
         }
     }
 

@@ -30,6 +30,7 @@ use self::send::{Sender, client};
 use super::jobs;
 use crate::live::{Live, RunChange};
 use crate::problem::Chain;
+use crate::state::App;
 
 /// The store is tried again after this pause.
 const RETRY: Duration = Duration::from_secs(1);
@@ -51,6 +52,19 @@ pub struct Parts {
     pub clock: Clock,
     /// Who knows the hooks.
     pub jobs: jobs::Handle,
+}
+
+impl Parts {
+    /// What notices need of a server.
+    #[must_use]
+    pub fn of(app: &App) -> Self {
+        Self {
+            store: app.store.clone(),
+            live: app.live.clone(),
+            clock: app.clock.clone(),
+            jobs: app.jobs.clone(),
+        }
+    }
 }
 
 /// Why notices cannot be sent.

@@ -104,6 +104,7 @@ impl Shell {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "an arm of a few lines for each message there is")]
     fn take(&mut self, message: Message, now: Timestamp) {
         match message {
             Message::Begin(begin, reply) => {

@@ -1,7 +1,5 @@
 //! Runbooks as plans.
 
-#![expect(clippy::indexing_slicing, reason = "a plan that is too short fails its test")]
-
 use std::process::Command as Process;
 
 use proptest::prelude::*;

@@ -1,5 +1,7 @@
 //! Records as people read them, and output that would like to be more than output.
 
+use std::fmt::Write as _;
+
 use fw_proto::api::{TaskReason, TaskState};
 use fw_proto::{ChangeId, HostId, Incarnation};
 use proptest::prelude::*;
@@ -128,6 +130,7 @@ fn the_record_is_the_document_with_what_was_done() {
 }
 
 /// What stands in a report outside of blocks of code, and the tags.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the parser has many events, and each is told")]
 fn outline(report: &str) -> String {
     let mut code = 0;
     let mut outline = String::new();
@@ -139,7 +142,7 @@ fn outline(report: &str) -> String {
                 outline.push_str("[code]");
             }
             _ if code > 0 => {}
-            other => outline.push_str(&format!("{other:?}\n")),
+            other => writeln!(outline, "{other:?}").expect("writing to memory"),
         }
     }
     outline

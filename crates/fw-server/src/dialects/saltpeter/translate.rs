@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(check("{global: true}"), [None]);
         assert_eq!(check("{machines: []}"), [None::<String>; 0]);
         let machines = Some("web1,db1".to_owned());
-        assert_eq!(check("{machines: [web1, no name, db1]}"), [machines.clone()]);
+        assert_eq!(check("{machines: [web1, no name, db1]}"), std::slice::from_ref(&machines));
         assert_eq!(check("{global: true, machines: [web1, db1]}"), [None, machines]);
     }
 
