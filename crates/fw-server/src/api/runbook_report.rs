@@ -35,6 +35,7 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-
 #[into_params(parameter_in = Query)]
 pub(super) struct ReportQuery {
     /// Markdown when absent.
+    #[param(inline)]
     format: Option<ReportFormat>,
 }
 
