@@ -2,7 +2,7 @@
 //!
 //! Each step that has a turn becomes one to three nodes under its id: the approval it waits for, the
 //! question whether it may run, and the command. What proves a step is part of its command, so a host
-//! counts as done only when it is proved; see [`script`].
+//! counts as done only when it is proved; see `script`.
 
 use std::collections::BTreeMap;
 
