@@ -20,18 +20,27 @@ pub enum Piece {
     Step(u32),
 }
 
+/// Who shows the code of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Code {
+    /// The document; the step comes behind it.
+    Kept,
+    /// The step, in its place.
+    LeftToSteps,
+}
+
 /// The pieces of a document in their order.
 ///
-/// `steps` are the lines, counted from 1, at which those steps begin that have
-/// their turn; the code of a step is left to it. Headings are one level lower than in the document, for a page has a
-/// title of its own.
+/// `steps` are the lines, counted from 1, at which those steps begin that have their turn; each comes once. Headings
+/// are one level lower than in the document, for a page has a title of its own.
 #[must_use]
-pub fn pieces(source: &str, steps: &BTreeSet<u32>) -> Vec<Piece> {
-    let text = source.strip_prefix('\u{feff}').unwrap_or(source);
-    let begin = front::split(text).map_or(0, |(_, begin)| begin);
+pub fn pieces(source: &str, steps: &BTreeSet<u32>, code: Code) -> Vec<Piece> {
+    let text = normal(source);
+    let begin = front::split(&text).map_or(0, |(_, begin)| begin);
     let mut walk = Walk {
-        lines: Lines::new(text),
-        steps,
+        lines: Lines::new(&text),
+        steps: steps.clone(),
+        code,
         pieces: Vec::new(),
         events: Vec::new(),
         inside: Vec::new(),
@@ -47,7 +56,9 @@ pub fn pieces(source: &str, steps: &BTreeSet<u32>) -> Vec<Piece> {
 
 struct Walk<'a> {
     lines: Lines<'a>,
-    steps: &'a BTreeSet<u32>,
+    /// Those that were not told yet.
+    steps: BTreeSet<u32>,
+    code: Code,
     pieces: Vec<Piece>,
     /// What was not written yet.
     events: Vec<Event<'a>>,
@@ -59,9 +70,9 @@ struct Walk<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Inside {
     /// A block of code that its step shows.
-    Code,
-    /// An item that is a step of its own, and where it begins.
-    Item(u32),
+    Left,
+    /// A block or item that is a step of its own, and where it begins.
+    Step(u32),
     /// A picture, of which only the words are shown.
     Picture,
     /// A link that leads nowhere we know.
@@ -79,7 +90,10 @@ impl<'a> Walk<'a> {
         match event {
             Event::Start(tag) => self.start(tag, at),
             Event::End(tag) => self.end(tag),
-            Event::Html(text) | Event::InlineHtml(text) => self.push(Event::Text(text)),
+            Event::Text(text) | Event::Html(text) | Event::InlineHtml(text) => {
+                self.push(Event::Text(harmless_text(text)));
+            }
+            Event::Code(text) => self.push(Event::Code(harmless_text(text))),
             // The step says whether it is ticked.
             Event::TaskListMarker(_) => {}
             other => self.push(other),
@@ -87,22 +101,21 @@ impl<'a> Walk<'a> {
     }
 
     fn push(&mut self, event: Event<'a>) {
-        if !self.inside.contains(&Inside::Code) {
+        if !self.inside.contains(&Inside::Left) {
             self.events.push(event);
         }
     }
 
     fn start(&mut self, tag: Tag<'a>, at: usize) {
         let line = self.lines.line(at);
-        let here = self.steps.contains(&line);
+        let step = if self.steps.contains(&line) { Inside::Step(line) } else { Inside::Plain };
         let (inside, tag) = match tag {
-            Tag::CodeBlock(_) if here => {
-                self.flush();
-                self.pieces.push(Piece::Step(line));
-                (Inside::Code, None)
+            Tag::CodeBlock(_) if step != Inside::Plain && self.code == Code::LeftToSteps => {
+                self.tell(line);
+                (Inside::Left, None)
             }
-            Tag::CodeBlock(kind) => (Inside::Plain, Some(Tag::CodeBlock(quiet(&kind)))),
-            Tag::Item if here => (Inside::Item(line), Some(Tag::Item)),
+            Tag::CodeBlock(kind) => (step, Some(Tag::CodeBlock(quiet(&kind)))),
+            Tag::Item => (step, Some(Tag::Item)),
             Tag::Image { .. } => (Inside::Picture, None),
             Tag::Link { dest_url, .. } if !may_be_followed(&dest_url) => (Inside::Dead, None),
             Tag::Heading { level, id, classes, attrs } => {
@@ -125,21 +138,26 @@ impl<'a> Walk<'a> {
             other => other,
         };
         match inside {
-            Inside::Code | Inside::Picture | Inside::Dead => {}
+            Inside::Left | Inside::Picture | Inside::Dead => {}
             Inside::Plain => self.push(Event::End(tag)),
-            Inside::Item(line) => {
-                // An item with code in it is shown where its code is.
-                if !self.said(line) {
-                    self.flush();
-                    self.pieces.push(Piece::Step(line));
-                }
+            // The step of an item stands in it, that of a block behind it.
+            Inside::Step(line) if tag == TagEnd::Item => {
+                self.tell(line);
                 self.push(Event::End(tag));
+            }
+            Inside::Step(line) => {
+                self.push(Event::End(tag));
+                self.tell(line);
             }
         }
     }
 
-    fn said(&self, line: u32) -> bool {
-        self.pieces.iter().rev().any(|piece| *piece == Piece::Step(line))
+    /// Leaves a place for a step, unless it has one.
+    fn tell(&mut self, line: u32) {
+        if self.steps.remove(&line) {
+            self.flush();
+            self.pieces.push(Piece::Step(line));
+        }
     }
 
     fn flush(&mut self) {
@@ -148,8 +166,33 @@ impl<'a> Walk<'a> {
         }
         let mut text = String::new();
         html::push_html(&mut text, std::mem::take(&mut self.events).into_iter());
+        // What can be scrolled has to be reached by keys.
         self.pieces.push(Piece::Html(text.replace("<pre>", "<pre tabindex=\"0\">")));
     }
+}
+
+/// Line ends as Markdown knows them, all as `\n`, and no byte order mark.
+pub(super) fn normal(source: &str) -> String {
+    let source = source.strip_prefix('\u{feff}').unwrap_or(source);
+    let mut text = source.replace("\r\n", "\n").replace('\r', "\n");
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+/// A character that is a letter to whoever reads it, and steers nothing.
+pub(super) fn harmless(c: char) -> char {
+    let turns =
+        matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if (c.is_control() && !matches!(c, '\t' | '\n')) || turns { '\u{fffd}' } else { c }
+}
+
+fn harmless_text(text: CowStr<'_>) -> CowStr<'_> {
+    if text.chars().all(|c| harmless(c) == c) {
+        return text;
+    }
+    text.chars().map(harmless).collect::<String>().into()
 }
 
 /// A class made of what somebody wrote is of no use.
@@ -209,7 +252,7 @@ mod tests {
     fn of(source: &str) -> Vec<Piece> {
         let runbook = super::super::parse("test", source).runbook;
         let steps = runbook.steps.iter().filter(|step| step.kind.has_its_turn());
-        pieces(source, &steps.map(|step| step.line).collect())
+        pieces(source, &steps.map(|step| step.line).collect(), Code::LeftToSteps)
     }
 
     fn html(pieces: &[Piece]) -> String {

@@ -16,14 +16,13 @@ use fw_proto::{HostName, JobName, RunId};
 use fw_store::{NewAudit, RunQuery};
 use serde::Deserialize;
 use utoipa::IntoParams;
-use uuid::Uuid;
 
 use super::{noted, page};
 use crate::auth::{self, Caller};
 use crate::extract::{Body, Path, Query};
 use crate::problem::{Failure, Result};
 use crate::state::App;
-use crate::{fleet, hub};
+use crate::{fleet, hub, ids};
 
 /// Begins a run. It is recorded when the answer comes, whatever happens to the server after.
 #[utoipa::path(post, path = "/runs", tag = "runs", operation_id = "runs_begin", request_body = NewRun,
@@ -49,7 +48,7 @@ pub(super) async fn begin(
 async fn commit(app: &App, caller: &Caller, plan: Plan) -> Result<(StatusCode, Json<Created>)> {
     caller.may_with_all(app, auth::to_run(plan.exec.user.as_deref()), &plan.hosts)?;
     require_secrets(app, &plan.exec).await?;
-    let (id, warning) = (new_id(app), fleet::warning(app, &plan.hosts));
+    let (id, warning) = (RunId(ids::v7(app.clock.now())), fleet::warning(app, &plan.hosts));
     let note = NewAudit {
         hosts: plan.hosts.iter().map(|host| host.name.to_string()).collect(),
         after: Some(noted::run(&plan)),
@@ -71,13 +70,6 @@ async fn require_secrets(app: &App, exec: &plan::Exec) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A new id that sorts by time (RFC 9562, version 7).
-fn new_id(app: &App) -> RunId {
-    let ms = u64::try_from(app.clock.now().as_millis()).unwrap_or(0);
-    let (seconds, nanoseconds) = (ms / 1000, u32::try_from(ms % 1000).unwrap_or(0) * 1_000_000);
-    RunId(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanoseconds)))
 }
 
 /// Which runs.

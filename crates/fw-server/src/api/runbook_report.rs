@@ -8,8 +8,7 @@ use axum::response::{IntoResponse, Response};
 use fw_core::access::Action;
 use fw_core::change::{Change, Origin, Try};
 use fw_core::runbook::report::{self, MOST_OUTPUT, Ran, RanTask, Record};
-use fw_proto::api::{ReportFormat, Task};
-use fw_proto::record::{self, Body, MAX_CHUNK};
+use fw_proto::api::ReportFormat;
 use fw_proto::{ChangeId, HostId, HostName, RunId};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -17,14 +16,12 @@ use utoipa::IntoParams;
 use super::change;
 use crate::auth::Caller;
 use crate::extract::{Path, Query};
+use crate::output;
 use crate::problem::{Result, fault};
 use crate::state::App;
 
 /// The most bytes of output in a record; a thousand hosts would make it a text that nobody opens.
 const MOST_IN_ALL: usize = 16 * 1024 * 1024;
-
-/// Chunks that are read at a time; each has at most 256 KiB.
-const CHUNKS: u32 = 4;
 
 /// A page that loads nothing and runs nothing, but brings its own style.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; sandbox";
@@ -111,7 +108,10 @@ async fn ran(
     let mut ran = Ran::default();
     for task in run.tasks {
         let output = match ids.get(&task.host) {
-            Some(host) => output(app, one.run, *host, &task, MOST_OUTPUT.min(*room)).await?,
+            Some(host) => {
+                let of = output::Task { run: one.run, host: *host, attempt: task.attempt };
+                output::read(&app.store, of, None, MOST_OUTPUT.min(*room)).await?.bytes
+            }
             None => Vec::new(),
         };
         *room -= output.len();
@@ -120,25 +120,4 @@ async fn ran(
         ran.tasks.push(RanTask { task, output, left_out });
     }
     Ok(Some(ran))
-}
-
-/// The begin of what a task printed, both streams in the order in which they came.
-async fn output(app: &App, run: RunId, host: HostId, task: &Task, most: usize) -> Result<Vec<u8>> {
-    let (mut bytes, mut after) = (Vec::new(), 0);
-    while bytes.len() < most {
-        let chunks = app.store.log_chunks(run, host, task.attempt, after, CHUNKS).await?;
-        let Some(last) = chunks.last() else { break };
-        after = last.n;
-        for chunk in &chunks {
-            // What is damaged is told where the log itself is shown.
-            let Ok(raw) = zstd::bulk::decompress(&chunk.data, MAX_CHUNK) else { continue };
-            for record in record::records(&raw).map_while(std::result::Result::ok) {
-                if let Body::Bytes(more) = record.body {
-                    bytes.extend_from_slice(more);
-                }
-            }
-        }
-    }
-    bytes.truncate(most);
-    Ok(bytes)
 }

@@ -6,7 +6,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use fw_core::change::Origin;
-use fw_core::runbook::page::{Piece, pieces};
+use fw_core::runbook::page::{Code, Piece, pieces};
 use fw_proto::api::{ChangeState, Runbook, RunbookStep, StepState};
 use fw_proto::{ChangeId, Timestamp};
 
@@ -115,7 +115,7 @@ fn parts(runbook: &Runbook, now: Timestamp) -> Vec<Part> {
         runbook.steps.iter().map(|one| (one.id.as_str(), one)).collect();
     let lines: BTreeSet<u32> = runbook.steps.iter().filter_map(|one| one.line).collect();
     let mut parts = Vec::new();
-    for piece in pieces(&runbook.source, &lines) {
+    for piece in pieces(&runbook.source, &lines, Code::LeftToSteps) {
         match piece {
             Piece::Html(html) => parts.push(Part::Html(html)),
             Piece::Step(line) => {

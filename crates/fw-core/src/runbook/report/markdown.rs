@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::place::{Document, Next, Spot, normal};
+use super::place::{Document, Spot};
 use super::{Piece, Record, head, one_line, steps};
+use crate::runbook::page::normal;
 
 /// Writes the record of a change as Markdown.
 #[must_use]
@@ -16,8 +17,7 @@ pub fn markdown(record: &Record<'_>) -> String {
     report.push('\n');
     let mut written = document.begin;
     let mut told = vec![false; steps.len()];
-    for next in document.walk() {
-        let Next::Step(at, spot) = next else { continue };
+    for (at, spot) in document.spots() {
         let (Some((_, pieces)), Some(told)) = (steps.get(at), told.get_mut(at)) else { continue };
         *told = true;
         // A record that has to stand within what was written already stands behind it.
@@ -55,21 +55,22 @@ fn end_of(source: &str, spot: &Spot) -> usize {
 
 /// What lines have to begin with to be in the same list items and quotes as the block or item.
 fn prefix(source: &str, spot: &Spot) -> String {
-    let start = source.get(..spot.range.start).unwrap_or_default();
-    let line = start.rfind('\n').map_or(0, |end| end + 1);
-    let mut before = start.get(line..).unwrap_or_default().to_owned();
-    if spot.item {
-        let item = source.get(spot.range.start..).unwrap_or_default();
-        let content = item.find('[').unwrap_or_default();
-        before.push_str(item.get(..content).unwrap_or_default());
+    let start = source.get(..spot.at).unwrap_or_default();
+    let before = start.rsplit('\n').next().unwrap_or_default();
+    let mut prefix = String::new();
+    for c in before.chars() {
+        match c {
+            '>' => prefix.push('>'),
+            // Of a tab within a list a part may belong to the list, and a part to what is in it.
+            '\t' => prefix.push_str(&" ".repeat(4 - prefix.len() % 4)),
+            _ => prefix.push(' '),
+        }
     }
-    let blank = |c: char| if matches!(c, '>' | ' ' | '\t') { c } else { ' ' };
-    let prefix: String = before.chars().map(blank).collect();
-    if spot.item || spot.fenced {
-        return prefix;
+    if !(spot.item || spot.fenced) && prefix.ends_with("    ") {
+        // Four columns make code of a line.
+        prefix.truncate(prefix.len() - 4);
     }
-    // Four columns make code of a line.
-    prefix.strip_suffix("    ").or_else(|| prefix.strip_suffix('\t')).unwrap_or(&prefix).to_owned()
+    prefix
 }
 
 /// The fence that has to close a block which its document leaves open to its end.

@@ -15,6 +15,7 @@ use fw_proto::{RunId, Timestamp};
 
 use super::view;
 use crate::change::{Act, Change, Node, Progress};
+use crate::runbook::page::harmless;
 
 pub use html::html;
 pub use markdown::markdown;
@@ -223,12 +224,6 @@ fn text(output: &[u8]) -> String {
 /// A text on one line.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().map(harmless).collect()
-}
-
-fn harmless(c: char) -> char {
-    let turns =
-        matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if (c.is_control() && !matches!(c, '\t' | '\n')) || turns { '\u{fffd}' } else { c }
 }
 
 #[cfg(test)]

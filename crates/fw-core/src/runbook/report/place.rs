@@ -20,33 +20,17 @@ pub(super) struct Document<'a> {
     starts: Vec<usize>,
 }
 
-/// What comes next when a document is read from its begin to its end.
-pub(super) enum Next<'a> {
-    /// A part of the document.
-    Part(Event<'a>),
-    /// The place of a step's record, by its number.
-    Step(usize, Spot),
-}
-
 /// Where a record stands.
 #[derive(Debug, Clone)]
 pub(super) struct Spot {
     /// The bytes of the block or item that it follows.
     pub(super) range: Range<usize>,
+    /// Where the block begins, or the box of the item.
+    pub(super) at: usize,
     /// Whether that is a block that may be open until it is closed.
     pub(super) fenced: bool,
     /// Whether it is an item with a box.
     pub(super) item: bool,
-}
-
-/// Line ends as Markdown knows them, all as `\n`.
-pub(super) fn normal(source: &str) -> String {
-    let source = source.strip_prefix('\u{feff}').unwrap_or(source);
-    let mut text = source.replace("\r\n", "\n").replace('\r', "\n");
-    if !text.ends_with('\n') {
-        text.push('\n');
-    }
-    text
 }
 
 impl<'a> Document<'a> {
@@ -59,31 +43,30 @@ impl<'a> Document<'a> {
         Self { text, begin, lines, starts }
     }
 
-    /// Reads it. The record of a block comes behind the block, that of an item at its end.
-    pub(super) fn walk(&self) -> Vec<Next<'a>> {
+    /// The places of records by the numbers of their steps, in the order of the document. The record of a block comes
+    /// behind the block, that of an item at its end.
+    pub(super) fn spots(&self) -> Vec<(usize, Spot)> {
         let body = self.text.get(self.begin..).unwrap_or_default();
         let mut found = Vec::new();
-        let mut items: Vec<Option<usize>> = Vec::new();
+        let mut items: Vec<Option<(usize, usize)>> = Vec::new();
         let mut fenced = false;
         for (event, range) in Parser::new_ext(body, Options::ENABLE_TASKLISTS).into_offset_iter() {
             let range = self.begin + range.start..self.begin + range.end;
-            let mut behind = None;
             if let Event::Start(Tag::Item) = &event {
                 items.push(None);
             } else if let Event::Start(Tag::CodeBlock(kind)) = &event {
                 fenced = kind.is_fenced();
             } else if let (Event::TaskListMarker(_), Some(item)) = (&event, items.last_mut()) {
-                *item = self.step_at(range.start);
+                *item = self.step_at(range.start).map(|step| (step, range.start));
             } else if event == Event::End(TagEnd::Item) {
                 let step = items.pop().flatten();
-                let spot = Spot { range, fenced: false, item: true };
-                found.extend(step.map(|step| Next::Step(step, spot)));
+                let spot = |(step, at)| (step, Spot { range, at, fenced: false, item: true });
+                found.extend(step.map(spot));
             } else if event == Event::End(TagEnd::CodeBlock) {
-                let spot = Spot { range: range.clone(), fenced, item: false };
-                behind = self.step_at(range.start).map(|step| Next::Step(step, spot));
+                let at = range.start;
+                let spot = |step| (step, Spot { range, at, fenced, item: false });
+                found.extend(self.step_at(at).map(spot));
             }
-            found.push(Next::Part(event));
-            found.extend(behind);
         }
         found
     }

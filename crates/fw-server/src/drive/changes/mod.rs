@@ -20,14 +20,13 @@ use std::time::Duration;
 use fw_core::change::{Change, Plan, Refused, Request};
 use fw_core::run::Actor;
 use fw_proto::api::{Code, Problem, Role};
-use fw_proto::{ChangeId, Span, Timestamp};
+use fw_proto::{ChangeId, Span};
 use fw_rt::{Clock, Tasks};
 use fw_store::Store;
 use tokio::sync::{mpsc, oneshot};
-use uuid::Uuid;
 
-use crate::hub;
 use crate::live::Live;
+use crate::{hub, ids};
 
 /// Requests that may wait; whoever asks more waits.
 const INBOX: usize = 256;
@@ -86,7 +85,7 @@ impl Handle {
     /// An id for a change that begins now. It sorts by time (RFC 9562, version 7).
     #[must_use]
     pub fn new_id(&self) -> ChangeId {
-        ChangeId(new_uuid(self.clock.now()))
+        ChangeId(ids::v7(self.clock.now()))
     }
 
     /// Begins a change; it is committed when this returns. `store` may carry a note for the audit.
@@ -169,10 +168,4 @@ fn refused(id: ChangeId, why: &Refused) -> Problem {
         | Refused::NotItsTurn(_) => Code::Conflict,
     };
     Problem::new(code, why.to_string()).detail(format!("it is about {id}"))
-}
-
-fn new_uuid(now: Timestamp) -> Uuid {
-    let ms = u64::try_from(now.as_millis()).unwrap_or(0);
-    let (seconds, nanoseconds) = (ms / 1000, u32::try_from(ms % 1000).unwrap_or(0) * 1_000_000);
-    Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanoseconds))
 }

@@ -4,39 +4,53 @@ use std::collections::BTreeMap;
 
 use fw_core::change::{Change, Part, Work};
 use fw_core::runbook::Output;
+use fw_proto::HostId;
 use fw_proto::api::Command;
-use fw_proto::record::{self, Body, MAX_CHUNK, Stream};
-use fw_proto::{HostId, RunId};
-use fw_store::{Store, StoredChunk};
+use fw_proto::record::Stream;
+use fw_store::Store;
+
+use crate::output::{self, Printed, Task};
 
 /// What a later command gets of a step's output, in bytes: more does not fit into a command.
 const MOST_FILLED: usize = 64 * 1024;
 
 /// What is looked at to judge a command by its output, in bytes.
-pub(super) const MOST_JUDGED: usize = 1024 * 1024;
+const MOST_JUDGED: usize = 1024 * 1024;
 
-/// Chunks that are read at a time; each has at most 256 KiB.
-const CHUNKS: u32 = 4;
-
-/// What the steps before `node` left behind, as far as this work's command may name them. Of a step on
-/// several hosts that is the first one, in the order of its hosts, on which it was done.
+/// What the steps before `node` left behind, as far as this work's command may name them; or why that
+/// cannot be put into a command. Of a step on several hosts it is the first one, in the order of its hosts,
+/// on which it was done.
 pub(super) async fn of_earlier(
     store: &Store,
     change: &Change,
     node: u32,
     work: &Work,
-) -> Result<BTreeMap<String, Output>, fw_store::Error> {
+) -> Result<Result<BTreeMap<String, Output>, String>, fw_store::Error> {
     let before = usize::try_from(node).unwrap_or(usize::MAX);
     let mut outputs = BTreeMap::new();
     for (at, earlier) in change.plan.nodes.iter().enumerate().take(before) {
         if earlier.work().is_none() || !names(work, &earlier.id) {
             continue;
         }
-        if let Some(output) = of_node(store, change, at).await? {
-            outputs.insert(earlier.id.clone(), output);
+        match of_node(store, change, at).await? {
+            None => {}
+            Some((Printed { whole: false, .. }, _)) => return Ok(Err(not_whole(&earlier.id))),
+            Some((Printed { bytes, .. }, exit_code)) => {
+                let stdout = String::from_utf8_lossy(&bytes).into_owned();
+                outputs.insert(earlier.id.clone(), Output { stdout, exit_code });
+            }
         }
     }
-    Ok(outputs)
+    Ok(Ok(outputs))
+}
+
+/// A part of a value may mean something else than the whole.
+fn not_whole(step: &str) -> String {
+    format!(
+        "what step {step} printed is not all there, or longer than {} KiB, and is put into no command; \
+         let it print less",
+        MOST_FILLED / 1024
+    )
 }
 
 /// Whether a command may use what this step printed.
@@ -55,7 +69,7 @@ async fn of_node(
     store: &Store,
     change: &Change,
     at: usize,
-) -> Result<Option<Output>, fw_store::Error> {
+) -> Result<Option<(Printed, i64)>, fw_store::Error> {
     let (Some(node), Some(progress)) = (change.plan.nodes.get(at), change.nodes.get(at)) else {
         return Ok(None);
     };
@@ -67,39 +81,15 @@ async fn of_node(
     let Some(last) = progress.tries.iter().rev().find(|one| one.hosts.contains(&host)) else {
         return Ok(None);
     };
-    let Some(task) = store.task(last.run, host).await? else { return Ok(None) };
-    let stdout = stdout(store, last.run, host, task.attempt, MOST_FILLED).await?;
-    Ok(Some(Output { stdout, exit_code: i64::from(task.exit_code.unwrap_or(-1)) }))
+    let Some(ended) = store.task(last.run, host).await? else { return Ok(None) };
+    let task = Task { run: last.run, host, attempt: ended.attempt };
+    let printed = output::read(store, task, Some(Stream::Stdout), MOST_FILLED).await?;
+    Ok(Some((printed, i64::from(ended.exit_code.unwrap_or(-1)))))
 }
 
-/// The beginning of what a task wrote to its standard output. Bytes that are no UTF-8 are replaced.
-pub(super) async fn stdout(
-    store: &Store,
-    run: RunId,
-    host: HostId,
-    attempt: u16,
-    most: usize,
-) -> Result<String, fw_store::Error> {
-    let (mut bytes, mut after) = (Vec::new(), 0);
-    while bytes.len() < most {
-        let chunks = store.log_chunks(run, host, attempt, after, CHUNKS).await?;
-        let Some(last) = chunks.last() else { break };
-        after = last.n;
-        for chunk in &chunks {
-            take(chunk, &mut bytes);
-        }
-    }
-    bytes.truncate(most);
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn take(chunk: &StoredChunk, bytes: &mut Vec<u8>) {
-    // The store has checked it against this bound when it came; what is damaged is told where it is shown.
-    let Ok(raw) = zstd::bulk::decompress(&chunk.data, MAX_CHUNK) else { return };
-    for record in record::records(&raw).map_while(Result::ok) {
-        match (record.stream, record.body) {
-            (Stream::Stdout, Body::Bytes(more)) => bytes.extend_from_slice(more),
-            (Stream::Stdout, Body::Gap(_)) | (Stream::Stderr, Body::Bytes(_) | Body::Gap(_)) => {}
-        }
-    }
+/// The beginning of what a task wrote to its standard output, to look for something in it. Bytes that are
+/// no UTF-8 are replaced.
+pub(super) async fn to_judge(store: &Store, task: Task) -> Result<String, fw_store::Error> {
+    let printed = output::read(store, task, Some(Stream::Stdout), MOST_JUDGED).await?;
+    Ok(String::from_utf8_lossy(&printed.bytes).into_owned())
 }

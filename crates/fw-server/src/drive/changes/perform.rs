@@ -9,9 +9,10 @@ use fw_core::runbook::Expect;
 use fw_proto::api::{self, Offline, RunState};
 use fw_proto::{ChangeId, HostId, Incarnation, RunId, Span};
 
+use super::output;
 use super::owner::{Error, Owner};
-use super::{new_uuid, output};
-use crate::hub;
+use crate::output::Task;
+use crate::{hub, ids};
 
 impl Owner {
     /// A run that is to begin, as the event to commit before it does.
@@ -19,7 +20,7 @@ impl Owner {
         let Begin { node, way, hosts, .. } = begin.clone();
         Ok(match self.exec(id, &begin).await? {
             Ok(_) => {
-                let run = RunId(new_uuid(self.parts.clock.now()));
+                let run = RunId(ids::v7(self.parts.clock.now()));
                 Kind::Began { node, way, run, hosts }
             }
             Err(why) => Kind::NotBegun { node, way, why },
@@ -127,8 +128,8 @@ impl Owner {
     ) -> Result<Option<bool>, Error> {
         let stdout = match expect {
             Some(Expect::Text(_) | Expect::Pattern(_)) => {
-                let most = output::MOST_JUDGED;
-                output::stdout(&self.parts.store, run, host, task.attempt, most).await?
+                let task = Task { run, host, attempt: task.attempt };
+                output::to_judge(&self.parts.store, task).await?
             }
             Some(Expect::Exit(_)) | None => String::new(),
         };
@@ -143,12 +144,12 @@ impl Owner {
             return Ok(Err("there is no such step".to_owned()));
         };
         let outputs = match &work.fill {
-            None => BTreeMap::new(),
+            None => Ok(BTreeMap::new()),
             Some(_) => {
                 output::of_earlier(&self.parts.store, &held.change, begin.node, work).await?
             }
         };
-        Ok(work.filled(&outputs))
+        Ok(outputs.and_then(|outputs| work.filled(&outputs)))
     }
 }
 

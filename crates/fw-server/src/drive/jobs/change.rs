@@ -8,14 +8,15 @@ use std::sync::Arc;
 use fw_core::job::JobDef;
 use fw_core::run::Actor;
 use fw_proto::api::{Code, FireReason, JobSource, Problem, SourceError, Verdict};
-use fw_proto::{JobName, Timestamp};
+use fw_proto::{JobName, RunId, Timestamp};
 use fw_store::StoredJob;
 use tracing::{error, info, warn};
 
 use super::owner::{Entry, FileErrors, Owner, is_shadow, maintained, scheduled};
-use super::perform::{Due, Manual, new_run_id};
+use super::perform::{Due, Manual};
 use super::reconcile::{Outcome, reconcile};
 use super::{Change, Given, text};
+use crate::ids;
 use crate::problem::{Chain, Failure};
 
 /// A job to be set, and where it comes from.
@@ -49,7 +50,7 @@ impl Owner {
                 }
                 Some(entry) => {
                     let now = self.parts.clock.now();
-                    let (run, job) = (new_run_id(now), Arc::clone(&entry.def));
+                    let (run, job) = (RunId(ids::v7(now)), Arc::clone(&entry.def));
                     let reason = Some(FireReason::Manual);
                     let (verdict, manual) = (Verdict::Ran, Some(Manual { by, reply }));
                     let shadow = false;

@@ -25,7 +25,6 @@ use fw_rt::Clock;
 use fw_store::{HostRow, NewFire, Store};
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
-use uuid::Uuid;
 
 use self::steps::{Step, Steps};
 use super::{Parts, text};
@@ -559,11 +558,4 @@ fn row(due: &Due, verdict: Verdict, reason: Option<FireReason>) -> NewFire {
 fn shadow(due: &Due, hosts: &[Chosen]) -> NewFire {
     let names = hosts.iter().map(|host| host.name.clone()).collect();
     NewFire { hosts: Some(names), ..row(due, Verdict::Shadow, due.reason) }
-}
-
-/// A new id that sorts by time (RFC 9562, version 7).
-pub(super) fn new_run_id(now: Timestamp) -> RunId {
-    let ms = u64::try_from(now.as_millis()).unwrap_or(0);
-    let (seconds, nanoseconds) = (ms / 1000, u32::try_from(ms % 1000).unwrap_or(0) * 1_000_000);
-    RunId(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanoseconds)))
 }
