@@ -52,6 +52,10 @@ async fn a_rollout_is_planned_begun_approved_and_taken_back_on_its_page() {
     browser.has_text("#change-head", "Waits for approval").await;
     browser.has_text("#change-waves", "web1").await;
     screens(&browser, "rollout-gate").await;
+    at(&browser, &door, "/").await;
+    browser.has_text("#overview", "Waits for approval").await;
+    browser.click("#overview a[href^='/rollouts/']").await;
+    browser.has_text("#change-head", "Waits for approval").await;
     do_it(&browser, "[data-api$='/approve']").await;
     // Nobody loads the page again.
     browser.has_text("#change-head", "Succeeded").await;

@@ -164,6 +164,11 @@ async fn a_rollout_goes_through_its_waves_with_an_approval() {
     assert_eq!(versions(&fleet), 1, "the first wave alone");
     let shown = fleet.cli(&["rollouts", "show", &id, "-o", "json"]).await.exits(8).json();
     assert_eq!(shown["state"], "awaiting_approval");
+    let plan = fleet.cli(&["rollouts", "plan", &file, "-o", "json"]).await.ok().json();
+    let conflicts = plan["conflicts"].as_array().expect("conflicts");
+    let overlap =
+        conflicts.iter().find(|one| one["kind"] == "overlap").expect("the one that waits");
+    assert_eq!(overlap["change"], id.as_str(), "{overlap}");
     fleet.server.kill9().await;
     fleet.start_server().await;
     drop(fleet.cli(&["rollouts", "watch", &id]).await.exits(8));

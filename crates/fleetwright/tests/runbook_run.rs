@@ -142,3 +142,24 @@ async fn a_runbook_runs_waits_for_people_survives_its_server_and_is_taken_back()
     let again = fleet.cli(&["runbook", "undo", &id]).await.exits(6);
     assert!(again.stderr.contains("cannot be undone"), "{}", again.stderr);
 }
+
+/// A part of a value may mean something else than the whole, so a command that would get one is not begun.
+#[tokio::test]
+async fn what_is_too_long_for_a_command_is_put_into_none() {
+    let (fleet, _web1) = fleet().await;
+    let ran = fleet.scratch().join("ran");
+    let text = format!(
+        "---\nhosts: web1\n---\n# Use it\n\n```sh id=long timeout=1m undo=none\nhead -c 65537 /dev/zero | tr '\\0' x\n```\n\n\
+         ```sh id=use timeout=1m undo=none\necho {{{{ steps.long.stdout }}}} > {}\n```\n",
+        ran.display()
+    );
+    let file = fleet.scratch().join("long.md");
+    std::fs::write(&file, text).expect("a file");
+    let line = ["runbook", "run", &file.display().to_string(), "--detach", "-o", "json"];
+    let id = fleet.cli(&line).await.ok().json()["id"].as_str().expect("an id").to_owned();
+    let runbook = state_is(&fleet, &id, "paused").await;
+    assert_eq!(step(&runbook, "long")["state"], "done");
+    let note = step(&runbook, "use")["note"].as_str().expect("a reason");
+    assert!(note.starts_with("what step long printed") && note.contains("64 KiB"), "{note}");
+    assert!(!ran.exists());
+}

@@ -1,6 +1,7 @@
 //! Changes: rollouts and runbooks that were begun, as all their events.
 
 use fw_core::change::{Change, Event, Kind, Origin};
+use fw_core::rollout;
 use fw_proto::api::{ChangeState, Page};
 use fw_proto::{ChangeId, Incarnation, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
@@ -33,6 +34,10 @@ pub struct ChangeRow {
     pub title: String,
     /// Where it stands.
     pub state: ChangeState,
+    /// Why it does not go on, or what it does.
+    pub why: Option<String>,
+    /// The number of the wave that a rollout is in, counted from 1.
+    pub wave: Option<u32>,
     /// Who began it.
     pub by: String,
     /// When it was begun.
@@ -68,6 +73,11 @@ impl From<&Change> for ChangeRow {
             origin: change.plan.origin,
             title: change.plan.title.clone(),
             state: change.state(),
+            why: change.why(),
+            wave: match change.plan.origin {
+                Origin::Rollout => rollout::wave(change),
+                Origin::Runbook => None,
+            },
             by: change.by.to_string(),
             created_at: change.created_at,
             finished_at: change.finished_at,
@@ -144,6 +154,30 @@ impl Store {
             .await
     }
 
+    /// Changes that a person should look at, newest first, at most so many: those that wait for one, and those that
+    /// could not be taken back and ended since then.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn changes_to_look_at(
+        &self,
+        since: Timestamp,
+        most: u32,
+    ) -> Result<Vec<ChangeRow>, Error> {
+        let sql = "SELECT * FROM (
+                SELECT * FROM changes WHERE finished_at IS NULL
+                    AND state IN ('paused', 'awaiting_approval', 'awaiting_person')
+                UNION ALL
+                SELECT * FROM changes WHERE finished_at >= ?1 AND state = 'undo_failed'
+            ) ORDER BY n DESC LIMIT ?2";
+        self.main()
+            .read(move |db| {
+                let values = params![since.as_millis(), most];
+                db.prepare_cached(sql)?.query_and_then(values, read_row)?.collect()
+            })
+            .await
+    }
+
     /// A page of changes, newest first.
     ///
     /// # Errors
@@ -196,12 +230,14 @@ fn write(
         insert(db, row, after, (life, text))?
     } else {
         let mut statement = db.prepare_cached(
-            "UPDATE changes SET seq = ?3, state = ?4, incarnation = ?5, finished_at = ?6
+            "UPDATE changes SET seq = ?3, state = ?4, why = ?5, wave = ?6, incarnation = ?7,
+                                finished_at = ?8
              WHERE id = ?1 AND seq = ?2 RETURNING n",
         )?;
         let finished_at = row.finished_at.map(Timestamp::as_millis);
+        let (state, life) = (row.state.text(), blob(&life.0));
         let values =
-            params![blob(&row.id.0), seq, after, row.state.text(), blob(&life.0), finished_at];
+            params![blob(&row.id.0), seq, after, state, row.why, row.wave, life, finished_at];
         statement.query_row(values, |row| row.get(0)).optional()?
     };
     let n: i64 = n.ok_or(Error::ChangeConflict { change: row.id })?;
@@ -221,9 +257,9 @@ fn insert(
     (life, text): (Incarnation, Vec<u8>),
 ) -> Result<Option<i64>, Error> {
     let mut statement = db.prepare_cached(
-        "INSERT INTO changes (id, origin, title, state, actor, seq, text_sha256, incarnation,
+        "INSERT INTO changes (id, origin, title, state, why, wave, actor, seq, text_sha256, incarnation,
                               created_at, finished_at)
-         VALUES (:id, :origin, :title, :state, :actor, :seq, :text, :life, :created_at,
+         VALUES (:id, :origin, :title, :state, :why, :wave, :actor, :seq, :text, :life, :created_at,
                  :finished_at)
          ON CONFLICT (id) DO NOTHING RETURNING n",
     )?;
@@ -233,6 +269,8 @@ fn insert(
             ":origin": row.origin.text(),
             ":title": row.title,
             ":state": row.state.text(),
+            ":why": row.why,
+            ":wave": row.wave,
             ":actor": row.by,
             ":seq": seq,
             ":text": text,
@@ -291,6 +329,8 @@ fn read_row(row: &Row<'_>) -> Result<ChangeRow, Error> {
         origin: row::stored(row, "origin")?,
         title: row.get("title")?,
         state: row::stored(row, "state")?,
+        why: row.get("why")?,
+        wave: row.get("wave")?,
         by: row.get("actor")?,
         created_at: row::at(row, "created_at")?,
         finished_at: row::maybe_at(row, "finished_at")?,

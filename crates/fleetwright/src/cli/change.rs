@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fw_proto::ChangeId;
-use fw_proto::api::ChangeState;
+use fw_proto::api::{ChangeBegun, ChangeState};
 use fw_rt::Backoff;
 use serde::Serialize;
 
@@ -44,8 +44,18 @@ struct Begun {
     id: ChangeId,
 }
 
-/// Prints the id, for those who do not wait.
-pub(crate) fn leave(id: ChangeId, noun: &str, format: Format) -> anyhow::Result<Code> {
+/// Says what there is to know of one that was begun; and prints its id, for those who do not wait.
+pub(crate) fn left(
+    begun: &ChangeBegun,
+    noun: &str,
+    detach: bool,
+    format: Format,
+) -> anyhow::Result<Option<Code>> {
+    begun.warning.iter().for_each(|warning| output::say(&format!("warning: {warning}")));
+    detach.then(|| leave(begun.id, noun, format)).transpose()
+}
+
+fn leave(id: ChangeId, noun: &str, format: Format) -> anyhow::Result<Code> {
     let page = || format!("{id}\n");
     output::print(&output::item(&Begun { id }, &id.to_string(), format, page)?)?;
     if matches!(format, Format::Table | Format::Wide) {

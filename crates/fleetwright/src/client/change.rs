@@ -2,14 +2,19 @@
 
 use fw_proto::ChangeId;
 use fw_proto::api::{
-    ChangeBegun, ChangeVerb, NewRunbook, ReportFormat, Rollout, RolloutSummary, RolloutText,
-    Runbook, RunbookSummary, StepNote, StepVerb,
+    ChangeBegun, ChangeVerb, NewRunbook, ReportFormat, Rollout, RolloutPlan, RolloutSummary,
+    RolloutText, Runbook, RunbookSummary, StepNote, StepVerb,
 };
 use reqwest::Method;
 
 use super::{Client, Result};
 
 impl Client {
+    /// What a rollout would do.
+    pub(crate) async fn plan_rollout(&self, text: &RolloutText) -> Result<RolloutPlan> {
+        self.post(&["rollouts", "plan"], text).await
+    }
+
     /// Begins a rollout.
     pub(crate) async fn begin_rollout(&self, text: &RolloutText) -> Result<ChangeBegun> {
         self.post(&["rollouts"], text).await

@@ -1,6 +1,7 @@
 //! The state that events add up to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use fw_proto::{ChangeId, HostId, RunId, Timestamp};
 
@@ -13,8 +14,8 @@ use crate::run::Actor;
 pub struct Change {
     /// Its id.
     pub id: ChangeId,
-    /// What it does.
-    pub plan: Plan,
+    /// What it does. Large, and never changed: copies of a change share it.
+    pub plan: Arc<Plan>,
     /// Who began it.
     pub by: Actor,
     /// When it was planned.

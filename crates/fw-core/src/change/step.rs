@@ -4,6 +4,7 @@
 //! stays so.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use fw_proto::{ChangeId, HostId, RunId, Timestamp};
 
@@ -53,7 +54,7 @@ impl Change {
             failed: BTreeSet::new(),
             stuck: BTreeSet::new(),
             finished_at: None,
-            plan: super::Plan::clone(plan),
+            plan: Arc::new(super::Plan::clone(plan)),
         };
         change.go_on(first.at);
         Ok(change)

@@ -33,7 +33,7 @@ use fw_proto::{HostName, Span};
 
 pub use compile::{command, compile};
 pub use foresee::{Facts, Held, Other, foresee};
-pub use view::{summary, view};
+pub use view::{summary, view, wave};
 pub use waves::{Wave, Waves};
 
 use crate::change::{OnFailure, Windows};

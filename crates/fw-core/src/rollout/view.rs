@@ -75,8 +75,9 @@ fn numbers(change: &Change) -> BTreeSet<u32> {
     change.plan.nodes.iter().filter_map(|node| Part::of(&node.id)).map(|(wave, _)| wave).collect()
 }
 
-/// The wave that it is in, or was in last.
-fn wave(change: &Change) -> Option<u32> {
+/// The number of the wave that it is in, or was in last, counted from 1.
+#[must_use]
+pub fn wave(change: &Change) -> Option<u32> {
     let last = change.plan.nodes.len().checked_sub(1)?;
     let rest = change.plan.nodes.get(change.at.min(last)..)?;
     // A rehearsal is before the first wave, and belongs to it.

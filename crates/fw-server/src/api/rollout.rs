@@ -14,7 +14,7 @@ use fw_proto::api::{
     ChangeBegun, ChangeVerb, Code, Page, Problem, Rollout, RolloutPlan, RolloutSummary, RolloutText,
 };
 use fw_proto::{ChangeId, HostName, Span};
-use fw_store::{ChangeQuery, Standing};
+use fw_store::{ChangeQuery, ChangeRow, Standing};
 
 use super::runbook::{ListQuery, errors_text};
 use super::{change, page};
@@ -152,7 +152,7 @@ async fn others(app: &App) -> Result<Vec<Other>> {
         let hosts: BTreeSet<HostName> =
             change::hosts(&change.plan, |_| true).into_iter().map(|host| host.name).collect();
         let state = change.state();
-        Other { id: change.id, title: change.plan.title, state, hosts }
+        Other { id: change.id, title: change.plan.title.clone(), state, hosts }
     };
     Ok(found.into_iter().map(|stored| other(stored.change)).collect())
 }
@@ -192,13 +192,14 @@ pub(super) async fn list(
 pub(crate) async fn page_of(app: &App, query: ListQuery) -> Result<Page<RolloutSummary>> {
     let limit = page::limit(query.limit)?;
     let query = ChangeQuery { cursor: query.cursor, limit, origin: Some(Origin::Rollout) };
-    let rows = app.store.changes(query).await?;
-    let mut items = Vec::with_capacity(rows.items.len());
-    for row in rows.items {
-        // One that was swept meanwhile is left out.
-        items.extend(app.changes.get(row.id).await?.as_ref().map(rollout::summary));
-    }
-    Ok(Page { items, next: rows.next })
+    let Page { items, next } = app.store.changes(query).await?;
+    Ok(Page { items: items.into_iter().map(summary).collect(), next })
+}
+
+/// A rollout of a list.
+pub(crate) fn summary(row: ChangeRow) -> RolloutSummary {
+    let ChangeRow { id, title, state, why, wave, by, created_at, finished_at, .. } = row;
+    RolloutSummary { id, name: title, state, why, wave, by, created_at, finished_at }
 }
 
 /// Shows a rollout, its waves and its hosts.

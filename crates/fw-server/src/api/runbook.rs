@@ -12,7 +12,7 @@ use fw_proto::api::{
     ChangeBegun, ChangeVerb, NewRunbook, Page, Runbook, RunbookSummary, SourceError, StepNote,
     StepVerb,
 };
-use fw_store::ChangeQuery;
+use fw_store::{ChangeQuery, ChangeRow};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -101,13 +101,14 @@ pub(super) async fn list(
 pub(crate) async fn page_of(app: &App, query: ListQuery) -> Result<Page<RunbookSummary>> {
     let limit = page::limit(query.limit)?;
     let query = ChangeQuery { cursor: query.cursor, limit, origin: Some(Origin::Runbook) };
-    let rows = app.store.changes(query).await?;
-    let mut items = Vec::with_capacity(rows.items.len());
-    for row in rows.items {
-        // One that was swept meanwhile is left out.
-        items.extend(app.changes.get(row.id).await?.as_ref().map(runbook::summary));
-    }
-    Ok(Page { items, next: rows.next })
+    let Page { items, next } = app.store.changes(query).await?;
+    Ok(Page { items: items.into_iter().map(summary).collect(), next })
+}
+
+/// A runbook of a list.
+pub(crate) fn summary(row: ChangeRow) -> RunbookSummary {
+    let ChangeRow { id, title, state, why, by, created_at, finished_at, .. } = row;
+    RunbookSummary { id, title, state, why, by, created_at, finished_at }
 }
 
 /// Shows a runbook and its steps.

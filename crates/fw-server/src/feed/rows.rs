@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fw_core::change::Origin;
-use fw_core::{rollout, runbook};
 use fw_proto::api::{self, Host, HostState, RunSummary};
 use fw_proto::{ChangeId, HostId, RunId};
 use fw_store::{ChangeQuery, RunQuery};
@@ -42,22 +41,19 @@ enum ChangeRow {
 
 /// Rollouts and runbooks: the last ones, or these.
 pub(super) async fn changes(app: &App, only: Option<&BTreeSet<ChangeId>>) -> Result<Rows> {
-    let ids: Vec<_> = match only {
-        Some(only) => only.iter().copied().collect(),
-        None => {
-            let query = ChangeQuery { cursor: None, limit: RUNS, origin: None };
-            app.store.changes(query).await?.items.into_iter().map(|row| row.id).collect()
-        }
+    let query = ChangeQuery { cursor: None, limit: RUNS, origin: None };
+    let last = app.store.changes(query).await?.items.into_iter();
+    let meant = |id| only.is_none_or(|only| only.contains(&id));
+    Ok(last.filter(|row| meant(row.id)).map(change_row).collect())
+}
+
+fn change_row(row: fw_store::ChangeRow) -> (String, Option<String>) {
+    let id = row.id.to_string();
+    let row = match row.origin {
+        Origin::Rollout => ChangeRow::Rollout(crate::api::rollout::summary(row)),
+        Origin::Runbook => ChangeRow::Runbook(crate::api::runbook::summary(row)),
     };
-    let mut rows = Rows::new();
-    for id in ids {
-        let row = app.changes.get(id).await?.map(|change| match change.plan.origin {
-            Origin::Rollout => ChangeRow::Rollout(rollout::summary(&change)),
-            Origin::Runbook => ChangeRow::Runbook(runbook::summary(&change)),
-        });
-        rows.insert(id.to_string(), row.as_ref().map(json));
-    }
-    Ok(rows)
+    (id, Some(json(&row)))
 }
 
 async fn one_change(app: &App, id: ChangeId) -> Result<Rows> {

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
+use fw_core::change::Origin;
 use fw_proto::api::{AuditEntry, FireReason, HostState, RunState};
 use fw_proto::{Span, Timestamp};
-use fw_store::{AuditQuery, RunQuery};
+use fw_store::{AuditQuery, ChangeRow, RunQuery};
 
 use super::error::{Result, render};
 use super::job;
@@ -97,7 +98,8 @@ pub(super) async fn show(State(app): State<App>, visit: Visit) -> Result<Respons
     let present = fleet::Present::of(&app, rows.iter().map(|row| row.id).collect()).await?;
     let views: Vec<_> = rows.iter().map(|row| (row, fleet::state(row, &present))).collect();
     let mut more = Vec::new();
-    let mut attention = failed_runs(&app, now, &mut more).await?;
+    let mut attention = waiting_changes(&app, now).await?;
+    attention.extend(failed_runs(&app, now, &mut more).await?);
     attention.extend(lost_fires(&app, now).await?);
     let away = views
         .iter()
@@ -182,6 +184,23 @@ async fn failed_runs(
         Item { status: row.status, what: row.what, href: row.href, why, at: Some(row.began) }
     };
     Ok(last.iter().take(EACH).map(item).collect())
+}
+
+/// Rollouts and runbooks that wait for a person, and those that could not be taken back.
+async fn waiting_changes(app: &App, now: Timestamp) -> Result<Vec<Item>> {
+    let most = u32::try_from(EACH).unwrap_or(u32::MAX);
+    let found = app.store.changes_to_look_at(now - DAY, most).await?;
+    let item = |row: ChangeRow| Item {
+        status: row.state.into(),
+        what: row.title,
+        href: match row.origin {
+            Origin::Rollout => format!("/rollouts/{}", row.id),
+            Origin::Runbook => format!("/runbooks/{}", row.id),
+        },
+        why: row.why.unwrap_or_default(),
+        at: Some(When::new(now, row.finished_at.unwrap_or(row.created_at))),
+    };
+    Ok(found.into_iter().map(item).collect())
 }
 
 /// Fires that were lost, or skipped for a reason that someone should mend; the last of each job.

@@ -1,11 +1,14 @@
 -- Rollouts and runbooks that were begun. `n` grows with each: lists are paged by it. `incarnation` is the life
--- of the store in which the last event was committed, `text_sha256` the hash of its text. One that has ended may be taken back, and goes on then.
+-- of the store in which the last event was committed, `text_sha256` the hash of its text. `why` and `wave` are what its
+-- events come to, for lists, which do not read them. One that has ended may be taken back, and goes on then.
 CREATE TABLE changes (
     n           INTEGER PRIMARY KEY,
     id          BLOB    NOT NULL UNIQUE,
     origin      TEXT    NOT NULL,
     title       TEXT    NOT NULL,
     state       TEXT    NOT NULL,
+    why         TEXT,
+    wave        INTEGER,
     actor       TEXT    NOT NULL,
     seq         INTEGER NOT NULL,
     text_sha256 BLOB    NOT NULL,

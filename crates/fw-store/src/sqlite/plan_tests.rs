@@ -125,6 +125,7 @@ async fn the_rest(store: &Store) {
     store.past_of_jobs(vec![job("backup")], 20).await.unwrap();
     store.ended_since(at(0)).await.unwrap();
     store.fires_not_run(at(0), 100).await.unwrap();
+    store.changes_to_look_at(at(0), 10).await.unwrap();
     store.fires_by_quarter(&job("backup"), at(0)).await.unwrap();
     let keep = Retention { age: Span::from_secs(1), bytes: 0 };
     store.sweep(keep).await.unwrap();

@@ -81,9 +81,8 @@ async fn start(session: &Session, args: StartArgs) -> anyhow::Result<Code> {
     let (text, name) = ask::text_of(&args.file)?;
     let text = RolloutText { text, name: Some(name), dry: false };
     let begun = session.client.begin_rollout(&text).await?;
-    begun.warning.iter().for_each(|warning| output::say(&format!("warning: {warning}")));
-    if args.detach {
-        return change::leave(begun.id, NOUN, args.output);
+    if let Some(code) = change::left(&begun, NOUN, args.detach, args.output)? {
+        return Ok(code);
     }
     output::say(&format!("rollout {}", begun.id));
     watch(session, begun.id, args.output).await

@@ -1,23 +1,18 @@
 //! `fleetwright rollouts plan`: what a rollout would do now, before anything happens.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use fw_core::rollout::{self, Error, Facts, Held, Picks, Rollout};
-use fw_proto::api::{self, Command, HostState, RolloutPlan, TaskState};
-use fw_proto::{HostId, HostName, Incarnation, Span, Timestamp};
+use fw_core::rollout::{self, Error, Facts, Picks, Rollout};
+use fw_proto::api::{RolloutPlan, RolloutText};
+use fw_proto::{HostId, HostName, Incarnation};
 use fw_rt::Clock;
 use uuid::Uuid;
 
 use super::PlanArgs;
-use crate::cli::{Connection, Session, ask, select, talk};
-use crate::client::RunFilter;
+use crate::cli::{Connection, ask, select, talk};
 use crate::exit::Code;
 use crate::output::{self, Format, line};
-
-/// So many runs of the past are looked at, the last, and of those with the same command so many closely.
-const LOOKED_AT: usize = 200;
-const LOOKED_AT_CLOSELY: usize = 10;
 
 /// What is known of the fleet.
 #[derive(Debug, Default)]
@@ -39,18 +34,13 @@ pub(super) fn run(args: &PlanArgs, connection: &Connection) -> anyhow::Result<Co
             return Ok(Code::Error);
         }
     };
-    let known = match &args.facts_file {
-        Some(file) => offline(&rollout, &select::facts(file)?),
-        None => {
-            let mut known = Known::default();
-            talk(connection, async |session| {
-                known = live(session, &rollout).await?;
-                Ok(Code::Success)
-            })?;
-            known
-        }
+    let Some(file) = &args.facts_file else {
+        let text = RolloutText { text, name: Some(name), dry: false };
+        return talk(connection, async |session| {
+            show(&session.client.plan_rollout(&text).await?, args.output)
+        });
     };
-    match planned(&rollout, &text, &known, Clock::system().now()) {
+    match planned(&rollout, &text, &offline(&rollout, &select::facts(file)?)) {
         Ok(plan) => show(&plan, args.output),
         Err(why) => {
             output::say(&format!("error: {}: {}", line(&name), line(&why.to_string())));
@@ -60,12 +50,8 @@ pub(super) fn run(args: &PlanArgs, connection: &Connection) -> anyhow::Result<Co
 }
 
 /// Also compiles it, so that what would be refused at its begin is refused here.
-fn planned(
-    rollout: &Rollout,
-    text: &str,
-    known: &Known,
-    now: Timestamp,
-) -> Result<RolloutPlan, Error> {
+fn planned(rollout: &Rollout, text: &str, known: &Known) -> Result<RolloutPlan, Error> {
+    let now = Clock::system().now();
     let waves = rollout.waves(&known.picks)?;
     rollout::compile(rollout, text, &waves, &known.ids, now, Incarnation(Uuid::nil()))?;
     Ok(rollout::foresee(rollout, &waves, &known.facts, now))
@@ -82,46 +68,6 @@ fn offline(rollout: &Rollout, machines: &select::Machines) -> Known {
     let ids = (1..).map(|n| HostId(Uuid::from_u128(n)));
     known.ids = machines.keys().cloned().zip(ids).collect();
     known
-}
-
-/// As the server knows it.
-async fn live(session: &Session, rollout: &Rollout) -> anyhow::Result<Known> {
-    let mut known = Known::default();
-    for picked in rollout.selectors() {
-        let selected = session.client.select(&picked.text).await?;
-        known.facts.undecided.extend(selected.undecided);
-        known.picks.insert(picked.text.clone(), selected.hosts.into_iter().collect());
-    }
-    let hosts = session.client.hosts(Some(&rollout.hosts.text), None).await?;
-    known.ids = hosts.iter().map(|host| (host.name.clone(), host.id)).collect();
-    let absent = hosts.iter().filter(|host| host.state != HostState::Online);
-    known.facts.offline = absent.map(|host| host.name.clone()).collect();
-    let maintenances = session.client.maintenances(false).await?;
-    let in_force = maintenances.into_iter().filter(|one| one.in_force);
-    known.facts.maintenances = in_force.map(|one| held(one, &hosts)).collect();
-    known.facts.took = took(session, &rollout::command(rollout)).await?;
-    Ok(known)
-}
-
-/// A host says of one maintenance that it is in it.
-fn held(one: api::Maintenance, hosts: &[api::Host]) -> Held {
-    let mine = hosts.iter().filter(|host| host.maintenance == Some(one.id));
-    let mine: BTreeSet<_> = mine.map(|host| host.name.clone()).collect();
-    Held { hosts: one.hosts.map(|_| mine), reason: one.reason, until: one.until }
-}
-
-/// How long the command took on hosts where it succeeded.
-async fn took(session: &Session, command: &Command) -> anyhow::Result<Vec<Span>> {
-    let filter = RunFilter { job: None, state: None, host: None };
-    let runs = session.client.runs(&filter, Some(LOOKED_AT)).await?;
-    let same = runs.iter().filter(|run| run.command == *command);
-    let mut took = Vec::new();
-    for run in same.take(LOOKED_AT_CLOSELY) {
-        let run = session.client.run(run.id).await?;
-        let done = run.tasks.iter().filter(|task| task.state == TaskState::Succeeded);
-        took.extend(done.filter_map(|task| Some(task.finished_at?.since(task.started_at?))));
-    }
-    Ok(took)
 }
 
 fn show(plan: &RolloutPlan, format: Format) -> anyhow::Result<Code> {

@@ -160,9 +160,8 @@ async fn begin(session: &Session, args: RunArgs) -> anyhow::Result<Code> {
     }
     let new = NewRunbook { file: Some(file), source, inputs, hosts: args.hosts };
     let begun = session.client.begin_runbook(&new).await?;
-    begun.warning.iter().for_each(|warning| output::say(&format!("warning: {warning}")));
-    if args.detach {
-        return change::leave(begun.id, NOUN, args.output);
+    if let Some(code) = change::left(&begun, NOUN, args.detach, args.output)? {
+        return Ok(code);
     }
     output::say(&format!("runbook {}", begun.id));
     // A document from stdin leaves nobody there to ask.
