@@ -164,12 +164,13 @@ impl Store {
         since: Timestamp,
         most: u32,
     ) -> Result<Vec<ChangeRow>, Error> {
+        // By `+n`, or the planner walks the whole table backwards instead of sorting the few that there are.
         let sql = "SELECT * FROM (
                 SELECT * FROM changes WHERE finished_at IS NULL
                     AND state IN ('paused', 'awaiting_approval', 'awaiting_person')
                 UNION ALL
                 SELECT * FROM changes WHERE finished_at >= ?1 AND state = 'undo_failed'
-            ) ORDER BY n DESC LIMIT ?2";
+            ) ORDER BY +n DESC LIMIT ?2";
         self.main()
             .read(move |db| {
                 let values = params![since.as_millis(), most];
