@@ -24,6 +24,7 @@ mod part;
 mod plan;
 mod report;
 mod request;
+mod run;
 mod state;
 mod step;
 

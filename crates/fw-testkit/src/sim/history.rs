@@ -10,7 +10,7 @@ use fw_proto::{HostId, RunId, Timestamp};
 use super::faults::Fault;
 
 /// Lines that are kept: the last minutes of a world of a few hosts.
-const LINES: usize = 4000;
+const LINES: usize = 20_000;
 
 /// Something worth seeing over many seeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,11 +82,25 @@ pub enum Sight {
     Fate(Fate),
     /// A host with an old agent was not sent an armed change.
     AgentOld,
+    /// A rollout or runbook went through its plan.
+    ChangeSucceeded,
+    /// One waits for a person to let it go on.
+    ChangePaused,
+    /// One was taken back.
+    ChangeUndone,
+    /// One could not be taken back everywhere.
+    ChangeUndoFailed,
+    /// One was taken back after it had ended.
+    UndoneAfterEnd,
+    /// One went on in a store that was replaced by an older one.
+    ChangeRestored,
+    /// A run of one was announced, and never begun since it was stopped first.
+    NeverBegun,
 }
 
 impl Sight {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 35] = [
         Self::Superseded,
         Self::OldLinkHeard,
         Self::GreetedLate,
@@ -115,6 +129,13 @@ impl Sight {
         Self::Fate(Fate::Undone),
         Self::Fate(Fate::UndoFailed),
         Self::AgentOld,
+        Self::ChangeSucceeded,
+        Self::ChangePaused,
+        Self::ChangeUndone,
+        Self::ChangeUndoFailed,
+        Self::UndoneAfterEnd,
+        Self::ChangeRestored,
+        Self::NeverBegun,
     ];
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use fw_core::agent::{Agent, Effect, Look, Now};
 use fw_proto::frame::{self, Decoded, FromServer, Hello, PolicyMode, Refusal, RefusalReason, Spec};
-use fw_proto::{Epoch, HostId, Span, TaskKey, Timestamp};
+use fw_proto::{Epoch, HostId, RunId, Span, TaskKey, Timestamp};
 use rand::RngExt as _;
 
 use super::disk::{self, Disk, Record};
@@ -110,10 +110,12 @@ impl Host {
     }
 
     /// Somebody ends what runs on though its run is over: the server gave it up.
-    pub(super) fn end_orphans(&mut self) {
-        self.disk.spools.values_mut().for_each(|process| {
-            process.cancel();
-        });
+    pub(super) fn end_orphans(&mut self, is_over: impl Fn(RunId) -> bool) {
+        for (key, process) in &mut self.disk.spools {
+            if is_over(key.run) {
+                process.cancel();
+            }
+        }
     }
 
     /// Whether nothing is left of any task but its id.

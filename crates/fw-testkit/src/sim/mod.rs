@@ -14,11 +14,12 @@
 //! not. Two machines with one key are not modelled: telling them apart takes a question with a
 //! deadline, which the server's shell asks.
 //!
-//! **What stands in for the shells** (`host.rs`, `server.rs`, `gateway.rs`, `jobs.rs`) moves frames
+//! **What stands in for the shells** (`host.rs`, `server.rs`, `gateway.rs`, `jobs.rs`, `changes.rs`) moves frames
 //! and effects between the real structs and keeps no opinion of its own; every hand-over is a place
 //! to die at.
 
 mod armed;
+mod changes;
 mod disk;
 mod fates;
 mod faults;
@@ -32,6 +33,7 @@ mod rules;
 mod server;
 mod spool;
 mod store;
+mod waves;
 mod world;
 
 use std::collections::BTreeMap;

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use fw_core::change::{self, Act, Approve, Change, Node, OnFailure, Request, Undo, UndoWhen, Work};
 use fw_core::command;
 use fw_core::plan::{Chosen, Origin, Plan};
 use fw_core::run::{Actor, Kind};
-use fw_proto::api::{Arm, Command, EnvValue, NewRun, Offline, OnFull, RunState, TaskState};
+use fw_core::runbook::Expect;
+use fw_proto::api::{Arm, Command, EnvValue, NewRun, Offline, OnFull, Role, RunState, TaskState};
 use fw_proto::{HostId, JobName, RunId, Span, TaskKey};
 use rand::RngExt as _;
+use uuid::Uuid;
 
 use super::armed::Outlook;
 use super::server::Message;
@@ -87,6 +90,14 @@ pub(super) fn again(store: &Store) -> Option<Plan> {
     Some(command::again(failed.id, failed.plan.clone(), chosen(hosts), store.incarnation))
 }
 
+/// Whether a run is a part of a change.
+pub(super) fn is_of_change(events: &[fw_core::run::Event]) -> bool {
+    match events.first().map(|event| &event.kind) {
+        Some(Kind::Planned(plan)) => plan.origin.change.is_some(),
+        Some(_) | None => false,
+    }
+}
+
 /// The end of a run: of each third, told by its id, on one of its hosts alone.
 pub(super) fn cancel(run: RunId, store: &Store) -> Message {
     let by = Actor::Token("admin".to_owned());
@@ -113,6 +124,108 @@ pub(super) fn next_try(store: &Store, of: RunId) -> Option<Plan> {
     (!plan.hosts.is_empty()).then_some(plan)
 }
 
+/// A rollout or runbook on some of the hosts; on none it is none.
+pub(super) fn change(ctx: &mut Ctx, store: &Store) -> Option<change::Plan> {
+    let hosts = active(ctx, store);
+    let size = ctx.rng.random_range(1..=hosts.len().max(1));
+    let mut nodes = Vec::new();
+    for (group, hosts) in (0..).zip(hosts.chunks(size)) {
+        for n in 0..ctx.rng.random_range(1..=2_u32) {
+            let gate = match ctx.rng.random_range(0..6) {
+                0 => Some(gate(ctx)),
+                1 => Some(Act::Wait(Span::from_secs(ctx.rng.random_range(1..20)))),
+                2 => Some(Act::Confirm),
+                _ => None,
+            };
+            let act = Act::Exec(work(ctx, store, hosts));
+            let undo = ctx.rng.random_range(0..5) > 0;
+            let undo =
+                undo.then(|| Undo { work: undo_work(ctx, store, hosts), when: UndoWhen::Begun });
+            let id = format!("wave-{group}-{n}");
+            let node = |act, undo| {
+                let (id, title) = (id.clone(), id.clone());
+                Node { id, title, line: None, group: Some(group), act, undo }
+            };
+            nodes.extend(gate.map(|act| node(act, None)));
+            nodes.push(node(act, undo));
+        }
+    }
+    let on_failure = [OnFailure::Pause, OnFailure::Undo, OnFailure::Stop];
+    let origin = [change::Origin::Rollout, change::Origin::Runbook];
+    (!nodes.is_empty()).then(|| change::Plan {
+        origin: origin[ctx.rng.random_range(0..2)],
+        title: "sim".into(),
+        source: String::new(),
+        inputs: BTreeMap::new(),
+        nodes,
+        max_failures: (!ctx.one_in(3)).then(|| ctx.rng.random_range(1..4)),
+        on_failure: on_failure[ctx.rng.random_range(0..3)],
+        incarnation: store.incarnation,
+    })
+}
+
+fn gate(ctx: &mut Ctx) -> Act {
+    let expires = ctx.one_in(2).then(|| Span::from_secs(ctx.rng.random_range(5..60)));
+    Act::Approve(Approve { by: Role::Operator, people: ctx.rng.random_range(1..3), expires })
+}
+
+fn work(ctx: &mut Ctx, store: &Store, hosts: &[HostId]) -> Box<Work> {
+    let Plan { mut exec, selector, limits, .. } = plan(ctx, store);
+    // Nobody is there to cancel what goes on for ever.
+    exec.timeout.get_or_insert(Span::from_secs(20));
+    Box::new(Work {
+        exec,
+        fill: None,
+        selector,
+        hosts: chosen(hosts.to_vec()),
+        parallel: limits.parallel,
+        offline: limits.offline,
+        start_within: limits.start_within,
+        expect: ctx.one_in(6).then(|| Expect::Exit(vec![0, 1])),
+        retries: ctx.rng.random_range(0..2),
+    })
+}
+
+/// An undo is as any command, but not armed, and waits for its hosts.
+fn undo_work(ctx: &mut Ctx, store: &Store, hosts: &[HostId]) -> Box<Work> {
+    let mut work = work(ctx, store, hosts);
+    work.exec.armed = None;
+    work.offline = Offline::Wait(Span::from_secs(60));
+    work.start_within = Span::from_secs(60);
+    Box::new(Work { expect: None, retries: 0, ..*work })
+}
+
+/// What people want of a change. `patient`: so that it gets on.
+pub(super) fn wish(ctx: &mut Ctx, change: &Change, patient: bool) -> (Request, Actor) {
+    let node = change.plan.nodes.get(change.at).map(|node| node.id.clone()).unwrap_or_default();
+    let helpful = if change.pause.is_some() {
+        Request::Resume
+    } else {
+        match change.plan.nodes.get(change.at).map(|node| &node.act) {
+            Some(Act::Tick | Act::Confirm) => Request::Pass { node: node.clone(), note: None },
+            _ => Request::Approve,
+        }
+    };
+    let request = match ctx.rng.random_range(0..12) {
+        _ if patient => helpful,
+        0 => Request::Pause,
+        1 => Request::Abort,
+        2 => Request::Undo,
+        3 => Request::Skip { node, note: None },
+        _ => helpful,
+    };
+    let by = ["ada", "bob", "eve"][ctx.rng.random_range(0..3)];
+    (request, Actor::User(by.to_owned()))
+}
+
+/// Ids of runs of changes have this bit.
+const OF_CHANGE: u128 = 1 << 127;
+
+/// The id of a run of a change.
+pub(super) fn run_of_change(ctx: &mut Ctx) -> RunId {
+    RunId(Uuid::from_u128(ctx.rng.random::<u128>() | OF_CHANGE))
+}
+
 fn active(ctx: &Ctx, store: &Store) -> Vec<HostId> {
     ctx.hosts.iter().filter(|host| !store.revoked.contains(*host)).copied().collect()
 }
@@ -129,10 +242,12 @@ pub(super) fn script(run: RunId, host: HostId) -> Script {
         bits = bits.rotate_right(23).wrapping_mul(0x2545_f491_4f6c_dd1d_0000_0001);
         u32::try_from((bits >> 64) % u128::from(below)).unwrap_or(0)
     };
+    let of_change = run.0.as_u128() & OF_CHANGE != 0;
     let long = take(12) == 0;
     Script {
         steps: if long { None } else { Some(take(25)) },
-        exit_code: i32::from(take(5) == 0),
+        // In a change fewer fail, or none would ever go all the way.
+        exit_code: i32::from(take(if of_change { 12 } else { 5 }) == 0),
         bytes: match take(10) {
             0 => 0,
             1 => 60_000,

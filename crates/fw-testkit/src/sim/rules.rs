@@ -6,10 +6,8 @@
 //! between host and server: a verdict is true, and nobody is given up for a silence that was none.
 //! A change that is armed is kept only if the server said so in time, or undone, and never both.
 //! And two between the runs of a job: they do not overlap, unless it says so, and each that failed is
-//! tried again as often as it says or given up.
-//!
-//! "A wave starts only when the one before is settled" and "an undone step was done before" belong
-//! to rollouts and runbooks. There are none yet, so there is no rule for them here.
+//! tried again as often as it says or given up. Two are those of rollouts and runbooks: a wave starts
+//! only when the one before is settled, and what is undone is exactly what was done.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +18,7 @@ use fw_core::run::{Event, Kind, Ruling, Run, Task};
 use fw_proto::api::{Overlap, TaskReason, TaskState, Verdict};
 use fw_proto::frame::{Cause, Fate, FromServer};
 use fw_proto::record::Offsets;
-use fw_proto::{HostId, JobName, RunId, Span, TaskKey, Timestamp};
+use fw_proto::{ChangeId, HostId, JobName, RunId, Span, TaskKey, Timestamp};
 
 use super::fates::Fates;
 use super::history::{History, Sight};
@@ -29,6 +27,7 @@ use super::jobs;
 use super::requests::{LOST_AFTER, key};
 use super::server::GRACE;
 use super::store::{NewEvents, Row, Store};
+use super::waves::Waves;
 
 /// A rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +58,10 @@ pub enum Rule {
     SilenceIsReal,
     /// A change is kept only if the server said so and its proof held in time, else undone, and never both.
     DeadMan,
+    /// A wave starts only when the one before is settled.
+    WavesInOrder,
+    /// What is undone was done before, and all of it.
+    UndoesTheDone,
     /// What one side writes the other reads, and nothing panics.
     Sound,
 }
@@ -102,6 +105,7 @@ pub(super) struct Witness {
     pub(super) restored: bool,
     /// Armed changes, as they are on their hosts.
     pub(super) fates: Fates,
+    waves: Waves,
 }
 
 impl Witness {
@@ -109,7 +113,8 @@ impl Witness {
     pub(super) fn started(&mut self, host: HostId, key: TaskKey) -> Judgement {
         let times = self.starts.entry((host, key)).or_default();
         *times += 1;
-        starts_once(host, key, *times)
+        starts_once(host, key, *times)?;
+        self.waves.started(host, key)
     }
 
     fn was_started(&self, host: HostId, run: RunId) -> bool {
@@ -142,6 +147,7 @@ impl Witness {
     /// The store is an older one now: what it does not know was never acknowledged in its life.
     pub(super) fn restored(&mut self, store: &Store) {
         self.restored = true;
+        self.waves.restored();
         self.acked.clear();
         self.fresh.clear();
         self.verdicts.clear();
@@ -230,6 +236,7 @@ impl Witness {
         self.within_budget(run)?;
         if row.expected_seq == 0 {
             one_at_a_time(run, store)?;
+            self.waves.begun(run, store, self.restored)?;
         }
         if row.finished.is_some() {
             let times = self.ended.entry(run.id).or_default();
@@ -237,6 +244,16 @@ impl Witness {
             ends_once(run, *times, store, row)?;
         }
         Ok(())
+    }
+
+    /// An event of a change was committed.
+    pub(super) fn change_committed(
+        &mut self,
+        history: &mut History,
+        store: &Store,
+        id: ChangeId,
+    ) -> Judgement {
+        self.waves.committed(history, store, id)
     }
 
     /// Hosts that are dispatched without a verdict, and those that failed, are at most the failures
@@ -318,7 +335,8 @@ impl Witness {
             fires_are_complete(&name, &job.schedule, rows)?;
             fires_have_their_runs(&name, rows, store)?;
         }
-        tries_are_due(store)
+        tries_are_due(store)?;
+        Waves::at_rest(store, self.restored, |host, run| self.was_started(host, run))
     }
 }
 

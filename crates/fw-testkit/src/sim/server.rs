@@ -14,6 +14,7 @@ use fw_proto::api::EnvValue;
 use fw_proto::frame::{Denied, DeniedReason, FromServer, Report, Start};
 use fw_proto::{Epoch, HostId, RunId, Span, TaskKey, Timestamp};
 
+use super::changes::Changes;
 use super::gateway::{Conn, Owned};
 use super::history::{Mark, Sight};
 use super::host::short;
@@ -43,6 +44,7 @@ pub(super) struct Server {
     /// Output of connections that have ended, which the store is still to write.
     pub(super) writing: VecDeque<(Timestamp, HostId, Owned)>,
     jobs: Jobs,
+    pub(super) changes: Changes,
     fires: BTreeMap<RunId, Row>,
     answers: Vec<Answer>,
     watch: Watch,
@@ -61,6 +63,7 @@ pub(super) enum Message {
     Begin { run: RunId, plan: Box<Plan>, by: Actor, fire: Option<Row> },
     Cancel(RunId, Actor),
     CancelHosts(RunId, Vec<HostId>, Actor),
+    CancelUnsent(RunId, Actor),
     Linked(HostId, ConnId, u16, Vec<Report>),
     Unlinked(HostId, ConnId),
     Reports(HostId, Vec<Report>),
@@ -104,6 +107,7 @@ impl Server {
             done: Done::default(),
             writing: VecDeque::new(),
             jobs,
+            changes: Changes::load(store),
             fires: BTreeMap::new(),
             answers: Vec::new(),
             watch: Watch::new(wall, ctx.now),
@@ -146,6 +150,7 @@ impl Server {
         self.serve_links(ctx, store, net)?;
         self.note_late(ctx, store)?;
         self.step_jobs(ctx, store)?;
+        self.step_changes(ctx, store)?;
         if !ctx.one_in(4) {
             self.decide(ctx, store)?;
         }
@@ -190,6 +195,11 @@ impl Server {
                 }
                 ctx.history
                     .note((122_u8, run.0), || format!("cancel of {run} on {hosts:?}: {open:?}"));
+            }
+            Message::CancelUnsent(run, by) => {
+                let unsent = self.hub.run(run).map(|run| run.undispatched.iter());
+                let unsent: Vec<_> = unsent.into_iter().flatten().map(|(_, host)| *host).collect();
+                self.hub.cancel_hosts(run, &unsent, by, now);
             }
             Message::Linked(host, id, protocol, digest) => {
                 self.linked(ctx, host, id, (protocol, digest), now);
@@ -332,8 +342,14 @@ impl Server {
             effects.retain(|effect| effect.run() != run);
             self.hub.abandon(run);
             self.answers.retain(|answer| !matches!(answer, Answer::Begin(id) if *id == run));
-            self.jobs.begun(run, &Err(error));
+            self.begun(run, &Err(error));
         }
+    }
+
+    /// Answers whoever wanted a run.
+    fn begun(&mut self, run: RunId, outcome: &Result<(), Error>) {
+        self.jobs.begun(run, outcome);
+        self.changes.begun(run);
     }
 
     /// Performs what is committed, and answers those who asked.
@@ -343,7 +359,7 @@ impl Server {
         ended.into_iter().for_each(|(run, retry_at)| self.jobs.over(run, retry_at));
         for answer in answers {
             match answer {
-                Answer::Begin(run) => self.jobs.begun(run, &Ok(())),
+                Answer::Begin(run) => self.begun(run, &Ok(())),
                 Answer::Forget(host) => ctx.witness.revoked(host, ctx.now),
             }
         }
@@ -393,7 +409,7 @@ impl Server {
         ctx.witness.server_started(ctx.now);
         for answer in std::mem::take(&mut self.answers) {
             match answer {
-                Answer::Begin(run) => self.jobs.begun(run, &Err(error.clone())),
+                Answer::Begin(run) => self.begun(run, &Err(error.clone())),
                 Answer::Forget(_) => {}
             }
         }
@@ -485,6 +501,13 @@ impl Server {
         let begin = self.jobs.step(ctx, store, &going_on);
         self.inbox.extend(begin);
         self.boundary()
+    }
+
+    fn step_changes(&mut self, ctx: &mut Ctx, store: &mut Store) -> Result<(), Died> {
+        let mut changes = std::mem::take(&mut self.changes);
+        let outcome = changes.step(self, ctx, store);
+        self.changes = changes;
+        outcome
     }
 
     /// Pauses all jobs.

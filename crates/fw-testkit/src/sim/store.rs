@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use fw_core::change;
 use fw_core::fires::Decision;
 use fw_core::run::{Event, Kind, Run};
 use fw_proto::api::{FireReason, Verdict};
 use fw_proto::frame::Chunk;
 use fw_proto::record::Offsets;
-use fw_proto::{Epoch, HostId, Incarnation, JobName, RunId, TaskKey, Timestamp};
+use fw_proto::{ChangeId, Epoch, HostId, Incarnation, JobName, RunId, TaskKey, Timestamp};
 
 /// All that is stored.
 #[derive(Debug, Clone)]
@@ -27,6 +28,15 @@ pub(super) struct Store {
     pub(super) retries: BTreeMap<RunId, (JobName, Timestamp)>,
     /// Whether there is the secret that some commands need.
     pub(super) secret: bool,
+    pub(super) changes: BTreeMap<ChangeId, StoredChange>,
+}
+
+/// A rollout or runbook.
+#[derive(Debug, Clone)]
+pub(super) struct StoredChange {
+    pub(super) events: Vec<change::Event>,
+    /// The life of the store in which the last of them was committed.
+    pub(super) life: Incarnation,
 }
 
 /// A task's output.
@@ -105,6 +115,7 @@ impl Store {
             paused: false,
             retries: BTreeMap::new(),
             secret: true,
+            changes: BTreeMap::new(),
         }
     }
 
@@ -139,6 +150,22 @@ impl Store {
             row.fire.iter().for_each(|fire| self.put(fire));
         }
         Ok(())
+    }
+
+    pub(super) fn commit_change(&mut self, id: ChangeId, event: change::Event) {
+        let life = self.incarnation;
+        let new = || StoredChange { events: Vec::new(), life };
+        let stored = self.changes.entry(id).or_insert_with(new);
+        stored.events.push(event);
+        stored.life = life;
+    }
+
+    /// A rollout or runbook as it is, if it has not ended.
+    pub(super) fn open_changes(&self) -> impl Iterator<Item = change::Change> {
+        let changes = self.changes.iter();
+        let folded =
+            changes.filter_map(|(id, stored)| change::Change::fold(*id, &stored.events).ok());
+        folded.filter(|change| change.finished_at.is_none())
     }
 
     pub(super) fn record(&mut self, row: &Row) -> Result<(), Error> {

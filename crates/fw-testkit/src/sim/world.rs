@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fw_core::change::{Change, Request};
 use fw_core::run::Actor;
 use fw_proto::frame::FromServer;
-use fw_proto::{HostId, Incarnation, RunId, Span, TaskKey, Timestamp};
+use fw_proto::{ChangeId, HostId, Incarnation, RunId, Span, TaskKey, Timestamp};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use uuid::Uuid;
 
+use super::changes;
 use super::faults::{Climate, Fault};
 use super::history::{History, Mark, Sight};
 use super::host::{Host, short};
@@ -115,6 +117,7 @@ pub(super) struct World {
     back_at: BTreeMap<HostId, Timestamp>,
     net: Net,
     next_run: u128,
+    next_change: u128,
     stormy: u32,
 }
 
@@ -159,6 +162,7 @@ impl World {
             back_at: BTreeMap::new(),
             net: Net::default(),
             next_run: 0,
+            next_change: 0,
             stormy,
         };
         world.hosts.values_mut().for_each(|host| host.clock = BEGIN);
@@ -178,13 +182,20 @@ impl World {
             if step % 100 == 0 {
                 self.cancel_all();
             }
+            if step % 20 == 0 {
+                self.settle_changes(step < CALM / 10);
+            }
             self.step(true);
             self.ctx.broken.take().map_or(Ok(()), Err)?;
             if self.is_at_rest() {
                 break;
             }
-            if self.store.open.is_empty() {
-                self.hosts.values_mut().for_each(Host::end_orphans);
+            // Commands that no store knows any more may be in the way of what changes wait for.
+            if self.store.open.values().all(|events| requests::is_of_change(events)) {
+                let open = &self.store.open;
+                self.hosts
+                    .values_mut()
+                    .for_each(|host| host.end_orphans(|run| !open.contains_key(&run)));
             }
         }
         every_run_ends(&self.store, &self.hosts)?;
@@ -198,6 +209,7 @@ impl World {
     fn is_at_rest(&self) -> bool {
         self.store.open.is_empty()
             && self.server.as_ref().is_some_and(Server::jobs_are_idle)
+            && self.store.open_changes().next().is_none()
             && every_run_ends(&self.store, &self.hosts).is_ok()
     }
 
@@ -279,9 +291,53 @@ impl World {
 
     /// Some commands end only when they are told to. A run is told once, however often it is asked.
     fn cancel_all(&mut self) {
-        let open = self.store.open.keys().copied();
+        // What a change does comes to its end by itself.
+        let open = self.store.open.iter().filter(|(_, events)| !requests::is_of_change(events));
         if let Some(server) = &mut self.server {
-            server.inbox.extend(open.map(|run| Message::Cancel(run, person())));
+            server.inbox.extend(open.map(|(run, _)| Message::Cancel(*run, person())));
+        }
+    }
+
+    /// People let changes go on, and end them when that leads nowhere.
+    fn settle_changes(&mut self, patient: bool) {
+        for change in self.store.open_changes().collect::<Vec<_>>() {
+            let wish = requests::wish(&mut self.ctx, &change, true);
+            let (request, by) = if patient { wish } else { (Request::Abort, wish.1) };
+            self.tell(changes::Message::Ask(change.id, request, by));
+        }
+    }
+
+    fn tell(&mut self, message: changes::Message) {
+        if let Some(server) = &mut self.server {
+            server.changes.inbox.push_back(message);
+        }
+    }
+
+    /// People begin a change, or want something of one.
+    fn ask_of_changes(&mut self) {
+        if self.ctx.one_in(50)
+            && let Some(plan) = requests::change(&mut self.ctx, &self.store)
+        {
+            self.next_change += 1;
+            let low = self.ctx.rng.random::<u32>();
+            let id = ChangeId(Uuid::from_u128(self.next_change << 64 | u128::from(low)));
+            let by = Actor::User("ada".to_owned());
+            self.tell(changes::Message::Start(id, Box::new(plan), by));
+        }
+        if self.ctx.one_in(6) {
+            let all: Vec<_> = self.store.changes.keys().copied().collect();
+            let open: Vec<_> = self.store.open_changes().map(|change| change.id).collect();
+            // Mostly of one that goes on.
+            let of = if open.is_empty() || self.ctx.one_in(20) { all } else { open };
+            let at = self.ctx.rng.random_range(0..of.len().max(1));
+            let id = of.get(at).copied();
+            let Some((id, stored)) = id.and_then(|id| Some((id, self.store.changes.get(&id)?)))
+            else {
+                return;
+            };
+            let change = Change::fold(id, &stored.events).expect("a history begins with its plan");
+            let (request, by) = requests::wish(&mut self.ctx, &change, false);
+            self.tell(changes::Message::Ask(id, request, by));
         }
     }
 
@@ -311,6 +367,7 @@ impl World {
                 server.pause_jobs(&mut self.ctx, &mut self.store, paused);
             }
         }
+        self.ask_of_changes();
         if self.ctx.one_in(40) {
             self.backup = self.store.clone();
         }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use fw_core::change::{Begin, Change, Kind, Part, Stop, Way, Work, judge};
-use fw_core::plan::{Chosen, Exec, Limits, Origin, Plan};
+use fw_core::change::{Begin, Kind, Part, Stop, judge};
+use fw_core::plan::Exec;
 use fw_core::run::Actor;
 use fw_core::runbook::Expect;
-use fw_proto::api::{self, Offline, RunState};
-use fw_proto::{ChangeId, HostId, Incarnation, RunId, Span};
+use fw_proto::api;
+use fw_proto::{ChangeId, HostId, RunId};
 
 use super::output;
 use super::owner::{Error, Owner};
@@ -59,21 +59,14 @@ impl Owner {
         run: RunId,
         stop: Stop,
     ) -> Result<Option<Kind>, Error> {
-        let never = |part| {
-            let parts = begin.hosts.iter().map(|host| (*host, part)).collect();
-            let Begin { node, way, .. } = *begin;
-            Ok(Some(Kind::Ended { node, way, run, parts, cancelled: false }))
-        };
         if stop != Stop::Nothing {
-            return never(Part::NotBegun);
+            return Ok(Some(begin.never(run, Part::NotBegun)));
         }
-        let Ok(exec) = self.exec(id, begin).await? else { return never(Part::Refused) };
-        let Some((held, work)) =
-            self.held(id).and_then(|held| Some((held, work(&held.change, begin)?)))
-        else {
-            return never(Part::Refused);
+        let (Ok(exec), Some(held)) = (self.exec(id, begin).await?, self.held(id)) else {
+            return Ok(Some(begin.never(run, Part::Refused)));
         };
-        let plan = run_plan(id, begin, work, exec, held.life, self.parts.lost_after);
+        let plan = held.change.run_plan(begin, exec, held.life, self.parts.lost_after);
+        let Some(plan) = plan else { return Ok(Some(begin.never(run, Part::Refused))) };
         let by = held.change.by.clone();
         self.parts.hub.begin(hub::Begin { run, plan, by, fire: None }).await?;
         Ok(None)
@@ -98,25 +91,15 @@ impl Owner {
 
     /// What the end of a run amounts to.
     async fn ended(&self, id: ChangeId, begin: &Begin, report: &api::Run) -> Result<Kind, Error> {
-        let Begin { node, way, ref hosts, .. } = *begin;
-        let run = report.summary.id;
         let held = self.held(id);
-        let expect = held.and_then(|held| work(&held.change, begin)).and_then(|w| w.expect.clone());
-        let mut parts = Vec::with_capacity(hosts.len());
-        for (at, host) in hosts.iter().enumerate() {
-            // A run's tasks are in the order of its plan, which has the hosts in this order.
-            let part = match report.tasks.get(at) {
-                Some(task) => {
-                    let expected = self.expected(run, *host, task, expect.as_ref()).await?;
-                    Part::of(task, expected)
-                }
-                None => Part::Unknown,
-            };
-            parts.push((*host, part));
+        let expect = held.and_then(|held| held.change.work(begin)?.expect.as_ref());
+        let mut expected = Vec::with_capacity(report.tasks.len());
+        for (host, task) in begin.hosts.iter().zip(&report.tasks) {
+            expected.push(self.expected(report.summary.id, *host, task, expect).await?);
         }
-        let ours = held.and_then(|held| held.stopped).is_some_and(|(of, _)| of == run);
-        let cancelled = report.summary.state == RunState::Cancelled && !ours;
-        Ok(Kind::Ended { node, way, run, parts, cancelled })
+        let stopped = held.and_then(|held| held.stopped);
+        let stopped = stopped.filter(|(of, _)| *of == report.summary.id);
+        Ok(begin.ended(report, &expected, stopped.map_or(Stop::Nothing, |(_, stop)| stop)))
     }
 
     async fn expected(
@@ -139,7 +122,7 @@ impl Owner {
     /// The command of a node with all values in it, or why there is none.
     async fn exec(&self, id: ChangeId, begin: &Begin) -> Result<Result<Exec, String>, Error> {
         let Some((held, work)) =
-            self.held(id).and_then(|held| Some((held, work(&held.change, begin)?)))
+            self.held(id).and_then(|held| Some((held, held.change.work(begin)?)))
         else {
             return Ok(Err("there is no such step".to_owned()));
         };
@@ -150,48 +133,5 @@ impl Owner {
             }
         };
         Ok(outputs.and_then(|outputs| work.filled(&outputs)))
-    }
-}
-
-/// What a node does on hosts, or what takes it back.
-fn work<'c>(change: &'c Change, begin: &Begin) -> Option<&'c Work> {
-    let node = usize::try_from(begin.node).ok().and_then(|at| change.plan.nodes.get(at))?;
-    match begin.way {
-        Way::Do => node.work(),
-        Way::Undo => node.undo.as_ref().map(|undo| &*undo.work),
-    }
-}
-
-fn run_plan(
-    id: ChangeId,
-    begin: &Begin,
-    work: &Work,
-    exec: Exec,
-    incarnation: Incarnation,
-    lost_after: Span,
-) -> Plan {
-    let names: BTreeMap<_, _> = work.hosts.iter().map(|host| (host.id, &host.name)).collect();
-    let chosen =
-        |host: &HostId| names.get(host).map(|name| Chosen { id: *host, name: (*name).clone() });
-    // Who waits for a host an hour wants it to start then, too.
-    let start_within = match work.offline {
-        Offline::Wait(wait) => work.start_within.max(wait),
-        Offline::Fail | Offline::Skip => work.start_within,
-    };
-    Plan {
-        exec,
-        selector: work.selector.clone(),
-        hosts: begin.hosts.iter().filter_map(chosen).collect(),
-        limits: Limits {
-            start_within,
-            offline: work.offline,
-            parallel: work.parallel,
-            max_failures: begin.max_failures,
-            spread: None,
-            lost_after,
-        },
-        origin: Origin { job: None, retry_of: None, change: Some(id) },
-        retries: None,
-        incarnation,
     }
 }
