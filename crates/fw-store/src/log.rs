@@ -67,7 +67,7 @@ impl Store {
     pub async fn append_chunk(&self, chunk: NewChunk) -> Result<Offsets, Error> {
         check(&chunk).map_err(Error::MalformedChunk)?;
         let now = self.now();
-        self.logs().write(move |db| append(db, &chunk, now)).await
+        self.logs().write_checked(move |db| append(db, &chunk, now)).await
     }
 
     /// How far the output of these tasks is durable, in the order asked.

@@ -169,7 +169,11 @@ pub(crate) struct Wrappers {
     pub(crate) lost_messages: u64,
     /// The server's.
     pub(crate) cpu_us_per_message: Option<f64>,
+    /// When all are connected, with their start acknowledged, and have written nothing: more than before the
+    /// run was begun. So the original's was measured.
     pub(crate) rss_per_wrapper_bytes: Option<u64>,
+    /// The same after their output, with the caches that this has filled.
+    pub(crate) rss_per_busy_wrapper_bytes: Option<u64>,
     /// Of one processor, in percent, while wrappers are connected and only show that they live.
     pub(crate) rest_cpu_percent: Option<f64>,
     /// From the first complete to the end of the run.
@@ -221,6 +225,11 @@ impl Wrappers {
                 "server's memory per wrapper",
                 "rss_per_wrapper_bytes",
                 self.rss_per_wrapper_bytes.map(bytes),
+            ),
+            (
+                "the same after its output",
+                "rss_per_busy_wrapper_bytes",
+                self.rss_per_busy_wrapper_bytes.map(bytes),
             ),
             ("server's processor at rest", "rest_cpu_percent", number(self.rest_cpu_percent, "%")),
             ("end of all", "complete_all_s", number(self.complete_all_s, "s")),

@@ -14,9 +14,10 @@ use anyhow::{Context as _, bail, ensure};
 use fw_proto::RunId;
 use fw_proto::api::{Command, NewRun, OnFull, Run};
 use fw_rt::Tasks;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::figures::{Quantiles, Wrappers};
@@ -114,6 +115,11 @@ async fn measure(
         wrappers.push(wrapper.context("the benchmark is stopping")??);
     }
     figures.connect_per_s = Some(f64::from(options.wrappers) / begun.elapsed().as_secs_f64());
+    let memory = || {
+        let more = server.rss().zip(before).map(|(now, before)| now.saturating_sub(before));
+        more.map(|more| more / u64::from(options.wrappers.max(1)))
+    };
+    figures.rss_per_wrapper_bytes = memory();
 
     progress.step("output");
     let spent = server.cpu_time();
@@ -131,10 +137,7 @@ async fn measure(
     figures.ack_ms = Quantiles::of(times);
     let spent = server.cpu_time().zip(spent).map(|(now, before)| now.saturating_sub(before));
     figures.cpu_us_per_message = spent.map(|spent| spent.as_secs_f64() * 1e6 / messages.max(1.0));
-    figures.rss_per_wrapper_bytes = server
-        .rss()
-        .zip(before)
-        .map(|(now, before)| now.saturating_sub(before) / u64::from(options.wrappers.max(1)));
+    figures.rss_per_busy_wrapper_bytes = memory();
 
     progress.step("at rest");
     let spent = server.cpu_time();
@@ -155,6 +158,7 @@ async fn measure(
         ("cpu_us_per_message", figures.cpu_us_per_message.is_none()),
         ("rest_cpu_percent", figures.rest_cpu_percent.is_none()),
         ("rss_per_wrapper_bytes", figures.rss_per_wrapper_bytes.is_none()),
+        ("rss_per_busy_wrapper_bytes", figures.rss_per_busy_wrapper_bytes.is_none()),
     ] {
         if missing {
             figures.why.insert(figure, machine::NO_PROC.to_owned());
@@ -266,25 +270,53 @@ async fn end_of(client: &Client, id: RunId) -> anyhow::Result<Run> {
 struct Wrapper {
     wire: Wire,
     whose: Whose,
+    /// What it prints again and again.
+    data: String,
     next: u64,
+}
+
+/// A message with output.
+#[derive(Serialize)]
+struct Output<'a> {
+    r#type: &'static str,
+    job_name: &'a str,
+    job_instance: &'a str,
+    machine: &'a str,
+    stream: &'static str,
+    data: &'a str,
+    seq: u64,
+}
+
+/// What a server answers.
+#[derive(Deserialize)]
+struct Ack<'a> {
+    ack_type: &'a str,
+    seq: Option<u64>,
 }
 
 impl Wrapper {
     async fn connect(url: String, whose: Whose, open: Arc<Semaphore>) -> anyhow::Result<Self> {
         let _turn = open.acquire().await.context("wait for a turn")?;
-        let mut wrapper = Self { wire: Wire::open(&url).await?, whose, next: 0 };
-        let more = json!({"pid": 1, "version": "0.9.31"});
-        wrapper.ask("connect", &json!({}), "connect").await?;
-        wrapper.ask("start", &more, "start").await?;
+        let data = format!("{:>width$}\n", whose.machine, width = OUTPUT - 1);
+        let mut wrapper = Self { wire: Wire::open(&url).await?, whose, data, next: 0 };
+        wrapper.ask("connect", &json!({})).await?;
+        wrapper.ask("start", &json!({"pid": 1, "version": "0.9.31"})).await?;
         Ok(wrapper)
     }
 
-    async fn ask(&mut self, kind: &str, more: &Value, acked: &str) -> anyhow::Result<()> {
+    async fn ask(&mut self, kind: &str, more: &Value) -> anyhow::Result<()> {
         self.wire.say(Message::text(self.whose.says(kind, more).to_string())).await?;
-        let Some(answer) = self.wire.hear(ANSWER).await? else {
+        let seq = more.get("seq").and_then(Value::as_u64);
+        timeout(ANSWER, self.acked(kind, seq)).await.context("the server does not answer")?
+    }
+
+    /// Waits until the server has this.
+    async fn acked(&mut self, kind: &str, seq: Option<u64>) -> anyhow::Result<()> {
+        let Some(answer) = self.wire.next().await? else {
             bail!("the server closed the connection of {}", self.whose.machine);
         };
-        let is = answer.get("ack_type").is_some_and(|kind| kind == acked);
+        let is = serde_json::from_str::<Ack<'_>>(&answer)
+            .is_ok_and(|ack| ack.ack_type == kind && ack.seq == seq);
         ensure!(is, "the server answered {answer}");
         Ok(())
     }
@@ -292,15 +324,34 @@ impl Wrapper {
     /// One output after the other, each when the one before is acknowledged; how long each took.
     async fn write(mut self, until: Instant) -> anyhow::Result<(Self, Vec<f64>)> {
         let mut times = Vec::new();
-        let data = format!("{:>width$}\n", self.whose.machine, width = OUTPUT - 1);
-        while Instant::now() < until {
-            let begun = Instant::now();
-            let more = json!({"stream": "stdout", "data": data, "seq": self.next});
-            self.ask("output", &more, "output").await?;
-            self.next += 1;
-            times.push(begun.elapsed().as_secs_f64() * 1000.0);
-        }
+        let writing = async {
+            while Instant::now() < until {
+                let begun = Instant::now();
+                self.output().await?;
+                times.push(begun.elapsed().as_secs_f64() * 1000.0);
+            }
+            anyhow::Ok(())
+        };
+        // One limit for all: the timer of another one would be a part of what is measured.
+        timeout_at(until + ANSWER, writing).await.context("the server does not answer")??;
         Ok((self, times))
+    }
+
+    async fn output(&mut self) -> anyhow::Result<()> {
+        let output = Output {
+            r#type: "output",
+            job_name: self.whose.job(),
+            job_instance: &self.whose.instance,
+            machine: &self.whose.machine,
+            stream: "stdout",
+            data: &self.data,
+            seq: self.next,
+        };
+        let text = serde_json::to_string(&output).context("write a message")?;
+        self.wire.say(Message::text(text)).await?;
+        self.acked("output", Some(self.next)).await?;
+        self.next += 1;
+        Ok(())
     }
 
     async fn rest(mut self, until: Instant) -> anyhow::Result<Self> {
@@ -316,7 +367,7 @@ impl Wrapper {
     /// Ends; how many outputs were acknowledged.
     async fn complete(mut self) -> anyhow::Result<u64> {
         let more = json!({"retcode": 0, "seq": self.next});
-        self.ask("complete", &more, "complete").await?;
+        self.ask("complete", &more).await?;
         Ok(self.next)
     }
 }

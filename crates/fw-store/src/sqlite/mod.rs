@@ -16,7 +16,7 @@ use rusqlite::Connection;
 use crate::Error;
 use crate::lock::Lock;
 use readers::Readers;
-use writer::Writer;
+use writer::{Failing, Writer};
 
 pub(crate) use migrate::{Schema, check_schema};
 pub(crate) use open::{connect, copy};
@@ -94,6 +94,17 @@ impl Database {
         self.write_then(work, |_| ()).await
     }
 
+    /// As [`Database::write`], for work that checks before it writes, so that from then on it fails only
+    /// when nothing can be written: its neighbours in the commit then fail with it.
+    pub(crate) async fn write_checked<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    {
+        let written = self.writer.call(Failing::Together, work, |_| ()).await;
+        written.map_err(|error| reason(error, &self.path).in_file(&self.path))
+    }
+
     /// One write transaction; once it is durable, `after` runs on the thread that writes: in the
     /// order of the commits, and whether the caller still waits or not.
     pub(crate) async fn write_then<T, F, A>(&self, work: F, after: A) -> Result<T, Error>
@@ -102,7 +113,7 @@ impl Database {
         F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
         A: FnOnce(&T) + Send + 'static,
     {
-        let written = self.writer.call(work, after).await;
+        let written = self.writer.call(Failing::Alone, work, after).await;
         written.map_err(|error| reason(error, &self.path).in_file(&self.path))
     }
 

@@ -143,6 +143,47 @@ async fn one_failure_takes_only_itself_back() {
     assert_eq!(store.unfinished().await.unwrap().len(), 400);
 }
 
+/// Output has no savepoint of its own. What fails before it has written takes nothing else back; what
+/// fails after that takes all of its commit back, and all hear of it.
+#[tokio::test]
+async fn output_that_is_half_written_is_taken_back_with_its_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = opened(dir.path()).await;
+    for half in [false, true] {
+        let (first, second) = (task(1 + 2 * u128::from(half)), task(2 + 2 * u128::from(half)));
+        let (go, wait) = std::sync::mpsc::channel();
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let mut held = JoinSet::new();
+        let holding = store.clone();
+        held.spawn(async move {
+            let hold = move |_: &rusqlite::Connection| {
+                begun.send(()).unwrap();
+                Ok(wait.recv().unwrap())
+            };
+            holding.logs().write(hold).await
+        });
+        // While the writer is held, the others come together.
+        has_begun.await.unwrap();
+        let before = store.append_chunk(chunk(first, 0, b"before"));
+        let failing = store.logs().write_checked(move |db| -> Result<(), Error> {
+            if half {
+                assert_ne!(db.execute("UPDATE streams SET chunks = 7", [])?, 0);
+            }
+            Err(Error::corrupt("so it is"))
+        });
+        let after = store.append_chunk(chunk(second, 0, b"after"));
+        let release = async { go.send(()).unwrap() };
+        let (before, failed, after, ()) = tokio::join!(before, failing, after, release);
+        held.join_all().await.into_iter().for_each(|held| held.unwrap());
+        assert!(failed.is_err(), "it was told to fail");
+        assert_eq!((before.is_ok(), after.is_ok()), (!half, !half), "{before:?} {after:?}");
+        let durable = store.durable(host_id(0), vec![first, second]).await.unwrap();
+        let kept = [6, 5].map(|bytes| if half { 0 } else { bytes });
+        assert_eq!(durable.iter().map(|durable| durable.stdout).collect::<Vec<_>>(), kept);
+    }
+    store.append_chunk(chunk(task(3), 0, b"again")).await.unwrap();
+}
+
 /// Both databases refuse to grow, as on a full disk; then there is space again.
 #[tokio::test]
 async fn a_full_disk_refuses_writes_until_there_is_space() {

@@ -1,7 +1,8 @@
 //! The one thread that writes, and its group commit.
 //!
 //! Requests that wait together are committed together: one `fsync` for up to [`MOST`] of
-//! them. Each runs in a savepoint of its own, so one that fails takes only itself back.
+//! them. Each runs in a savepoint of its own, so one that fails takes only itself back; but what
+//! fails only where its neighbours would fail as well needs none.
 //! A caller hears back after the commit, never before.
 
 use std::sync::Arc;
@@ -29,8 +30,21 @@ enum Message {
     Close(oneshot::Sender<()>),
 }
 
-/// Does its work on the connection, or takes note of why it cannot.
-type Work = Box<dyn FnOnce(Result<&Connection, Error>) -> Done + Send>;
+/// A request.
+struct Work {
+    failing: Failing,
+    /// Does the work on the connection, or takes note of why it cannot.
+    run: Box<dyn FnOnce(Result<&Connection, Error>) -> Done + Send>,
+}
+
+/// Who is taken back with a request that fails after it has written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failing {
+    /// Only it.
+    Alone,
+    /// All that are committed with it: it fails so only on a full disk and the like. It costs half as much.
+    Together,
+}
 
 /// A request that was worked on; its caller is not told yet.
 struct Done {
@@ -53,14 +67,19 @@ impl Writer {
     }
 
     /// Does `work`; once that is committed, and before the answer, `after`.
-    pub(super) async fn call<T, F, A>(&self, work: F, after: A) -> Result<T, Error>
+    pub(super) async fn call<T, F, A>(
+        &self,
+        failing: Failing,
+        work: F,
+        after: A,
+    ) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
         A: FnOnce(&T) + Send + 'static,
     {
         let (tell, told) = oneshot::channel();
-        let work: Work = Box::new(move |connection| {
+        let run = Box::new(move |connection: Result<&Connection, Error>| {
             let result = connection.and_then(work);
             let error = result.as_ref().err().cloned();
             // A caller that has gone away does not want to know.
@@ -73,7 +92,7 @@ impl Writer {
             });
             Done { error, tell }
         });
-        self.queue.send(Message::Work(work)).await.map_err(|_| Error::Closed)?;
+        self.queue.send(Message::Work(Work { failing, run })).await.map_err(|_| Error::Closed)?;
         told.await.map_err(|_| Error::Closed)?
     }
 
@@ -127,14 +146,18 @@ fn commit(connection: &Connection, batch: Vec<Work>) {
     let alone = batch.len() == 1;
     let mut done = Vec::with_capacity(batch.len());
     for work in batch {
+        let before = connection.total_changes();
+        let whole = alone || work.failing == Failing::Together;
         let worked = match &begun {
-            Ok(()) if alone => in_transaction(connection, work),
+            Ok(()) if whole => (work.run)(Ok(connection)),
             Ok(()) => in_savepoint(connection, work),
-            Err(error) => work(Err(error.clone())),
+            Err(error) => (work.run)(Err(error.clone())),
         };
-        // On a full disk and the like SQLite itself rolls the whole transaction back. What was alone
-        // and failed is not committed, also if it could not be taken back.
-        let over = connection.is_autocommit() || (alone && worked.error.is_some());
+        // Without a savepoint what was written is a part of the transaction, which then cannot be committed.
+        let wrote = alone || connection.total_changes() != before;
+        let spoilt = whole && wrote && worked.error.is_some();
+        // On a full disk and the like SQLite itself rolls the whole transaction back.
+        let over = connection.is_autocommit() || spoilt;
         if begun.is_ok() && over {
             begun = Err(worked
                 .error
@@ -153,23 +176,14 @@ fn commit(connection: &Connection, batch: Vec<Work>) {
     }
 }
 
-/// A request that is alone needs no savepoint. With one, `SQLite` keeps what each of its statements
+/// A request that is alone needs none. With one, `SQLite` keeps what each of its statements
 /// changed until the end, and goes through all of it after each: thousands of statements, as of
 /// a commit of the hub, would take the square of their number.
-fn in_transaction(connection: &Connection, work: Work) -> Done {
-    let worked = work(Ok(connection));
-    if worked.error.is_some() && !connection.is_autocommit() {
-        // If this does not work it is tried again instead of the commit.
-        run(connection, "ROLLBACK").ok();
-    }
-    worked
-}
-
 fn in_savepoint(connection: &Connection, work: Work) -> Done {
     if let Err(error) = run(connection, "SAVEPOINT request") {
-        return work(Err(error));
+        return (work.run)(Err(error));
     }
-    let mut worked = work(Ok(connection));
+    let mut worked = (work.run)(Ok(connection));
     if connection.is_autocommit() {
         return worked;
     }

@@ -24,7 +24,7 @@ use super::instance::Key;
 use super::message::{self, Message, Reply};
 use super::stranger;
 use super::talk::Wire;
-use crate::dialects::saltpeter::salt::minion::{Event, Minions};
+use crate::dialects::saltpeter::salt::minion::{Event, Minions, Word};
 use crate::problem::Failure;
 use crate::serve::{self, Peer};
 
@@ -33,7 +33,7 @@ use crate::serve::{self, Peer};
 const MAX_MESSAGE: usize = 32 * 1024 * 1024;
 
 /// Read buffer of an idle connection; it grows for a message.
-const READ_BUFFER: usize = 4096;
+const READ_BUFFER: usize = 1024;
 
 /// As the library of the original does.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -55,8 +55,8 @@ pub(crate) type ToWire = mpsc::Sender<Say>;
 /// What a connection is told to do.
 #[derive(Debug)]
 pub(crate) enum Say {
-    /// Send this.
-    Reply(Reply),
+    /// Send this. A channel makes room for 32 at once, so boxes keep an idle connection small.
+    Reply(Box<Reply>),
     /// Send what was said, then close.
     Close,
 }
@@ -110,7 +110,7 @@ async fn upgrade(
         .write_buffer_size(0)
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)
-        .on_upgrade(move |socket| serve_one(door, socket, peer))
+        .on_upgrade(move |socket| serve_one(door, Box::new(socket), peer))
 }
 
 impl Door {
@@ -124,21 +124,25 @@ impl Door {
 
 struct Connection {
     door: Door,
-    socket: WebSocket,
+    socket: Box<WebSocket>,
     wire: Wire,
     say: ToWire,
     /// Tasks that it spoke of.
     spoke: BTreeSet<(HostId, RunId)>,
 }
 
-async fn serve_one(door: Door, socket: WebSocket, peer: Peer) {
+/// Serves one connection until it ends.
+///
+/// There are thousands of these futures, nearly all of them idle. Whatever one does is boxed, so that an
+/// idle one is not as large as the longest way through it.
+async fn serve_one(door: Door, socket: Box<WebSocket>, peer: Peer) {
     let wire = NEXT_WIRE.fetch_add(1, Ordering::Relaxed);
     let (say, said) = mpsc::channel(OUTBOX);
-    let mut connection = Connection { door, socket, wire, say, spoke: BTreeSet::new() };
+    let mut connection = Box::new(Connection { door, socket, wire, say, spoke: BTreeSet::new() });
     if let Err(error) = connection.run(said).await {
         debug!(peer.address = %peer.address, %error, "connection of a wrapper ended");
     }
-    connection.forget().await;
+    Box::pin(connection.forget()).await;
 }
 
 impl Connection {
@@ -148,16 +152,18 @@ impl Connection {
         loop {
             tokio::select! {
                 Some(say) = said.recv() => match say {
-                    Say::Reply(reply) => self.reply(&reply).await?,
-                    Say::Close => return self.send(Frame::Close(None)).await,
+                    Say::Reply(reply) => Box::pin(self.reply(&reply)).await?,
+                    Say::Close => return Box::pin(self.send(Frame::Close(None))).await,
                 },
                 frame = self.socket.recv() => match frame.transpose()? {
-                    Some(Frame::Text(text)) => self.hear(text.as_bytes()).await?,
-                    Some(Frame::Binary(bytes)) => self.hear(&bytes).await?,
+                    Some(Frame::Text(text)) => Box::pin(self.hear(text.as_bytes())).await?,
+                    Some(Frame::Binary(bytes)) => Box::pin(self.hear(&bytes)).await?,
                     Some(Frame::Ping(_) | Frame::Pong(_)) => {}
                     Some(Frame::Close(_)) | None => return Ok(()),
                 },
-                _ = ping.tick() => self.send(Frame::Ping(axum::body::Bytes::new())).await?,
+                _ = ping.tick() => {
+                    Box::pin(self.send(Frame::Ping(axum::body::Bytes::new()))).await?;
+                }
             }
         }
     }
@@ -171,9 +177,9 @@ impl Connection {
         if self.spoke.len() < TASKS {
             self.spoke.insert((host, run));
         }
-        let event = Event::Said { wire: self.wire, say: self.say.clone(), run, message };
+        let word = Word { wire: self.wire, say: self.say.clone(), run, message };
         // When the owner has gone, the wrapper comes again.
-        drop(minion.send(event).await);
+        drop(minion.send(Event::Said(Box::new(word))).await);
         Ok(())
     }
 

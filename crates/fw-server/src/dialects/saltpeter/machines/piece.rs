@@ -3,6 +3,8 @@
 //! The mark lies in a skippable frame (RFC 8878 §3.1.2) behind the compressed records of a chunk. So
 //! output and mark become durable at once, and whoever reads the output does not see it.
 
+use std::cell::RefCell;
+
 use fw_proto::record::{Body, MAX_PAYLOAD, Offsets, Record};
 use fw_proto::{HostId, TaskKey};
 use fw_store::NewChunk;
@@ -21,6 +23,12 @@ const MARK: usize = 12;
 /// zstd's fastest level: log text still shrinks to about a tenth.
 const LEVEL: i32 = 1;
 
+thread_local! {
+    /// Kept: making one costs more than what it does to most pieces.
+    static PACKER: RefCell<zstd::bulk::Compressor<'static>> =
+        RefCell::new(zstd::bulk::Compressor::new(LEVEL).expect("the level is there, and memory suffices"));
+}
+
 /// The chunks of a piece, after what is durable of the task.
 #[must_use]
 pub(crate) fn chunks(host: HostId, key: TaskKey, durable: Offsets, piece: &Piece) -> Vec<NewChunk> {
@@ -31,7 +39,8 @@ pub(crate) fn chunks(host: HostId, key: TaskKey, durable: Offsets, piece: &Piece
         taken += data.len();
         let mark = mark_at(piece, taken);
         let (raw, to) = records(piece, data, from);
-        let mut packed = zstd::bulk::compress(&raw, LEVEL).expect("memory suffices");
+        let packed = PACKER.with_borrow_mut(|packer| packer.compress(&raw));
+        let mut packed = packed.expect("memory suffices");
         append(&mut packed, mark);
         let raw_len = u32::try_from(raw.len()).expect("a chunk is short");
         chunks.push(NewChunk { host, key, from, to, raw_len, data: packed });

@@ -204,16 +204,15 @@ impl Talk {
     pub fn message(&mut self, wire: Wire, message: Message, now: Now) -> Vec<Output> {
         self.wires.retain(|known| *known != wire);
         self.wires.push(wire);
-        let Message { job, instance, machine, .. } = &message;
-        self.whose =
-            Whose { job: job.clone(), instance: instance.clone(), machine: machine.clone() };
-        let at = message.at.unwrap_or(now.at);
+        let Message { job, instance, machine, at, said } = message;
+        self.whose = Whose { job, instance, machine };
+        let at = at.unwrap_or(now.at);
         let mut outputs = Vec::new();
         if self.started_at.is_none() && self.takes() {
             self.start(at, now);
             outputs.push(Output::Started(at));
         }
-        match message.said {
+        match said {
             Said::Connect => outputs.push(Output::Reply(wire, Reply::ack(Acked::Connect))),
             Said::Start => outputs.push(Output::Reply(wire, Reply::ack(Acked::Start))),
             Said::Heartbeat | Said::Other => {}

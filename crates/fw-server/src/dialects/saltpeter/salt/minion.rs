@@ -11,7 +11,6 @@ mod link;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use fw_proto::frame::{DeniedReason, FromServer, Report, Reported};
 use fw_proto::record::Offsets;
@@ -33,17 +32,8 @@ pub(super) const INBOX: usize = 64;
 /// What a minion is told.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A wrapper said something.
-    Said {
-        /// On which connection.
-        wire: Wire,
-        /// How to answer.
-        say: ToWire,
-        /// Of which run.
-        run: RunId,
-        /// What.
-        message: Message,
-    },
+    /// A wrapper said something. An inbox makes room for 32 events at once, so a box keeps a minion small.
+    Said(Box<Word>),
     /// A connection that spoke of this run is gone.
     Gone {
         /// Which.
@@ -61,6 +51,19 @@ pub(crate) enum Event {
     Away,
     /// An agent of ours wants to take its place.
     Retire,
+}
+
+/// What a wrapper said.
+#[derive(Debug)]
+pub(crate) struct Word {
+    /// On which connection.
+    pub(crate) wire: Wire,
+    /// How to answer.
+    pub(crate) say: ToWire,
+    /// Of which run.
+    pub(crate) run: RunId,
+    /// What.
+    pub(crate) message: Message,
 }
 
 /// Who owns the tasks of which machine.
@@ -191,7 +194,6 @@ impl Minion {
 
     async fn turn(&mut self) -> Result<(), Stop> {
         let wake = self.wakes_at().map(|at| at.since(self.shared.app.clock.steady()).duration());
-        let sleep = tokio::time::sleep(wake.unwrap_or(Duration::from_secs(3600)));
         let heard = {
             let (link, inbox) = (&mut self.link, &mut self.inbox);
             let link = async {
@@ -200,10 +202,17 @@ impl Minion {
                     None => std::future::pending().await,
                 }
             };
+            // No timer while there is none to wait for: of most tasks only messages move something.
+            let time = async {
+                match wake {
+                    Some(wake) => tokio::time::sleep(wake).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 event = inbox.recv() => Heard::Event(event.ok_or(Stop::Stopping)?),
                 frame = link => Heard::Link(frame),
-                () = sleep => Heard::Time,
+                () = time => Heard::Time,
             }
         };
         match heard {
@@ -241,7 +250,7 @@ impl Minion {
 
     async fn event(&mut self, event: Event) -> Result<(), Stop> {
         match event {
-            Event::Said { wire, say, run, message } => self.said(wire, say, run, message).await,
+            Event::Said(word) => self.said(*word).await,
             Event::Gone { wire, run } => {
                 self.wires.remove(&wire);
                 let now = self.shared.now();
@@ -284,13 +293,8 @@ impl Minion {
         }
     }
 
-    async fn said(
-        &mut self,
-        wire: Wire,
-        say: ToWire,
-        run: RunId,
-        message: Message,
-    ) -> Result<(), Stop> {
+    async fn said(&mut self, word: Word) -> Result<(), Stop> {
+        let Word { wire, say, run, message } = word;
         if let Some(link) = &self.link {
             let now = self.shared.app.clock.now();
             link.heard.store(now.as_millis(), Ordering::Relaxed);
@@ -300,7 +304,7 @@ impl Minion {
             let recorded = self.is_recorded(run, &message).await;
             for reply in stranger(&message, recorded) {
                 let over = reply == Reply::NOT_FOUND;
-                drop(say.try_send(Say::Reply(reply)));
+                drop(say.try_send(Say::Reply(Box::new(reply))));
                 if over {
                     drop(say.try_send(Say::Close));
                 }

@@ -96,7 +96,7 @@ impl Minion {
     pub(super) async fn perform(&mut self, run: RunId, outputs: Vec<Output>) -> Result<(), Stop> {
         for output in outputs {
             match output {
-                Output::Reply(wire, reply) => self.say(wire, Say::Reply(reply)),
+                Output::Reply(wire, reply) => self.say(wire, Say::Reply(Box::new(reply))),
                 Output::Close(wire) => self.say(wire, Say::Close),
                 Output::Store(piece) => self.store(run, &piece).await,
                 Output::Started(at) => self.tell(run, |_| Reported::Started(at)).await?,
