@@ -250,3 +250,6 @@ fn expected(expect: &Expect) -> String {
         Expect::Pattern(pattern) => format!("prints what matches {pattern:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests;
