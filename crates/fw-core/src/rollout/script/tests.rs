@@ -187,17 +187,23 @@ fn a_rehearsal_does_undoes_and_compares() {
     let dir = Dir::new("rehearsal");
     let state = State { files: vec!["/it".into()], commands: Vec::new() };
     let code = |act: &str, undo: &str| {
-        dir.write("it", "old");
-        let script = text(script::rehearsal(&shell(act), &shell(undo), &state));
+        let script = text(script::rehearsal(&shell(act), &shell(undo), &Kept { state: &state }));
         sh(&script, &dir.0).status.code()
     };
+    let left = || {
+        let left = std::fs::read_dir(&dir.0).expect("readable");
+        left.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir())).count()
+    };
+    dir.write("it", "old");
     assert_eq!(code("printf new > it", "printf old > it"), Some(0));
-    assert_eq!(code("printf new > it", "true"), Some(86));
+    assert_eq!(left(), 0, "it leaves nothing behind");
     assert_eq!(code("exit 5", "true"), Some(5));
     assert_eq!(code("true", "exit 6"), Some(6));
-    let left = std::fs::read_dir(&dir.0).expect("readable");
-    let left = left.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir()));
-    assert_eq!(left.count(), 0, "it leaves nothing behind");
+    assert_eq!(code("printf new > it", "true"), Some(86));
+    assert_eq!(code("printf new > it", "true"), Some(86), "it is not what it was before the first");
+    let back = |command: &str| sh(&text(script::undo(&shell(command), true)), &dir.0).status.code();
+    assert_eq!(back("true"), Some(86), "an exit code alone takes nothing back");
+    assert_eq!((back("printf old > it"), left()), (Some(0), 0));
 }
 
 /// Texts that would say something of their own, were they not quoted.
