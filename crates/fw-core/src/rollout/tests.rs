@@ -19,7 +19,7 @@ hosts: "web*"
 waves: [1, 10%, 50%, 100%]
 max_parallel: 20
 max_failures: 2
-do: { run: "install-nginx 1.27", timeout: 5m }
+do: { run: "install-nginx 1.27", timeout: 5m, armed: 60s }
 verify: [ { http: "http://localhost/healthz", expect: 200, within: 30s } ]
 soak: 2m
 approve: { before_wave: 2, by: operator, people: 1, expires: 4h }
@@ -294,7 +294,7 @@ proptest! {
 
 #[test]
 fn a_rollout_is_a_sequence_of_nodes() {
-    let text = format!("{EXAMPLE}window: 22:00-06:00\n");
+    let text = format!("{}window: 22:00-06:00\n", EXAMPLE.replace(", armed: 60s", ""));
     let plan = plan(&read(&text), &text, 42).expect("a plan");
     let ids: Vec<_> = plan.nodes.iter().map(|node| node.id.as_str()).collect();
     let wave = |n: u32| ["-window", "", "-soak", "-verify"].map(|part| format!("wave-{n}{part}"));
@@ -322,8 +322,7 @@ fn waves_for_which_no_host_is_left_are_left_out() {
 
 #[test]
 fn an_armed_change_is_proved_and_undone_by_its_host() {
-    let text = EXAMPLE.replace("timeout: 5m", "timeout: 5m, armed: 60s");
-    let plan = plan(&read(&text), &text, 3).expect("a plan");
+    let plan = plan(&read(EXAMPLE), EXAMPLE, 3).expect("a plan");
     let work = plan.nodes.iter().find_map(crate::change::Node::work).expect("a command");
     let armed = work.exec.armed.as_ref().expect("it is armed");
     assert_eq!(armed.within, Span::from_secs(60));
