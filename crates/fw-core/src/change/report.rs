@@ -51,7 +51,10 @@ impl Change {
             }
             Course::Undoing => Some(format!("taking back {}", self.title_at(self.at))),
             Course::Succeeded | Course::Undone => None,
-            Course::Failed => self.failed_node().map(|at| format!("{} failed", self.title_at(at))),
+            Course::Failed => Some(self.failed_node().map_or_else(
+                || "a person ended it before it was through".to_owned(),
+                |at| format!("{} failed", self.title_at(at)),
+            )),
             Course::UndoFailed => Some(format!(
                 "it could not be taken back on {} hosts; look at them now",
                 self.stuck.len()
