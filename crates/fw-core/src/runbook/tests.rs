@@ -186,6 +186,19 @@ fn names_in_templates_are_known() {
 fn what_takes_back_may_use_what_was_printed() {
     let text = with("", "id=a timeout=1s undo=\"restore {{ steps.a.stdout }}\"", "save");
     assert_eq!(error(&text), "");
+    let block = "```sh id=b timeout=1s\nrestore {{ steps.a.stdout }} {{ steps.z.stdout }}\n```\n\n";
+    let first = "---\nhosts: web*\n---\n```sh id=z undo=none\nx\n```\n\n".to_owned() + block;
+    let step = |role: &str| format!("{first}```sh id=a {role}=b\nx\n```\n");
+    assert_eq!(error(&step("undo")), "");
+    assert!(
+        error(&step("verify")).contains("x.md:9:12: step \"a\" has printed nothing yet"),
+        "{}",
+        error(&step("verify"))
+    );
+    let own = with("", "id=a verify=\"test {{ steps.a.stdout }}\"", "save");
+    assert!(error(&own).contains("has printed nothing yet"), "{}", error(&own));
+    let later = step("undo") + "\n```sh id=y undo=none\necho {{ steps.b.stdout }}\n```\n";
+    assert!(error(&later).contains("has printed nothing yet"), "{}", error(&later));
 }
 
 #[test]
