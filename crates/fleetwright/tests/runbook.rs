@@ -142,6 +142,40 @@ fn a_plan_shows_what_would_be_done() {
     assert_eq!(plan["steps"][2]["command"]["complete"], false);
 }
 
+/// Steps that name no hosts run where `--hosts` says; the plan says which do, and who said it.
+#[test]
+fn hosts_may_be_given_with_the_plan() {
+    let (dir, _, facts) = files();
+    let document = dir.path().join("y.md");
+    let text = "- [ ] Write it\n  ```sh id=write timeout=5s undo=none\n  date\n  ```\n- [ ] Look\n  ```sh id=look on=db1 timeout=5s undo=none\n  date\n  ```\n- [ ] Plug it in\n  ```text id=plug manual timeout=5s verify=\"test -e /\"\n  x\n  ```\n";
+    std::fs::write(&document, text).expect("a new file");
+    let document = document.to_str().expect("UTF-8");
+    let (answer, code) = checked(Path::new(document));
+    assert_eq!((code, &answer["errors"]), (Some(0), &serde_json::json!([])));
+    let plan =
+        |more: &[&str]| runbook(&[&["plan", document, "--facts-file", &facts], more].concat());
+    let shown = plan(&["--hosts", "web*"]);
+    let text = stdout(&shown);
+    assert_eq!(shown.status.code(), Some(0), "{}", stderr(&shown));
+    assert_eq!(text.matches("web* (by --hosts): web1, web2").count(), 2, "{text}");
+    assert!(text.contains("hosts    db1: db1"), "{text}");
+    let json = plan(&["--hosts", "web*", "-o", "json"]);
+    let json: Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert_eq!(json["steps"][0]["hosts"], serde_json::json!(["web1", "web2"]));
+    let unnamed: Vec<_> = (0..3).map(|step| json["steps"][step]["unnamed"].clone()).collect();
+    assert_eq!(unnamed, [true, false, true]);
+    let none = plan(&[]);
+    assert!(
+        stderr(&none).contains("no hosts are named for write, plug; give them with --hosts"),
+        "{}",
+        stderr(&none)
+    );
+    let wrong = plan(&["--hosts", "web* and"]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", stderr(&wrong));
+    let nobody = plan(&["--hosts", "mail*"]);
+    assert_eq!(nobody.status.code(), Some(9), "{}", stderr(&nobody));
+}
+
 #[test]
 fn inputs_that_are_missing_are_named_all_at_once() {
     let (_dir, document, facts) = files();

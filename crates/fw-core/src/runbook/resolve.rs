@@ -46,6 +46,7 @@ pub(super) fn runbook(source: &mut Source<'_>, front: Option<Front>, parts: Vec<
     references(source, &mut drafts, filled);
     belonging(source, runbook.hosts.as_ref(), &drafts);
     rules(source, &runbook, &mut drafts);
+    unnamed(source, &runbook, &drafts);
     templates(source, &runbook.inputs, &drafts);
     let undone = drafts
         .iter()
@@ -454,9 +455,6 @@ fn rules(source: &mut Source<'_>, runbook: &Runbook, drafts: &mut [Draft]) {
             source.error(draft.armed_at, "an armed step needs its undo: undo=…");
         }
         let runs = matches!(step.kind, Kind::Command | Kind::Backup);
-        if runs && step.hosts.is_none() && runbook.hosts.is_none() {
-            source.error(draft.at, "no hosts; add on=… here, or hosts: in front matter");
-        }
         if let Some(needs) = &step.needs {
             let what: String = needs.chars().take(80).collect();
             if step.kind.runs() {
@@ -481,6 +479,30 @@ fn rules(source: &mut Source<'_>, runbook: &Runbook, drafts: &mut [Draft]) {
             );
         }
     }
+}
+
+/// Says which steps run where whoever begins it says. A plain checklist does so without a word.
+fn unnamed(source: &mut Source<'_>, runbook: &Runbook, drafts: &[Draft]) {
+    /// More names than these nobody reads in a line.
+    const SHOWN: usize = 5;
+    let none = |draft: &&Draft| {
+        draft.step.acts() && draft.step.kind != Kind::Ask && draft.step.hosts.is_none()
+    };
+    if runbook.hosts.is_some() {
+        return;
+    }
+    let all: Vec<&Draft> = drafts.iter().filter(none).collect();
+    let Some(first) = all.first() else { return };
+    let mut names: Vec<&str> = all.iter().take(SHOWN).map(|one| one.step.id.as_str()).collect();
+    let more = format!("{} more", all.len().saturating_sub(SHOWN));
+    names.extend((all.len() > SHOWN).then_some(more.as_str()));
+    let names = names.join(", ");
+    source.warning(
+        first.at,
+        format!(
+            "no hosts are named for {names}: begin it with --hosts, or add on=… or hosts: in front matter"
+        ),
+    );
 }
 
 /// Checks every name and every place of a value. What undoes or proves a step in a block of its own has the
