@@ -55,10 +55,10 @@ impl Change {
                 || "a person ended it before it was through".to_owned(),
                 |at| format!("{} failed", self.title_at(at)),
             )),
-            Course::UndoFailed => Some(format!(
-                "it could not be taken back on {} hosts; look at them now",
-                self.stuck.len()
-            )),
+            Course::UndoFailed => Some(match self.stuck.len() {
+                1 => "it could not be taken back on 1 host; look at it now".to_owned(),
+                hosts => format!("it could not be taken back on {hosts} hosts; look at them now"),
+            }),
         }
     }
 
