@@ -31,13 +31,13 @@ fn file(dir: &Path, text: &str) -> PathBuf {
     path
 }
 
-/// The file of the issue that asked for rollouts, but that it is not armed.
+/// The file of the issue that asked for rollouts; scripts rely on its form.
 const FILE: &str = r#"rollout: nginx-1.27
 hosts: "web*"
 waves: [1, 10%, 50%, 100%]
 max_parallel: 20
 max_failures: 2
-do: { run: "install-nginx 1.27", timeout: 5m }
+do: { run: "install-nginx 1.27", timeout: 5m, armed: 60s }
 verify: [ { http: "http://localhost/healthz", expect: 200, within: 30s } ]
 soak: 2m
 approve: { before_wave: 2, by: operator, people: 1, expires: 4h }

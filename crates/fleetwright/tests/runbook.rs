@@ -113,6 +113,76 @@ fn our_own_runbooks_pass() {
     assert_eq!(names, five);
 }
 
+/// Runs a text as a host does, with programs of this directory before others.
+fn host(text: &str, bin: &Path) -> std::process::ExitStatus {
+    let path = std::env::var("PATH").expect("a path");
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", text]).env("PATH", format!("{}:{path}", bin.display()));
+    shell.env("FLEETWRIGHT_CHANGE_ID", "c1").env("GIT_CONFIG_COUNT", "0");
+    shell.output().expect("a shell").status
+}
+
+/// A step that installs something fails, is tried again and is taken back: to what there was before the first try.
+fn check_way_back(file: &str, step: &str, inputs: &[&str]) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (bin, app) = (dir.path().join("bin"), dir.path().join("app"));
+    std::fs::create_dir(&bin).expect("a new directory");
+    for name in ["pip", "pip3", "docker"] {
+        let text = format!("#!/bin/sh\ntest ! -e {}\n", dir.path().join("broken").display());
+        std::fs::write(bin.join(name), text).expect("a new file");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(bin.join(name), mode).expect("our own file");
+    }
+    let git = "git -c user.name=n -c user.email=e@example.com";
+    let made = format!(
+        "set -e; cd {}; git init -q up; cd up; echo 1 > v; git add v; {git} commit -qm 1; cd ..
+         git clone -q up app; cd up; echo 2 > v; {git} commit -qam 2; git tag v2",
+        dir.path().display()
+    );
+    assert!(host(&made, &bin).success(), "{made}");
+    let facts = dir.path().join("facts.json");
+    std::fs::write(&facts, r#"{"web1": {}}"#).expect("a new file");
+    let document = root().join("examples/runbooks").join(file);
+    let mut args = vec!["plan".to_owned(), document.display().to_string(), "-o".to_owned()];
+    args.extend(["json".to_owned(), "--facts-file".to_owned(), facts.display().to_string()]);
+    for input in inputs {
+        args.extend(["--input".to_owned(), input.replace("APP", &app.display().to_string())]);
+    }
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let output = runbook(&args);
+    let plan: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let steps = plan["steps"].as_array().expect("steps");
+    let step = steps.iter().find(|one| one["id"] == step).expect("the step");
+    let text = |part: &str| step[part]["text"].as_str().expect("a command").to_owned();
+    let version = || std::fs::read_to_string(app.join("v")).expect("the file");
+    std::fs::write(dir.path().join("broken"), "").expect("a new file");
+    assert!(!host(&text("command"), &bin).success());
+    assert_eq!(version(), "2\n", "{file}: it broke after the new one was there");
+    std::fs::remove_file(dir.path().join("broken")).expect("it is there");
+    assert!(host(&text("command"), &bin).success());
+    assert!(host(&text("undo"), &bin).success() && host(&text("undo"), &bin).success());
+    assert_eq!(version(), "1\n", "{file}: it is as it was before the first try");
+}
+
+#[test]
+fn what_is_tried_again_still_finds_its_way_back() {
+    let server = ["server=web1", "application=APP", "revision=v2"];
+    check_way_back("socket-io.md", "code", &server);
+    let atlas =
+        ["server=web1", "agents=web1", "trial=web1", "program=APP", "tag=v2", "cluster_secret=s"];
+    check_way_back("atlas.md", "code", &atlas);
+    let nixfleet = [
+        "dashboard=web1",
+        "nixos=web1",
+        "macs=web1",
+        "trial=web1",
+        "trial_mac=web1",
+        "user=u",
+        "service=APP",
+    ];
+    check_way_back("nixfleet.md", "dashboard-on", &nixfleet);
+}
+
 const DOCUMENT: &str = "---\ntitle: New nginx\nowner: web team\nhosts: web*\ninputs:\n  version: text\n  where: {type: hosts, about: the canary}\n---\n\n## Install\n\n- [ ] Tell the others\n- [ ] Install it\n  ```sh id=install on=\"{{ inputs.where }}\" as=root timeout=5m armed=60s approve=operator,2,4h undo=back verify=\"nginx -v\"\n  install-nginx {{ inputs.version }}\n  ```\n- [ ] Look at it\n  ```sh id=look timeout=5s undo=none\n  echo {{ steps.install.stdout }}\n  ```\n\n```sh id=back\ninstall-nginx --previous\n```\n";
 
 /// A directory with the document and a file of facts.
@@ -140,6 +210,40 @@ fn a_plan_shows_what_would_be_done() {
     assert_eq!(plan["steps"][2]["hosts"], serde_json::json!(["web1", "web2"]));
     assert_eq!(plan["steps"][1]["command"]["text"], r"install-nginx '1.27; rm -rf '\''x'\'''");
     assert_eq!(plan["steps"][2]["command"]["complete"], false);
+}
+
+/// Steps that name no hosts run where `--hosts` says; the plan says which do, and who said it.
+#[test]
+fn hosts_may_be_given_with_the_plan() {
+    let (dir, _, facts) = files();
+    let document = dir.path().join("y.md");
+    let text = "- [ ] Write it\n  ```sh id=write timeout=5s undo=none\n  date\n  ```\n- [ ] Look\n  ```sh id=look on=db1 timeout=5s undo=none\n  date\n  ```\n- [ ] Plug it in\n  ```text id=plug manual timeout=5s verify=\"test -e /\"\n  x\n  ```\n";
+    std::fs::write(&document, text).expect("a new file");
+    let document = document.to_str().expect("UTF-8");
+    let (answer, code) = checked(Path::new(document));
+    assert_eq!((code, &answer["errors"]), (Some(0), &serde_json::json!([])));
+    let plan =
+        |more: &[&str]| runbook(&[&["plan", document, "--facts-file", &facts], more].concat());
+    let shown = plan(&["--hosts", "web*"]);
+    let text = stdout(&shown);
+    assert_eq!(shown.status.code(), Some(0), "{}", stderr(&shown));
+    assert_eq!(text.matches("web* (by --hosts): web1, web2").count(), 2, "{text}");
+    assert!(text.contains("hosts    db1: db1"), "{text}");
+    let json = plan(&["--hosts", "web*", "-o", "json"]);
+    let json: Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert_eq!(json["steps"][0]["hosts"], serde_json::json!(["web1", "web2"]));
+    let unnamed: Vec<_> = (0..3).map(|step| json["steps"][step]["unnamed"].clone()).collect();
+    assert_eq!(unnamed, [true, false, true]);
+    let none = plan(&[]);
+    assert!(
+        stderr(&none).contains("no hosts are named for write, plug; give them with --hosts"),
+        "{}",
+        stderr(&none)
+    );
+    let wrong = plan(&["--hosts", "web* and"]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", stderr(&wrong));
+    let nobody = plan(&["--hosts", "mail*"]);
+    assert_eq!(nobody.status.code(), Some(9), "{}", stderr(&nobody));
 }
 
 #[test]

@@ -163,3 +163,55 @@ async fn what_is_too_long_for_a_command_is_put_into_none() {
     assert!(note.starts_with("what step long printed") && note.contains("64 KiB"), "{note}");
     assert!(!ran.exists());
 }
+
+/// A document in the scratch directory, begun.
+async fn begun(fleet: &Fleet, name: &str, text: &str, more: &[&str]) -> (String, String) {
+    let file = fleet.scratch().join(name);
+    std::fs::write(&file, text).expect("a new file");
+    let file = file.display().to_string();
+    let line = [&["runbook", "run", &file, "--detach", "-o", "json"], more].concat();
+    let said = fleet.cli(&line).await.ok();
+    (said.json()["id"].as_str().expect("an id").to_owned(), said.stderr)
+}
+
+/// An undo gets what its own step printed, whatever is in that; and a pattern is looked for in each line.
+#[tokio::test]
+async fn what_a_step_printed_takes_it_back() {
+    let (fleet, _web1) = fleet().await;
+    let dir = fleet.scratch().display().to_string();
+    let text = format!(
+        "---\nhosts: web1\n---\n```sh id=make timeout=1m expect=~^made undo=\"printf '[%s]' {{{{ steps.make.stdout }}}} {{{{ steps.make.exit_code }}}} > {dir}/undone\"\necho first\nprintf 'made $(touch {dir}/hacked)'\n```\n"
+    );
+    let (id, _) = begun(&fleet, "own.md", &text, &[]).await;
+    state_is(&fleet, &id, "succeeded").await;
+    drop(fleet.cli(&["runbook", "undo", &id]).await.ok());
+    state_is(&fleet, &id, "undone").await;
+    let undone = std::fs::read_to_string(fleet.scratch().join("undone")).expect("it ran");
+    assert_eq!(undone, format!("[first\nmade $(touch {dir}/hacked)][0]"));
+    assert!(!fleet.scratch().join("hacked").exists());
+}
+
+/// Steps that name no hosts run where the command line says, with attributes or without.
+#[tokio::test]
+async fn hosts_may_be_given_with_the_run() {
+    let (fleet, _web1) = fleet().await;
+    let _web2 = fleet.agent("web2").await;
+    let text = "```sh id=all timeout=1m undo=none\ntrue\n```\n\n```sh id=one on=web1 timeout=1m undo=none\nexit 3\n```\n";
+    let file = fleet.scratch().join("hosts.md");
+    std::fs::write(&file, text).expect("a new file");
+    let refused =
+        fleet.cli(&["runbook", "run", &file.display().to_string(), "--detach"]).await.exits(2);
+    assert!(
+        refused.stderr.contains("all at line 1: it names no hosts; say with --hosts"),
+        "{}",
+        refused.stderr
+    );
+    let (id, said) = begun(&fleet, "hosts.md", text, &["--hosts", "web*"]).await;
+    assert!(said.contains("on web*, as they name no hosts: all\n"), "{said}");
+    let runbook = state_is(&fleet, &id, "paused").await;
+    assert_eq!(step(&runbook, "all")["hosts"], serde_json::json!(["web1", "web2"]));
+    assert_eq!(step(&runbook, "one")["hosts"], serde_json::json!(["web1"]));
+    let run = step(&runbook, "one")["output_run"].as_str().expect("a run");
+    let shown = fleet.cli(&["runbook", "show", &id]).await.ok();
+    assert!(shown.stderr.contains(&format!("runs logs {run}")), "{}", shown.stderr);
+}

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use fw_proto::ChangeId;
 use fw_proto::api::{ChangeBegun, ChangeState};
+use fw_proto::{ChangeId, RunId};
 use fw_rt::Backoff;
 use serde::Serialize;
 
@@ -77,6 +77,10 @@ pub(crate) trait Stands {
     fn state(&self) -> ChangeState;
     /// Why it does not go on, or what it does.
     fn why(&self) -> Option<&str>;
+    /// How far that is.
+    fn progress(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Looks at one until nothing happens any more without a person: it has ended, is paused, or waits for
@@ -92,7 +96,10 @@ pub(crate) async fn watch<T: Stands>(
         let mut told = String::new();
         loop {
             let now = patiently(&mut look).await?;
-            let text = sentence(&now);
+            let text = match now.progress() {
+                Some(progress) => format!("{}, {progress}", sentence(&now)),
+                None => sentence(&now),
+            };
             if told != text {
                 output::say(&text);
                 told = text;
@@ -132,6 +139,13 @@ async fn patiently<T>(
 pub(crate) fn sentence(now: &impl Stands) -> String {
     let state = now.state().as_str();
     now.why().map_or_else(|| state.to_owned(), |why| format!("{state}: {why}"))
+}
+
+/// Where to read why something failed.
+pub(crate) fn printed(runs: impl IntoIterator<Item = RunId>) {
+    for run in runs {
+        output::say(&format!("what it printed: fleetwright runs logs {run}"));
+    }
 }
 
 const fn goes_on_alone(state: ChangeState) -> bool {

@@ -46,6 +46,9 @@ pub(crate) struct PlanArgs {
     /// A value that the runbook asks for; repeat for more.
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse::pair)]
     input: Vec<(String, String)>,
+    /// Where steps run that name no hosts.
+    #[arg(long, value_name = "SELECTOR")]
+    hosts: Option<String>,
     /// Pick hosts without a server, from a JSON file: an object of hosts, each an object of its facts.
     #[arg(long, value_name = "FILE")]
     facts_file: Option<PathBuf>,
@@ -113,6 +116,16 @@ fn tell(parsed: &Parsed, errors: bool) {
     }
     for warning in &parsed.warnings {
         output::say(&format!("warning: {}", output::error_text(warning)));
+    }
+}
+
+/// The first of some names, and how many more there are.
+fn some(names: &[&str]) -> String {
+    const SHOWN: usize = 8;
+    let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 

@@ -175,6 +175,9 @@ pub(crate) fn rollout_page(rollout: &Rollout, now: Timestamp) -> String {
     let budget = &rollout.budget;
     let (failed, max, busy) = (budget.failed, budget.max, budget.in_flight);
     page.put("budget", &format!("{failed} of {max} failed, {busy} under way"));
+    if let Some(rehearsal) = &rollout.rehearsal {
+        page.put("rehearsal", &format!("{} on {}", rehearsal.state.as_str(), rehearsal.host));
+    }
     if let Some(until) = rollout.soaks_until {
         page.put("soaks", &format!("until {until} ({})", ago(until, now)));
     }

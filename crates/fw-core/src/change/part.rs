@@ -104,7 +104,25 @@ pub fn judge(expect: Option<&Expect>, exit_code: Option<i32>, stdout: &str) -> O
         }
         Expect::Text(text) => zero && stdout.contains(text.as_str()),
         Expect::Pattern(pattern) => {
-            zero && regex::Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(stdout))
+            // By lines, as `grep -E` looks: what is printed ends with a line break.
+            let built = regex::RegexBuilder::new(pattern).multi_line(true).build();
+            zero && built.is_ok_and(|pattern| pattern.is_match(stdout))
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_looked_for_line_by_line() {
+        let holds = |pattern: &str, stdout: &str| {
+            judge(Some(&Expect::Pattern(pattern.to_owned())), Some(0), stdout)
+        };
+        assert_eq!(holds("^v[0-9]+$", "v12\n"), Some(true), "a line break ends what is printed");
+        assert_eq!(holds("^b$", "a\nb\nc\n"), Some(true));
+        assert_eq!(holds("^v[0-9]+$", "v12 or so\n"), Some(false));
+        assert_eq!(judge(Some(&Expect::Pattern("a".to_owned())), Some(1), "a"), Some(false));
+    }
 }

@@ -51,11 +51,14 @@ impl Change {
             }
             Course::Undoing => Some(format!("taking back {}", self.title_at(self.at))),
             Course::Succeeded | Course::Undone => None,
-            Course::Failed => self.failed_node().map(|at| format!("{} failed", self.title_at(at))),
-            Course::UndoFailed => Some(format!(
-                "it could not be taken back on {} hosts; look at them now",
-                self.stuck.len()
+            Course::Failed => Some(self.failed_node().map_or_else(
+                || "a person ended it before it was through".to_owned(),
+                |at| format!("{} failed", self.title_at(at)),
             )),
+            Course::UndoFailed => Some(match self.stuck.len() {
+                1 => "it could not be taken back on 1 host; look at it now".to_owned(),
+                hosts => format!("it could not be taken back on {hosts} hosts; look at them now"),
+            }),
         }
     }
 

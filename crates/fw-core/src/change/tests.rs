@@ -618,5 +618,6 @@ fn what_comes_after_the_end_moves_nothing() {
     let kinds = vec![began(0, 1, &[0, 1]), Kind::AbortRequested, done, not];
     let change = after(plan, kinds);
     assert_eq!(change.course, Course::Failed);
+    assert_eq!(change.why().as_deref(), Some("a person ended it before it was through"));
     assert_eq!(change.nodes[0].note, None);
 }

@@ -210,13 +210,13 @@ impl Making<'_> {
 
     /// On the first host alone. What it has done it has taken back itself, unless it failed.
     fn rehearsal(&self, wave: &Wave) -> Result<Option<Node>, Error> {
-        let (Some(undo), Some(state)) = (&self.rollout.undo, &self.rollout.state) else {
+        let (Some(undo), Some(kept)) = (&self.rollout.undo, kept(self.rollout)) else {
             return Ok(None);
         };
         let first = wave.hosts.iter().take(1).cloned().collect();
         let canary = Wave { hosts: first, ..wave.clone() };
         let act = &self.rollout.act;
-        let command = script::rehearsal(&act.command, &undo.command, state);
+        let command = script::rehearsal(&act.command, &undo.command, &kept);
         let more = undo.timeout.map(|timeout| timeout + STATE_TAKES + STATE_TAKES);
         let exec = Exec {
             command,
@@ -224,7 +224,9 @@ impl Making<'_> {
             ..act.clone()
         };
         let work = self.work("rehearsal", &canary, exec)?;
-        let back = Box::new(self.work("undo", &canary, undo.clone())?);
+        // What was found left behind is no undo only because a command exits with 0.
+        let back = with(undo, script::undo(&undo.command, true), STATE_TAKES);
+        let back = Box::new(self.work("undo", &canary, back)?);
         let host = canary.hosts.first().map_or("", HostName::as_str);
         Ok(Some(Node {
             id: REHEARSAL.to_owned(),

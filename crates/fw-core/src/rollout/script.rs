@@ -57,22 +57,20 @@ pub(super) fn undo(command: &Command, compared: bool) -> Command {
     Command::Shell(format!("{} || exit $?\n{}", words(command), Kept::compare()))
 }
 
-/// Does and undoes it, and compares how the host was and is.
-pub(super) fn rehearsal(act: &Command, undo: &Command, state: &State) -> Command {
-    let capture = capture(state);
+/// Does and undoes it, and compares how the host was and is. How it was is kept until it is so again: a rehearsal
+/// that is tried again must not take what the one before left behind for the state that there was.
+pub(super) fn rehearsal(act: &Command, undo: &Command, kept: &Kept<'_>) -> Command {
+    let (keep, compare) = (kept.keep(), Kept::compare());
     let (act, undo) = (words(act), words(undo));
     Command::Shell(format!(
-        "dir=$(mktemp -d) || exit 1\n\
-         trap 'rm -rf \"$dir\"' EXIT\n\
-         echo 'rehearsal: how the host is'\n\
-         {capture} > \"$dir/before.json\" || exit $?\n\
+        "echo 'rehearsal: how the host is'\n\
+         {keep}\
          echo 'rehearsal: do'\n\
          {act} || exit $?\n\
          echo 'rehearsal: undo'\n\
          {undo} || exit $?\n\
          echo 'rehearsal: compare'\n\
-         {capture} > \"$dir/after.json\" || exit $?\n\
-         {BINARY} state compare \"$dir/before.json\" \"$dir/after.json\" || exit {NOT_PROVED}\n"
+         {compare}"
     ))
 }
 
@@ -250,3 +248,6 @@ fn expected(expect: &Expect) -> String {
         Expect::Pattern(pattern) => format!("prints what matches {pattern:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -271,7 +271,7 @@ impl<F: FnMut(&Selector) -> Result<Vec<Chosen>, String>> Compiler<'_, F> {
         let own = plan::selector(self.runbook, step, self.given.values);
         let selector = own
             .or(self.given.hosts)
-            .ok_or("it names no hosts; say on which hosts such steps run")?;
+            .ok_or("it names no hosts; say with --hosts on which hosts such steps run")?;
         let text = selector.to_string();
         if !self.chosen.contains_key(&text) {
             let hosts = (self.choose)(selector)?;

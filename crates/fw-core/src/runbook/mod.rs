@@ -284,6 +284,19 @@ impl Kind {
     }
 }
 
+impl Step {
+    /// Whether something of it runs on hosts when its turn comes: its block, or what proves a person's work.
+    #[must_use]
+    pub const fn acts(&self) -> bool {
+        match self.kind {
+            Kind::Command | Kind::Backup => true,
+            Kind::Ask => !matches!(self.language, Language::Other(_)),
+            Kind::Manual => matches!(self.verify, Some(Action::Step(_) | Action::Command(_))),
+            Kind::Approval | Kind::Undo | Kind::Verify => false,
+        }
+    }
+}
+
 /// Reads a document. `file` is what to call it in errors.
 #[must_use]
 pub fn parse(file: &str, text: &str) -> Parsed {

@@ -14,14 +14,6 @@ pub(super) struct Known<'a> {
     pub(super) inputs: &'a BTreeSet<String>,
     pub(super) earlier: &'a BTreeSet<String>,
     pub(super) all: &'a BTreeSet<String>,
-    /// An undo or proof in a block of its own, which may stand before the step it belongs to.
-    pub(super) anywhere: bool,
-}
-
-impl Known<'_> {
-    fn has_printed(&self, step: &str) -> bool {
-        self.earlier.contains(step) || (self.anywhere && self.all.contains(step))
-    }
 }
 
 /// Says what is wrong with the names that a command uses.
@@ -56,7 +48,7 @@ fn name_is_known(name: &str, known: &Known<'_>) -> bool {
     match parts_of(name) {
         [Some("inputs"), Some(input), None, None] => known.inputs.contains(input),
         [Some("steps"), Some(step), Some(field), None] => {
-            FIELDS.contains(&field) && known.has_printed(step)
+            FIELDS.contains(&field) && known.earlier.contains(step)
         }
         _ => false,
     }

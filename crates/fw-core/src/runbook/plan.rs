@@ -86,7 +86,13 @@ pub fn shown(template: &Template, values: &Values) -> Result<Shown, String> {
     template.fill(values, &BTreeMap::new()).map(|filled| Shown::Filled(filled.text))
 }
 
-/// The hosts of a step; `None` when it says none, so that they are asked for.
+/// The steps that run on hosts and name none, neither they nor the front matter: whoever begins the runbook says where.
+pub fn unnamed(runbook: &Runbook) -> impl Iterator<Item = &Step> {
+    let none = |step: &&Step| step.acts() && step.hosts.is_none() && runbook.hosts.is_none();
+    runbook.steps.iter().filter(none)
+}
+
+/// The hosts that a step names, or the front matter for it; `None` when they are those that it is begun with.
 #[must_use]
 pub fn selector<'a>(
     runbook: &'a Runbook,

@@ -46,6 +46,7 @@ pub(super) fn runbook(source: &mut Source<'_>, front: Option<Front>, parts: Vec<
     references(source, &mut drafts, filled);
     belonging(source, runbook.hosts.as_ref(), &drafts);
     rules(source, &runbook, &mut drafts);
+    unnamed(source, &runbook, &drafts);
     templates(source, &runbook.inputs, &drafts);
     let undone = drafts
         .iter()
@@ -454,9 +455,6 @@ fn rules(source: &mut Source<'_>, runbook: &Runbook, drafts: &mut [Draft]) {
             source.error(draft.armed_at, "an armed step needs its undo: undo=…");
         }
         let runs = matches!(step.kind, Kind::Command | Kind::Backup);
-        if runs && step.hosts.is_none() && runbook.hosts.is_none() {
-            source.error(draft.at, "no hosts; add on=… here, or hosts: in front matter");
-        }
         if let Some(needs) = &step.needs {
             let what: String = needs.chars().take(80).collect();
             if step.kind.runs() {
@@ -483,51 +481,76 @@ fn rules(source: &mut Source<'_>, runbook: &Runbook, drafts: &mut [Draft]) {
     }
 }
 
-/// Checks every name and every place of a value.
+/// Says which steps run where whoever begins it says. A plain checklist does so without a word.
+fn unnamed(source: &mut Source<'_>, runbook: &Runbook, drafts: &[Draft]) {
+    /// More names than these nobody reads in a line.
+    const SHOWN: usize = 5;
+    let none = |draft: &&Draft| {
+        draft.step.acts() && draft.step.kind != Kind::Ask && draft.step.hosts.is_none()
+    };
+    if runbook.hosts.is_some() {
+        return;
+    }
+    let all: Vec<&Draft> = drafts.iter().filter(none).collect();
+    let Some(first) = all.first() else { return };
+    let mut names: Vec<&str> = all.iter().take(SHOWN).map(|one| one.step.id.as_str()).collect();
+    let more = format!("{} more", all.len().saturating_sub(SHOWN));
+    names.extend((all.len() > SHOWN).then_some(more.as_str()));
+    let names = names.join(", ");
+    source.warning(
+        first.at,
+        format!(
+            "no hosts are named for {names}: begin it with --hosts, or add on=… or hosts: in front matter"
+        ),
+    );
+}
+
+/// Checks every name and every place of a value. What undoes or proves a step in a block of its own has the
+/// names of that step, wherever the block stands.
 fn templates(source: &mut Source<'_>, inputs: &[Input], drafts: &[Draft]) {
     let inputs: BTreeSet<String> = inputs.iter().map(|input| input.name.clone()).collect();
-    let mut earlier = BTreeSet::new();
     let all: BTreeSet<String> = drafts.iter().map(|draft| draft.step.id.in_templates()).collect();
-    for draft in drafts {
-        let parts = [
-            (draft.step.block.as_ref(), None),
-            // The restore of a backup has no values but those of its block.
-            (
-                action_text(draft.step.undo.as_ref()).filter(|_| draft.undo.is_some()),
-                draft.undo.as_ref(),
-            ),
-            (action_text(draft.step.verify.as_ref()), draft.verify.as_ref()),
-        ];
-        // What undoes or proves a step may use what it printed, and comes after all steps before it.
+    let blocks: BTreeMap<&StepId, &Draft> =
+        drafts.iter().map(|draft| (&draft.step.id, draft)).collect();
+    let mut earlier = BTreeSet::new();
+    for draft in drafts.iter().filter(|draft| draft.step.kind.has_its_turn()) {
         let own = draft.step.id.in_templates();
-        for (template, attribute) in parts {
-            let Some(template) = template else { continue };
-            if attribute.is_some() {
+        for role in [None, Some(Role::Verify), Some(Role::Undo)] {
+            if role == Some(Role::Undo) && draft.step.acts() {
+                // What takes a step back may use what it printed; what proves it is part of its command.
                 earlier.insert(own.clone());
             }
-            let known = Known {
-                inputs: &inputs,
-                earlier: &earlier,
-                all: &all,
-                anywhere: !draft.step.kind.has_its_turn(),
-            };
-            let place = |byte: usize| match (attribute, &draft.block) {
+            let known = Known { inputs: &inputs, earlier: &earlier, all: &all };
+            let Some((template, of, attribute)) = text_of(draft, role, &blocks) else { continue };
+            let place = |byte: usize| match (attribute, &of.block) {
                 (Some(attribute), _) if attribute.verbatim => attribute.value_at + byte,
                 (Some(attribute), _) => attribute.value_at,
                 (None, Some(block)) => block.place(byte),
-                (None, None) => draft.at,
+                (None, None) => of.at,
             };
             template_in(source, template, &known, place);
-        }
-        if draft.step.kind.runs() {
-            earlier.insert(own);
         }
     }
 }
 
-fn action_text(action: Option<&Action>) -> Option<&Template> {
-    match action {
-        Some(Action::Command(template)) => Some(template),
-        Some(Action::Nothing | Action::Step(_)) | None => None,
+/// A text of a step, with the draft or the attribute in which it stands: its own block, or what proves or undoes it.
+fn text_of<'d>(
+    draft: &'d Draft,
+    role: Option<Role>,
+    blocks: &BTreeMap<&StepId, &'d Draft>,
+) -> Option<(&'d Template, &'d Draft, Option<&'d Attribute>)> {
+    let (action, attribute) = match role {
+        None => return Some((draft.step.block.as_ref()?, draft, None)),
+        Some(Role::Undo) => (&draft.step.undo, &draft.undo),
+        Some(Role::Verify) => (&draft.step.verify, &draft.verify),
+    };
+    match action.as_ref()? {
+        Action::Nothing => None,
+        // The restore of a backup has no attribute, and no values but those of its block.
+        Action::Command(template) => Some((template, draft, Some(attribute.as_ref()?))),
+        Action::Step(id) => {
+            let part = blocks.get(id)?;
+            Some((part.step.block.as_ref()?, part, None))
+        }
     }
 }

@@ -89,7 +89,6 @@ fn mistakes_are_shown_where_they_are() {
     check("---\ninputs: {Change_ID: secret}\n---\n", "holds the id of the change");
     check("```id=a\ntrue\n```", "begins with its language");
     check("```python id=a\ntrue\n```", "nothing runs \"python\"");
-    check("```sh id=a\ntrue\n```", "no hosts");
     check("```sh id=a on=x\n```", "the block is empty");
     check("```sh id=a-b on=x\ntrue\n```\n```sh id=a_b on=x\ntrue\n```\n", "already, at line 1");
     check(
@@ -104,6 +103,34 @@ fn mistakes_are_shown_where_they_are() {
     check("---\na: [\n---\n", "not YAML");
     check(&"x".repeat(LARGEST + 1), "split it");
     check(&format!("{}x", "> ".repeat(100)), "flatten them");
+}
+
+#[test]
+fn hosts_may_be_said_when_it_is_begun() {
+    let block = |id: usize| format!("```sh id=s{id} timeout=1s undo=none\ntrue\n```\n\n");
+    let warned = |text: &str| {
+        let parsed = parse("x.md", text);
+        assert_eq!(parsed.errors, [], "{text}");
+        parsed.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let said = warned(&(1..8).map(block).collect::<String>());
+    assert!(
+        said.starts_with("x.md:1:1: no hosts are named for s1, s2, s3, s4, s5, 2 more: begin"),
+        "{said}"
+    );
+    let proved = "```text id=a manual verify=\"test -e /\"\nx\n```\n";
+    assert!(warned(proved).contains("no hosts are named for a:"), "{}", warned(proved));
+    for none in ["```\ntrue\n```\n", "- [ ] x\n", "```text manual\nx\n```\n"] {
+        assert_eq!(warned(none), "", "{none}");
+    }
+    let named = format!("---\nhosts: web*\n---\n{}", block(1));
+    let text = named.clone()
+        + "```sh id=b on=x timeout=1s undo=none\ntrue\n```\n"
+        + &block(2).replace("s2", "c");
+    assert_eq!((warned(&named), warned(&text)), (String::new(), String::new()));
+    let parsed = parse("x.md", &text.replace("hosts: web*", "owner: me"));
+    let unnamed: Vec<_> = plan::unnamed(&parsed.runbook).map(|step| step.id.as_str()).collect();
+    assert_eq!(unnamed, ["s1", "c"]);
 }
 
 #[test]
@@ -186,6 +213,19 @@ fn names_in_templates_are_known() {
 fn what_takes_back_may_use_what_was_printed() {
     let text = with("", "id=a timeout=1s undo=\"restore {{ steps.a.stdout }}\"", "save");
     assert_eq!(error(&text), "");
+    let block = "```sh id=b timeout=1s\nrestore {{ steps.a.stdout }} {{ steps.z.stdout }}\n```\n\n";
+    let first = "---\nhosts: web*\n---\n```sh id=z undo=none\nx\n```\n\n".to_owned() + block;
+    let step = |role: &str| format!("{first}```sh id=a {role}=b\nx\n```\n");
+    assert_eq!(error(&step("undo")), "");
+    assert!(
+        error(&step("verify")).contains("x.md:9:12: step \"a\" has printed nothing yet"),
+        "{}",
+        error(&step("verify"))
+    );
+    let own = with("", "id=a verify=\"test {{ steps.a.stdout }}\"", "save");
+    assert!(error(&own).contains("has printed nothing yet"), "{}", error(&own));
+    let later = step("undo") + "\n```sh id=y undo=none\necho {{ steps.b.stdout }}\n```\n";
+    assert!(error(&later).contains("has printed nothing yet"), "{}", error(&later));
 }
 
 #[test]

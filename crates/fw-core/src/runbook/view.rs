@@ -5,7 +5,7 @@ use fw_proto::api::{
     Approval, Runbook, RunbookPhase, RunbookStep, RunbookSummary, StepGate, StepState,
 };
 
-use super::Kind;
+use super::{Kind, Step};
 use crate::change::{Act, Approve, Change, Node, Progress, Stand, Way};
 
 /// A node and how far it is.
@@ -16,9 +16,9 @@ type Stage<'a> = (&'a Node, &'a Progress);
 #[must_use]
 pub fn view(change: &Change, rehearsed: bool) -> Runbook {
     let document = super::parse("runbook", &change.plan.source).runbook;
-    let kind = |id: &str, line: Option<u32>| {
+    let written = |id: &str, line: Option<u32>| {
         let same = |step: &&super::Step| step.id.as_str() == id && Some(step.line) == line;
-        document.steps.iter().find(same).map(|step| step.kind)
+        document.steps.iter().find(same)
     };
     let phase = |phase: &super::Phase| RunbookPhase {
         title: phase.title.clone(),
@@ -29,7 +29,7 @@ pub fn view(change: &Change, rehearsed: bool) -> Runbook {
         summary: summary(change),
         rehearsed,
         phases: document.phases.iter().map(phase).collect(),
-        steps: steps(change).iter().map(|stages| step(change, stages, kind)).collect(),
+        steps: steps(change).iter().map(|stages| step(change, stages, written)).collect(),
         source: change.plan.source.clone(),
     }
 }
@@ -60,14 +60,17 @@ fn steps(change: &Change) -> Vec<Vec<Stage<'_>>> {
     steps
 }
 
-fn step(
+fn step<'d>(
     change: &Change,
     stages: &[Stage<'_>],
-    kind: impl Fn(&str, Option<u32>) -> Option<Kind>,
+    written: impl Fn(&str, Option<u32>) -> Option<&'d Step>,
 ) -> RunbookStep {
     let first = stages.first().map(|(node, _)| *node);
     let (id, line) = first.map_or_else(Default::default, |node| (node.id.clone(), node.line));
-    let kind = kind(&id, line).unwrap_or_else(|| kind_of(stages));
+    let written = written(&id, line);
+    let kind = written.map_or_else(|| kind_of(stages), |step| step.kind);
+    let state = state(change, stages);
+    let said = stages.iter().rev().find_map(|(_, progress)| progress.note.clone());
     let exec = stages.iter().find_map(|(node, progress)| Some((node.work()?, *node, *progress)));
     let runs = exec.map_or_else(Vec::new, |(_, _, progress)| {
         progress.tries.iter().map(|one| one.run).collect()
@@ -82,7 +85,7 @@ fn step(
         kind: kind.name().to_owned(),
         title: first.map_or_else(String::new, |node| node.title.clone()),
         phase: first.and_then(|node| node.group),
-        state: state(change, stages),
+        state,
         hosts: exec.map_or_else(Vec::new, |(work, _, _)| {
             work.hosts.iter().map(|host| host.name.clone()).collect()
         }),
@@ -95,9 +98,14 @@ fn step(
         started_at: stages.iter().find_map(|(_, progress)| progress.began_at),
         finished_at: last.and_then(|progress| progress.ended_at),
         gate: stages.iter().find_map(gate),
-        note: stages.iter().rev().find_map(|(_, progress)| progress.note.clone()),
+        note: said.or_else(|| (state == StepState::Failed).then(|| expected(written?))?),
         id,
     }
+}
+
+/// What a step that failed was to do, where its exit code does not say it.
+fn expected(step: &Step) -> Option<String> {
+    step.expect.as_ref().map(|expect| format!("expected: {expect}"))
 }
 
 fn kind_of(stages: &[Stage<'_>]) -> Kind {

@@ -42,8 +42,9 @@ pub(super) async fn plan(
     Body(text): Body<RolloutText>,
 ) -> Result<Json<RolloutPlan>> {
     let (rollout, waves) = read(&app, &text)?;
+    // Also compiled: what would be refused at its begin is refused here.
+    let plan = compile(&app, &rollout, &waves, &text.text)?;
     if caller.is_limited() {
-        let plan = compile(&app, &rollout, &waves, &text.text)?;
         caller.may_with_all(&app, Action::See, &change::hosts(&plan, |_| true))?;
     }
     foresee(&app, &rollout, &waves).await.map(Json)

@@ -76,6 +76,20 @@ async fn two_people_approve_and_neither_began_it() {
     assert_eq!(rows[3]["after"]["note"], "they know");
 }
 
+/// What cannot begin is refused when it is planned, with the same words.
+#[tokio::test]
+async fn a_plan_refuses_what_could_not_begin() {
+    let server = TestServer::start().await;
+    server.host("web1", &[]).await;
+    let metric = "rollout: a\nhosts: '*'\nwaves: [100%]\ndo: {run: 'true'}\nverify: [{metric: 'errors < 1%'}]\n";
+    let text = json!({ "text": metric });
+    let planned = server.post("/rollouts/plan", text.clone()).await;
+    assert_eq!(code(&planned), (400, "invalid_request"), "{planned:?}");
+    let detail = planned.1["detail"].as_str().unwrap();
+    assert!(detail.contains("line 5") && detail.contains("there are none yet"), "{detail}");
+    assert_eq!(server.post("/rollouts", text).await, planned);
+}
+
 #[tokio::test]
 async fn all_hosts_of_a_runbook_count_together() {
     let server = TestServer::with(|config| config.access.root_hosts = 1).await;

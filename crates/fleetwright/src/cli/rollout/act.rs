@@ -1,7 +1,7 @@
 //! Rollouts that run: begun, followed, paused, approved, ended and taken back.
 
 use fw_proto::ChangeId;
-use fw_proto::api::{ChangeState, ChangeVerb, Rollout, RolloutText};
+use fw_proto::api::{ChangeState, ChangeVerb, Rollout, RolloutHostState, RolloutText};
 
 use crate::cli::change::{self, ListArgs, One, Stands};
 use crate::cli::{Session, ask, runs};
@@ -56,6 +56,30 @@ impl Stands for Rollout {
     fn why(&self) -> Option<&str> {
         self.summary.why.as_deref()
     }
+
+    fn progress(&self) -> Option<String> {
+        let count =
+            |state: RolloutHostState| self.hosts.iter().filter(|host| host.state == state).count();
+        let (all, failed) = (self.hosts.len(), self.budget.failed);
+        match self.summary.state {
+            ChangeState::Running => {
+                let done = count(RolloutHostState::Done);
+                let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+                Some(format!("{done} of {all} hosts done{failed}"))
+            }
+            ChangeState::Undoing => {
+                Some(format!("{} hosts taken back", count(RolloutHostState::Undone)))
+            }
+            ChangeState::Planned
+            | ChangeState::Paused
+            | ChangeState::AwaitingApproval
+            | ChangeState::AwaitingPerson
+            | ChangeState::Succeeded
+            | ChangeState::Failed
+            | ChangeState::Undone
+            | ChangeState::UndoFailed => None,
+        }
+    }
 }
 
 /// Does it.
@@ -66,6 +90,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> anyhow::Result<Code> {
         Verb::Show(one) => {
             let rollout = session.client.rollout(one.id).await?;
             print(session, &rollout, one.output)?;
+            tell(&rollout);
             Ok(change::looked(rollout.summary.state))
         }
         Verb::Watch(one) => watch(session, one.id, one.output).await,
@@ -100,10 +125,32 @@ async fn watch(session: &Session, id: ChangeId, format: Format) -> anyhow::Resul
         return Ok(Code::Interrupted);
     };
     print(session, &end, format)?;
-    if end.summary.state == ChangeState::AwaitingApproval {
-        output::say(&format!("approve it: fleetwright rollouts approve {id}"));
-    }
+    tell(&end);
     Ok(change::outcome(end.summary.state, false))
+}
+
+/// Says what to type next.
+fn tell(rollout: &Rollout) {
+    let (id, failed) = (rollout.summary.id, rollout.budget.failed > 0);
+    let last = || rollout.runs.iter().rev().find(|run| !run.undo).map(|run| run.run);
+    match rollout.summary.state {
+        ChangeState::AwaitingApproval => {
+            output::say(&format!("approve it: fleetwright rollouts approve {id}"));
+        }
+        ChangeState::Paused => {
+            change::printed(last().filter(|_| failed));
+            output::say(&format!("go on: fleetwright rollouts resume {id}"));
+        }
+        ChangeState::Failed | ChangeState::Undone => change::printed(last().filter(|_| failed)),
+        ChangeState::UndoFailed => {
+            change::printed(rollout.runs.iter().filter(|run| run.undo).map(|run| run.run));
+        }
+        ChangeState::Planned
+        | ChangeState::Running
+        | ChangeState::AwaitingPerson
+        | ChangeState::Undoing
+        | ChangeState::Succeeded => {}
+    }
 }
 
 async fn act(session: &Session, one: One, verb: ChangeVerb) -> anyhow::Result<Code> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, Write as _};
 
 use anyhow::Context as _;
+use fw_core::runbook::plan;
 use fw_proto::ChangeId;
 use fw_proto::api::{
     ChangeState, ChangeVerb, NewRunbook, ReportFormat, Runbook, RunbookStep, StepNote, StepState,
@@ -128,6 +129,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> anyhow::Result<Code> {
         Verb::Show(one) => {
             let runbook = session.client.runbook(one.id).await?;
             print(session, &runbook, one.output)?;
+            tell(one.id, &runbook);
             Ok(change::looked(runbook.summary.state))
         }
         Verb::Watch(one) => follow(session, one.id, one.output, false).await,
@@ -158,8 +160,10 @@ async fn begin(session: &Session, args: RunArgs) -> anyhow::Result<Code> {
             return Err(Refusal::usage(format!("--input {name} is given twice")));
         }
     }
+    let takes = args.hosts.as_ref().map(|hosts| takes(hosts, &source));
     let new = NewRunbook { file: Some(file), source, inputs, hosts: args.hosts };
     let begun = session.client.begin_runbook(&new).await?;
+    takes.iter().for_each(|takes| output::say(takes));
     if let Some(code) = change::left(&begun, NOUN, args.detach, args.output)? {
         return Ok(code);
     }
@@ -167,6 +171,16 @@ async fn begin(session: &Session, args: RunArgs) -> anyhow::Result<Code> {
     // A document from stdin leaves nobody there to ask.
     let asks = output::interactive() && args.file != "-";
     follow(session, begun.id, args.output, asks).await
+}
+
+/// Which steps run on the hosts of `--hosts`.
+fn takes(hosts: &str, source: &str) -> String {
+    let runbook = fw_core::runbook::parse("", source).runbook;
+    let steps: Vec<_> = plan::unnamed(&runbook).map(|step| step.id.as_str()).collect();
+    if steps.is_empty() {
+        return "warning: every step names its hosts itself, so --hosts says nothing".to_owned();
+    }
+    format!("on {hosts}, as they name no hosts: {}", super::some(&steps))
 }
 
 /// Follows it; asks at the steps that wait for a person when there is one.
@@ -221,6 +235,18 @@ fn question(step: &RunbookStep) -> anyhow::Result<Option<(StepVerb, Option<Strin
 
 /// Says what to type next.
 fn tell(id: ChangeId, runbook: &Runbook) {
+    change::printed(runbook.steps.iter().filter_map(|step| match step.state {
+        StepState::Failed => step.output_run,
+        StepState::UndoFailed => step.undo_run,
+        StepState::Planned
+        | StepState::Running
+        | StepState::AwaitingApproval
+        | StepState::AwaitingPerson
+        | StepState::Done
+        | StepState::Skipped
+        | StepState::Undoing
+        | StepState::Undone => None,
+    }));
     let next = match runbook.summary.state {
         ChangeState::AwaitingApproval => format!("approve it: fleetwright runbook approve {id}"),
         ChangeState::AwaitingPerson => {

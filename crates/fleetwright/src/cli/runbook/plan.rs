@@ -1,10 +1,10 @@
 //! `fleetwright runbook plan`: what a runbook would do with these values on these hosts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use fw_core::runbook::plan::{self, Values};
-use fw_core::runbook::{Action, Kind, Parsed, Runbook, Step, Template};
+use fw_core::runbook::{Action, Kind, Runbook, Step, Template};
 use fw_core::select::Selector;
 use fw_proto::HostName;
 use fw_proto::api::Selected;
@@ -45,8 +45,10 @@ struct Planned {
     phase: Option<usize>,
     title: String,
     command: Option<Command>,
-    /// The selector; `null` when the step says none and asks.
+    /// The selector; `null` when nobody said any.
     selector: Option<String>,
+    /// Whether the step names no hosts itself, so that `--hosts` says which.
+    unnamed: bool,
     hosts: Vec<HostName>,
     undecided: Vec<HostName>,
     user: Option<String>,
@@ -89,8 +91,11 @@ pub(super) fn run(args: &PlanArgs, connection: &Connection) -> anyhow::Result<Co
             wrong.join("\n  ")
         ))
     })?;
-    let chosen = chosen(args, connection, &parsed.runbook, &values)?;
-    let plan = planned(&parsed, &values, &chosen)?;
+    let wrong = |error| Refusal::usage(format!("invalid selector in --hosts\n{error}"));
+    let given = args.hosts.as_deref().map(Selector::parse).transpose().map_err(wrong)?;
+    let planning = Planning { runbook: &parsed.runbook, values: &values, given: given.as_ref() };
+    let chosen = planning.chosen(args, connection)?;
+    let plan = planning.planned(&chosen)?;
     match args.output {
         Format::Table | Format::Wide => output::print(&page(&plan))?,
         Format::Name => {
@@ -107,6 +112,12 @@ pub(super) fn run(args: &PlanArgs, connection: &Connection) -> anyhow::Result<Co
 /// Tells which steps have no host.
 fn empty(plan: &Plan) -> Code {
     let mut code = Code::Success;
+    let homeless = plan.steps.iter().filter(|step| step.unnamed && step.selector.is_none());
+    let homeless: Vec<_> = homeless.map(|step| step.id.as_str()).collect();
+    if !homeless.is_empty() {
+        let names = super::some(&homeless);
+        output::say(&format!("warning: no hosts are named for {names}; give them with --hosts"));
+    }
     for step in &plan.steps {
         if let Some(selector) = step.selector.as_ref().filter(|_| step.hosts.is_empty()) {
             output::say(&format!(
@@ -120,99 +131,109 @@ fn empty(plan: &Plan) -> Code {
     code
 }
 
-/// The hosts of each selector.
-fn chosen(
-    args: &PlanArgs,
-    connection: &Connection,
-    runbook: &Runbook,
-    values: &Values,
-) -> anyhow::Result<BTreeMap<String, Selected>> {
-    let selectors: BTreeMap<String, &Selector> = runbook
-        .steps
-        .iter()
-        .filter(|step| step.kind.runs())
-        .filter_map(|step| plan::selector(runbook, step, values))
-        .map(|selector| (selector.to_string(), selector))
-        .collect();
-    let mut chosen = BTreeMap::new();
-    if let Some(file) = &args.facts_file {
-        let machines = select::facts(file)?;
-        for (text, selector) in selectors {
-            chosen.insert(text, select::selected(selector, &machines));
-        }
-    } else if !selectors.is_empty() {
-        let texts: Vec<String> = selectors.into_keys().collect();
-        talk(connection, async |session| {
-            for text in &texts {
-                chosen.insert(text.clone(), session.client.select(text).await?);
-            }
-            Ok(Code::Success)
-        })?;
+/// What a plan is made of.
+struct Planning<'a> {
+    runbook: &'a Runbook,
+    values: &'a Values,
+    /// Where steps run that name no hosts.
+    given: Option<&'a Selector>,
+}
+
+impl Planning<'_> {
+    /// The hosts of a step; `None` when nothing of it runs on any, or nobody said which.
+    fn selector<'s>(&'s self, step: &'s Step) -> Option<&'s Selector> {
+        let own = plan::selector(self.runbook, step, self.values).or(self.given);
+        own.filter(|_| step.acts())
     }
-    Ok(chosen)
-}
 
-fn planned(
-    parsed: &Parsed,
-    values: &Values,
-    chosen: &BTreeMap<String, Selected>,
-) -> anyhow::Result<Plan> {
-    let runbook = &parsed.runbook;
-    let phase = |phase: &fw_core::runbook::Phase| Phase {
-        title: phase.title.clone(),
-        level: phase.level,
-        line: phase.line,
-    };
-    let steps = runbook.steps.iter().filter(|step| step.kind.has_its_turn());
-    let steps = steps.map(|step| planned_step(runbook, step, values, chosen));
-    Ok(Plan {
-        title: runbook.title.clone(),
-        owner: runbook.owner.clone(),
-        inputs: values.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
-        rehearsed: false,
-        phases: runbook.phases.iter().map(phase).collect(),
-        steps: steps.collect::<anyhow::Result<_>>()?,
-        undo_order: plan::undo_order(runbook).into_iter().map(ToString::to_string).collect(),
-    })
-}
+    /// The hosts of each selector.
+    fn chosen(
+        &self,
+        args: &PlanArgs,
+        connection: &Connection,
+    ) -> anyhow::Result<BTreeMap<String, Selected>> {
+        let selectors = self.runbook.steps.iter().filter_map(|step| self.selector(step));
+        let selectors: BTreeMap<String, &Selector> =
+            selectors.map(|selector| (selector.to_string(), selector)).collect();
+        let mut chosen = BTreeMap::new();
+        if let Some(file) = &args.facts_file {
+            let machines = select::facts(file)?;
+            for (text, selector) in selectors {
+                chosen.insert(text, select::selected(selector, &machines));
+            }
+        } else if !selectors.is_empty() {
+            let texts: Vec<String> = selectors.into_keys().collect();
+            talk(connection, async |session| {
+                for text in &texts {
+                    chosen.insert(text.clone(), session.client.select(text).await?);
+                }
+                Ok(Code::Success)
+            })?;
+        }
+        Ok(chosen)
+    }
 
-fn planned_step(
-    runbook: &Runbook,
-    step: &Step,
-    values: &Values,
-    chosen: &BTreeMap<String, Selected>,
-) -> anyhow::Result<Planned> {
-    let selector = plan::selector(runbook, step, values).filter(|_| step.kind.runs());
-    let selector = selector.map(ToString::to_string);
-    let hosts = selector.as_ref().and_then(|selector| chosen.get(selector)).cloned();
-    let hosts = hosts.unwrap_or_default();
-    let command =
-        step.block.as_ref().map(|block| command(step, None, block, values)).transpose()?;
-    let part = |action: Option<&Action>| part(runbook, step, action, values);
-    Ok(Planned {
-        id: step.id.to_string(),
-        line: step.line,
-        kind: step.kind.name(),
-        phase: step.phase,
-        title: step.title.clone(),
-        command,
-        selector,
-        hosts: hosts.hosts,
-        undecided: hosts.undecided,
-        user: step.user.clone(),
-        timeout: step.timeout.map(|span| span.to_string()),
-        retries: step.retries,
-        expect: step.expect.as_ref().map(ToString::to_string),
-        approve: step.approve.as_ref().map(|approve| Approve {
-            by: approve.by.map(|role| role.to_string()),
-            people: approve.people,
-            expires: approve.expires.map(|span| span.to_string()),
-        }),
-        armed: step.armed.map(|span| span.to_string()),
-        verify: part(step.verify.as_ref())?,
-        undo: part(step.undo.as_ref())?,
-        needs: step.needs.clone(),
-    })
+    fn planned(&self, chosen: &BTreeMap<String, Selected>) -> anyhow::Result<Plan> {
+        let runbook = self.runbook;
+        let phase = |phase: &fw_core::runbook::Phase| Phase {
+            title: phase.title.clone(),
+            level: phase.level,
+            line: phase.line,
+        };
+        let unnamed: BTreeSet<&str> = plan::unnamed(runbook).map(|step| step.id.as_str()).collect();
+        let steps = runbook.steps.iter().filter(|step| step.kind.has_its_turn());
+        let steps = steps.map(|step| self.step(step, unnamed.contains(step.id.as_str()), chosen));
+        let values = self.values.iter();
+        Ok(Plan {
+            title: runbook.title.clone(),
+            owner: runbook.owner.clone(),
+            inputs: values.map(|(name, value)| (name.clone(), value.to_string())).collect(),
+            rehearsed: false,
+            phases: runbook.phases.iter().map(phase).collect(),
+            steps: steps.collect::<anyhow::Result<_>>()?,
+            undo_order: plan::undo_order(runbook).into_iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    fn step(
+        &self,
+        step: &Step,
+        unnamed: bool,
+        chosen: &BTreeMap<String, Selected>,
+    ) -> anyhow::Result<Planned> {
+        let selector = self.selector(step).map(ToString::to_string);
+        let hosts = selector.as_ref().and_then(|selector| chosen.get(selector)).cloned();
+        let hosts = hosts.unwrap_or_default();
+        let values = self.values;
+        let command =
+            step.block.as_ref().map(|block| command(step, None, block, values)).transpose()?;
+        let part = |action: Option<&Action>| part(self.runbook, step, action, values);
+        Ok(Planned {
+            id: step.id.to_string(),
+            line: step.line,
+            kind: step.kind.name(),
+            phase: step.phase,
+            title: step.title.clone(),
+            command,
+            selector,
+            unnamed,
+            hosts: hosts.hosts,
+            undecided: hosts.undecided,
+            user: step.user.clone(),
+            timeout: step.timeout.map(|span| span.to_string()),
+            retries: step.retries,
+            expect: step.expect.as_ref().map(ToString::to_string),
+            approve: step.approve.as_ref().map(|approve| Approve {
+                by: approve.by.map(|role| role.to_string()),
+                people: approve.people,
+                expires: approve.expires.map(|span| span.to_string()),
+            }),
+            armed: step.armed.map(|span| span.to_string()),
+            verify: part(step.verify.as_ref())?,
+            undo: part(step.undo.as_ref())?,
+            needs: step.needs.clone(),
+        })
+    }
 }
 
 fn command(
@@ -291,7 +312,7 @@ fn step_page(page: &mut String, step: &Planned) {
     if let Some(approve) = &step.approve {
         row("approve", &approval(approve));
     }
-    if step.kind == Kind::Command.name() || step.kind == Kind::Ask.name() {
+    if step.unnamed || step.selector.is_some() {
         row("hosts", &hosts(step));
     }
     for (name, value) in [
@@ -305,8 +326,9 @@ fn step_page(page: &mut String, step: &Planned) {
     if step.retries > 0 {
         row("retries", &step.retries.to_string());
     }
-    for (name, command) in
-        [("command", &step.command), ("verify", &step.verify), ("undo", &step.undo)]
+    let runs = ![Kind::Manual.name(), Kind::Approval.name()].contains(&step.kind);
+    let block = if runs { "command" } else { "text" };
+    for (name, command) in [(block, &step.command), ("verify", &step.verify), ("undo", &step.undo)]
     {
         command.iter().for_each(|command| command_page(page, name, command));
     }
@@ -335,12 +357,15 @@ fn approval(approve: &Approve) -> String {
 
 fn hosts(step: &Planned) -> String {
     const SHOWN: usize = 8;
-    let Some(selector) = &step.selector else { return "none are named; it asks".to_owned() };
+    let Some(selector) = &step.selector else {
+        return "none are named; give them with --hosts".to_owned();
+    };
     let names: Vec<_> = step.hosts.iter().take(SHOWN).map(HostName::as_str).collect();
     let names = match (names.is_empty(), step.hosts.len().saturating_sub(SHOWN)) {
         (true, _) => "no host".to_owned(),
         (false, 0) => names.join(", "),
         (false, more) => format!("{} and {more} more", names.join(", ")),
     };
-    format!("{selector}: {names}")
+    let by = if step.unnamed { " (by --hosts)" } else { "" };
+    format!("{selector}{by}: {names}")
 }

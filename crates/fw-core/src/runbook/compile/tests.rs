@@ -102,9 +102,24 @@ fn what_cannot_be_compiled_is_told_all_at_once() {
     let two = "```\na\n```\n\n```sh id=b on=mail*\nb\n```\n";
     assert_eq!(
         wrong(two, None),
-        "step step at line 1: it names no hosts; say on which hosts such steps run\nstep b at line 5: no host matches mail*"
+        "step step at line 1: it names no hosts; say with --hosts on which hosts such steps run\nstep b at line 5: no host matches mail*"
     );
     assert!(wrong("# Words\n", None).contains("there is no step in it"));
+}
+
+#[test]
+fn steps_that_name_no_hosts_run_on_those_that_it_is_begun_with() {
+    let text = "```sh id=a undo=\"rm x\"\nx\n```\n\n```sh id=b on=web1 undo=none\nx\n```\n";
+    let plan = compiled(text, &[], Some("web*")).unwrap();
+    let hosts: Vec<_> =
+        plan.nodes.iter().filter_map(Node::work).map(|work| work.hosts.len()).collect();
+    assert_eq!(hosts, [2, 1]);
+    assert_eq!(plan.nodes[0].undo.as_ref().unwrap().work.hosts.len(), 2);
+    let wrong = compiled(text, &[], None).unwrap_err();
+    assert!(
+        wrong[0].starts_with("step a at line 1: it names no hosts; say with --hosts"),
+        "{wrong:?}"
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fw_core::change::{Change, Part, Work};
+use fw_core::change::{Change, Part, Way, Work};
 use fw_core::runbook::Output;
 use fw_proto::HostId;
 use fw_proto::api::Command;
@@ -18,15 +18,17 @@ const MOST_FILLED: usize = 64 * 1024;
 const MOST_JUDGED: usize = 1024 * 1024;
 
 /// What the steps before `node` left behind, as far as this work's command may name them; or why that
-/// cannot be put into a command. Of a step on several hosts it is the first one, in the order of its hosts,
+/// cannot be put into a command. What takes a step back may also use what that step printed. Of a step on several hosts it is the first one, in the order of its hosts,
 /// on which it was done.
 pub(super) async fn of_earlier(
     store: &Store,
     change: &Change,
     node: u32,
+    way: Way,
     work: &Work,
 ) -> Result<Result<BTreeMap<String, Output>, String>, fw_store::Error> {
-    let before = usize::try_from(node).unwrap_or(usize::MAX);
+    let own = usize::from(way == Way::Undo);
+    let before = usize::try_from(node).unwrap_or(usize::MAX).saturating_add(own);
     let mut outputs = BTreeMap::new();
     for (at, earlier) in change.plan.nodes.iter().enumerate().take(before) {
         if earlier.work().is_none() || !names(work, &earlier.id) {

@@ -129,7 +129,8 @@ impl Owner {
         let outputs = match &work.fill {
             None => Ok(BTreeMap::new()),
             Some(_) => {
-                output::of_earlier(&self.parts.store, &held.change, begin.node, work).await?
+                output::of_earlier(&self.parts.store, &held.change, begin.node, begin.way, work)
+                    .await?
             }
         };
         Ok(outputs.and_then(|outputs| work.filled(&outputs)))
