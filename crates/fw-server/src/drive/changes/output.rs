@@ -18,8 +18,8 @@ const MOST_FILLED: usize = 64 * 1024;
 const MOST_JUDGED: usize = 1024 * 1024;
 
 /// What the steps before `node` left behind, as far as this work's command may name them; or why that
-/// cannot be put into a command. What takes a step back may also use what that step printed. Of a step on several hosts it is the first one, in the order of its hosts,
-/// on which it was done.
+/// cannot be put into a command. What takes a step back may also use what that step printed. Of a step on
+/// several hosts it is the first one, in the order of its hosts, on which it was done.
 pub(super) async fn of_earlier(
     store: &Store,
     change: &Change,
