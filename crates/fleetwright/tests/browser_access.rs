@@ -52,6 +52,16 @@ async fn with_code(browser: &Browser, fleet: &Fleet, code: &str) {
     browser.press(&["Enter"]).await;
 }
 
+/// The colours of the picture in both themes, and whether it is large enough for the camera of a phone.
+const QR_COLOURS: &str = "
+    const svg = document.querySelector('[data-totp-picture] svg[role=img][aria-label]');
+    const fill = (css) => getComputedStyle(svg.querySelector(css)).fill;
+    return ['light', 'dark'].map((theme) => {
+        document.documentElement.dataset.theme = theme;
+        const large = svg.getBoundingClientRect().width >= 4 * svg.viewBox.baseVal.width;
+        return [fill('rect'), fill('path'), large];
+    });";
+
 /// Sets codes up in the page; gives the secret and the recovery codes.
 async fn set_codes_up(browser: &Browser, fleet: &Fleet) -> (String, Vec<String>) {
     browser.open(&format!("{}/settings/account", fleet.url())).await;
@@ -64,6 +74,9 @@ async fn set_codes_up(browser: &Browser, fleet: &Fleet) -> (String, Vec<String>)
     let address = browser.text("[data-totp-address]").await;
     assert!(address.starts_with("otpauth://totp/Fleetwright:ada?"), "{address}");
     let secret = shown.replace(' ', "");
+    let colours = browser.eval(QR_COLOURS, &[]).await;
+    let dark_on_light = json!(["rgb(255, 255, 255)", "rgb(0, 0, 0)", true]);
+    assert_eq!(colours, json!([dark_on_light, dark_on_light]));
     browser.fill("#code", "000000").await;
     browser.press(&["Enter"]).await;
     browser.has_text("[data-totp-confirm] [data-problem]", "code: it is wrong").await;

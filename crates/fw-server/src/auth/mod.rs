@@ -13,6 +13,7 @@ mod needs;
 mod password;
 mod sign_in;
 mod totp;
+mod picture;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -74,11 +75,12 @@ pub(crate) fn scopes(role: Role) -> BTreeSet<Scope> {
     Role::ALL.into_iter().filter(|has| *has <= role).map(access::scope).collect()
 }
 
-/// A new secret of one-time codes, and the address that an app reads it from.
-pub(crate) fn new_totp(name: &str) -> (String, String) {
+/// A new secret of one-time codes, the address that an app reads it from, and a picture of that.
+pub(crate) fn new_totp(name: &str) -> (String, String, String) {
     let secret = totp::generate();
     let address = totp::address(&secret, name).expect("names of users have no colon");
-    (secret, address)
+    let picture = picture::svg(&address).expect("names of users are short");
+    (secret, address, picture)
 }
 
 /// New recovery codes, and what the store keeps of them.
