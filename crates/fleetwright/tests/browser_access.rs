@@ -296,3 +296,89 @@ async fn ten_tasks_need_no_mouse() {
     browser.press(&["Enter"]).await;
     browser.has_text("#audit tbody", "ada").await;
 }
+
+/// Begins `login --browser`; gives what waits, the page, and the code that it has printed.
+async fn login_by_browser(fleet: &Fleet) -> (tokio::process::Child, String, String) {
+    use tokio::io::AsyncBufReadExt as _;
+    let line = ["login", "--browser", "--server", &fleet.url()];
+    let mut child = fleet.plain_spawn(&line, &[]);
+    let mut lines = tokio::io::BufReader::new(child.stderr.take().expect("it is piped")).lines();
+    let first = lines.next_line().await.expect("a line").expect("an address");
+    let address = first.split_whitespace().last().expect("an address");
+    let (_, code) = address.split_once("?code=").expect("a code");
+    let page = format!("{}/device", fleet.url());
+    // Where it goes on saying what comes of it.
+    child.stderr = Some(lines.into_inner().into_inner());
+    (child, page, code.to_owned())
+}
+
+#[tokio::test]
+async fn a_command_line_is_signed_in_by_a_person_who_compares_its_code() {
+    let fleet = Fleet::start(BINARY).await;
+    let browser = Browser::start().await;
+    first(&fleet, &browser, "ada").await;
+    sign_out(&browser).await;
+    let line = ["login", "--browser"];
+
+    // Whoever is not signed in does that first, and comes back to the code.
+    let (child, page, code) = login_by_browser(&fleet).await;
+    browser.open(&format!("{page}?code={code}")).await;
+    browser.has("[data-sign-in]").await;
+    browser.fill("#name", "ada").await;
+    browser.fill("#password", PASSWORD).await;
+    browser.press(&["Enter"]).await;
+    browser.has("[data-device-found]:not([hidden])").await;
+    assert_eq!(browser.text("[data-device-code]").await, code);
+    browser.has_text("[data-device-address]", "127.0.0.1").await;
+    assert_eq!(
+        browser.eval("return location.search", &[]).await,
+        "",
+        "the code leaves the address"
+    );
+    browser.screens("device-found").await;
+    browser.size(360, 780).await;
+    browser.screens("device-found-narrow").await;
+    browser.size(1440, 900).await;
+    browser.click("[data-device-approve]").await;
+    browser.has_text("[data-device-said]", "Confirmed").await;
+    browser.screens("device-done").await;
+    let signed_in = fleet.finish(child, &line, b"").await.ok();
+    assert!(signed_in.stderr.contains("signed in as ada, admin"), "{}", signed_in.stderr);
+    drop(fleet.plain(&["hosts", "list"]).await.ok());
+    browser.open(&format!("{}/settings/sessions", fleet.url())).await;
+    browser.has_text("main", " on ").await;
+
+    // Typed, and refused.
+    let (child, page, code) = login_by_browser(&fleet).await;
+    browser.open(&page).await;
+    browser.screens("device").await;
+    browser.fill("#code", &code.to_lowercase().replace('-', " ")).await;
+    browser.press(&["Enter"]).await;
+    browser.click("[data-device-refuse]").await;
+    browser.has_text("[data-device-said]", "Refused").await;
+    let refused = fleet.finish(child, &line, b"").await.exits(4);
+    assert!(refused.stderr.contains("refused in the browser"), "{}", refused.stderr);
+
+    // A code that is used or wrong, and then too many of them.
+    browser.open(&page).await;
+    let mut tried = 0;
+    loop {
+        browser.fill("#code", &code).await;
+        browser.press(&["Enter"]).await;
+        browser.has_text("[data-problem]:not([hidden])", " ").await;
+        if browser.text("[data-problem]").await.contains("too many tries") {
+            break;
+        }
+        browser.has_text("[data-problem]", "no command line waits").await;
+        if tried == 0 {
+            browser.screens("device-wrong").await;
+        }
+        browser.eval("document.querySelector('[data-problem]').textContent = ''", &[]).await;
+        tried += 1;
+        assert!(tried < 20, "nobody is slowed down");
+    }
+    browser.open(&format!("{}/audit", fleet.url())).await;
+    for action in ["session.approve", "session.deny", "session.code_refused"] {
+        browser.has_text("#audit", action).await;
+    }
+}
