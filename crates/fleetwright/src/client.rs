@@ -3,16 +3,16 @@
 mod change;
 mod error;
 mod follow;
+mod session;
 mod sse;
 
 use std::time::Duration;
 
 use fw_proto::api::{
     AuditCheck, AuditEntry, BackupMade, Cancel, CheckedJobs, Created, Fire, Host, Invitation, Job,
-    JobsText, KeyRotation, LabelChange, Maintenance, Me, NewInvitation, NewMaintenance, NewName,
+    JobsText, KeyRotation, LabelChange, Maintenance, NewInvitation, NewMaintenance, NewName,
     NewRun, NewSecret, NewToken, NewUser, Page, Problem, Retry, Run, RunState, RunSummary, Secret,
-    Selected, ServerInfo, SetUpLink, SignIn, SourceError, Token, TokenMade, User, UserChange,
-    UserMade,
+    Selected, ServerInfo, SetUpLink, SourceError, Token, TokenMade, User, UserChange, UserMade,
 };
 use fw_proto::record::Stream;
 use fw_proto::{HostName, JobName, MaintenanceId, RunId};
@@ -444,27 +444,6 @@ impl Client {
     pub(crate) async fn end_maintenance(&self, id: MaintenanceId) -> Result<Maintenance> {
         let id = id.to_string();
         self.json(self.request(Method::POST, &["maintenances", &id, "end"])).await
-    }
-
-    // Sessions.
-
-    /// Signs in; gives who that is, and the cookie of the session.
-    pub(crate) async fn sign_in(&self, who: &SignIn) -> Result<(Me, String)> {
-        let request = self.request(Method::POST, &["session"]).json(who).timeout(ANSWER);
-        let response = self.send(request).await?;
-        let cookie = response.headers().get("Set-Cookie").and_then(|value| value.to_str().ok());
-        let cookie = cookie.and_then(|value| value.split(';').next()).map(str::to_owned);
-        let not_ours = || Error::NotOurs { url: self.server.to_string(), status: 200 };
-        let cookie = cookie.ok_or_else(not_ours)?;
-        let body = response.bytes().await.map_err(|source| self.unreachable(source))?;
-        let me = serde_json::from_slice(&body)
-            .map_err(|source| Error::Malformed { url: self.server.to_string(), source })?;
-        Ok((me, cookie))
-    }
-
-    /// Ends the session that this client has.
-    pub(crate) async fn sign_out(&self) -> Result<()> {
-        self.nothing(self.request(Method::DELETE, &["session"])).await
     }
 
     // Tokens, secrets, the server.

@@ -69,6 +69,64 @@ fn action(entry: &Value) -> &str {
     entry["action"].as_str().expect("an action")
 }
 
+/// Begins `login --browser`, with a browser that writes down where it is sent. Gives what waits, and that address.
+async fn login_by_browser(fleet: &Fleet) -> (tokio::process::Child, String) {
+    let (script, opened) = (fleet.scratch().join("browser"), fleet.scratch().join("opened"));
+    std::fs::remove_file(&opened).ok();
+    let text = format!("echo \"$1\" > {0}.new && mv {0}.new {0}", opened.display());
+    std::fs::write(&script, text).expect("a script");
+    let browser = format!("sh {} %s", script.display());
+    let server = format!("http://{}", fleet.proxy.addr());
+    let line = ["login", "--browser", "--server", &server];
+    let child = fleet.plain_spawn(&line, &[("BROWSER", &browser)]);
+    let address = fleet.written("opened").await.concat();
+    (child, address)
+}
+
+/// Somebody who has signed in in a browser says this of a code.
+async fn say(fleet: &Fleet, name: &str, verb: &str, code: &str) -> reqwest::StatusCode {
+    let http = reqwest::Client::builder().no_proxy().build().expect("a client of plain HTTP");
+    let ask = |path: &str| http.post(format!("{}/api/v1/session{path}", fleet.url()));
+    let who = json!({ "name": name, "password": PASSWORD });
+    let answer = ask("").json(&who).send().await.expect("an answer");
+    let cookie = answer.headers().get("Set-Cookie").expect("a session").clone();
+    let request = ask(&format!("/device/{verb}")).header("Cookie", cookie);
+    let answer = request.json(&json!({ "code": code })).send().await;
+    answer.expect("an answer").status()
+}
+
+/// The browser may be anywhere: the command line prints where to go and a code, waits, and says what came of it.
+#[tokio::test]
+async fn a_person_signs_in_with_a_browser() {
+    let mut fleet = Fleet::start(BINARY).await;
+    someone(&fleet, "vera", "viewer").await;
+    let line = ["login", "--browser"];
+    let (child, address) = login_by_browser(&fleet).await;
+    let (page, code) = address.split_once("/device?code=").expect("a page with a code");
+    assert_eq!(page, format!("http://{}", fleet.proxy.addr()), "the server's public address");
+    assert_eq!(say(&fleet, "vera", "approve", code).await, 204);
+    let signed_in = fleet.finish(child, &line, b"").await.ok();
+    for told in [&address, &format!("its code is {code}"), "signed in as vera, viewer"] {
+        assert!(signed_in.stderr.contains(told), "{}", signed_in.stderr);
+    }
+    drop(fleet.plain(&["hosts", "list"]).await.ok());
+    let sessions = fleet.get("/sessions").await.expect("an answer").to_string();
+    assert!(sessions.contains("fleetwright/") && sessions.contains(" on "), "{sessions}");
+
+    let (child, address) = login_by_browser(&fleet).await;
+    let (_, code) = address.split_once("?code=").expect("a code");
+    assert_eq!(say(&fleet, "vera", "refuse", code).await, 204);
+    let refused = fleet.finish(child, &line, b"").await.exits(4);
+    assert!(refused.stderr.contains("refused in the browser"), "{}", refused.stderr);
+    drop(fleet.plain(&["hosts", "list"]).await.ok());
+
+    let (child, _) = login_by_browser(&fleet).await;
+    fleet.server.kill9().await;
+    fleet.start_server().await;
+    let over = fleet.finish(child, &line, b"").await.exits(4);
+    assert!(over.stderr.contains("the server was started again"), "{}", over.stderr);
+}
+
 /// What a role, a limit or a proof is missing for is refused with exit code 4 and says what to do.
 #[tokio::test]
 async fn who_may_not_is_told_why() {

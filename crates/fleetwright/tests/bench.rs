@@ -68,7 +68,7 @@ async fn viewers_of_a_server_of_its_own_are_measured_whole() {
     for (name, value) in figures.as_object().expect("an object") {
         assert!(!value.is_null(), "{name} was not measured: {}", figures["why"]);
     }
-    assert_eq!(figures["lists_ms"].as_object().map(serde_json::Map::len), Some(8), "{figures}");
+    assert_eq!(figures["lists_ms"].as_object().map(serde_json::Map::len), Some(18), "{figures}");
     assert_eq!(
         (&figures["viewers"], figures["bars"].as_array().map(Vec::len)),
         (&20.into(), Some(3))

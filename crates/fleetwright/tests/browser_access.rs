@@ -52,6 +52,16 @@ async fn with_code(browser: &Browser, fleet: &Fleet, code: &str) {
     browser.press(&["Enter"]).await;
 }
 
+/// The colours of the picture in both themes, and whether it is large enough for the camera of a phone.
+const QR_COLOURS: &str = "
+    const svg = document.querySelector('[data-totp-picture] svg[role=img][aria-label]');
+    const fill = (css) => getComputedStyle(svg.querySelector(css)).fill;
+    return ['light', 'dark'].map((theme) => {
+        document.documentElement.dataset.theme = theme;
+        const large = svg.getBoundingClientRect().width >= 4 * svg.viewBox.baseVal.width;
+        return [fill('rect'), fill('path'), large];
+    });";
+
 /// Sets codes up in the page; gives the secret and the recovery codes.
 async fn set_codes_up(browser: &Browser, fleet: &Fleet) -> (String, Vec<String>) {
     browser.open(&format!("{}/settings/account", fleet.url())).await;
@@ -64,6 +74,9 @@ async fn set_codes_up(browser: &Browser, fleet: &Fleet) -> (String, Vec<String>)
     let address = browser.text("[data-totp-address]").await;
     assert!(address.starts_with("otpauth://totp/Fleetwright:ada?"), "{address}");
     let secret = shown.replace(' ', "");
+    let colours = browser.eval(QR_COLOURS, &[]).await;
+    let dark_on_light = json!(["rgb(255, 255, 255)", "rgb(0, 0, 0)", true]);
+    assert_eq!(colours, json!([dark_on_light, dark_on_light]));
     browser.fill("#code", "000000").await;
     browser.press(&["Enter"]).await;
     browser.has_text("[data-totp-confirm] [data-problem]", "code: it is wrong").await;
@@ -282,4 +295,90 @@ async fn ten_tasks_need_no_mouse() {
     type_into(&browser, "#action", "host.revoke").await;
     browser.press(&["Enter"]).await;
     browser.has_text("#audit tbody", "ada").await;
+}
+
+/// Begins `login --browser`; gives what waits, the page, and the code that it has printed.
+async fn login_by_browser(fleet: &Fleet) -> (tokio::process::Child, String, String) {
+    use tokio::io::AsyncBufReadExt as _;
+    let line = ["login", "--browser", "--server", &fleet.url()];
+    let mut child = fleet.plain_spawn(&line, &[]);
+    let mut lines = tokio::io::BufReader::new(child.stderr.take().expect("it is piped")).lines();
+    let first = lines.next_line().await.expect("a line").expect("an address");
+    let address = first.split_whitespace().last().expect("an address");
+    let (_, code) = address.split_once("?code=").expect("a code");
+    let page = format!("{}/device", fleet.url());
+    // Where it goes on saying what comes of it.
+    child.stderr = Some(lines.into_inner().into_inner());
+    (child, page, code.to_owned())
+}
+
+#[tokio::test]
+async fn a_command_line_is_signed_in_by_a_person_who_compares_its_code() {
+    let fleet = Fleet::start(BINARY).await;
+    let browser = Browser::start().await;
+    first(&fleet, &browser, "ada").await;
+    sign_out(&browser).await;
+    let line = ["login", "--browser"];
+
+    // Whoever is not signed in does that first, and comes back to the code.
+    let (child, page, code) = login_by_browser(&fleet).await;
+    browser.open(&format!("{page}?code={code}")).await;
+    browser.has("[data-sign-in]").await;
+    browser.fill("#name", "ada").await;
+    browser.fill("#password", PASSWORD).await;
+    browser.press(&["Enter"]).await;
+    browser.has("[data-device-found]:not([hidden])").await;
+    assert_eq!(browser.text("[data-device-code]").await, code);
+    browser.has_text("[data-device-address]", "127.0.0.1").await;
+    assert_eq!(
+        browser.eval("return location.search", &[]).await,
+        "",
+        "the code leaves the address"
+    );
+    browser.screens("device-found").await;
+    browser.size(360, 780).await;
+    browser.screens("device-found-narrow").await;
+    browser.size(1440, 900).await;
+    browser.click("[data-device-approve]").await;
+    browser.has_text("[data-device-said]", "Confirmed").await;
+    browser.screens("device-done").await;
+    let signed_in = fleet.finish(child, &line, b"").await.ok();
+    assert!(signed_in.stderr.contains("signed in as ada, admin"), "{}", signed_in.stderr);
+    drop(fleet.plain(&["hosts", "list"]).await.ok());
+    browser.open(&format!("{}/settings/sessions", fleet.url())).await;
+    browser.has_text("main", " on ").await;
+
+    // Typed, and refused.
+    let (child, page, code) = login_by_browser(&fleet).await;
+    browser.open(&page).await;
+    browser.screens("device").await;
+    browser.fill("#code", &code.to_lowercase().replace('-', " ")).await;
+    browser.press(&["Enter"]).await;
+    browser.click("[data-device-refuse]").await;
+    browser.has_text("[data-device-said]", "Refused").await;
+    let refused = fleet.finish(child, &line, b"").await.exits(4);
+    assert!(refused.stderr.contains("refused in the browser"), "{}", refused.stderr);
+
+    // A code that is used or wrong, and then too many of them.
+    browser.open(&page).await;
+    let mut tried = 0;
+    loop {
+        browser.fill("#code", &code).await;
+        browser.press(&["Enter"]).await;
+        browser.has_text("[data-problem]:not([hidden])", " ").await;
+        if browser.text("[data-problem]").await.contains("too many tries") {
+            break;
+        }
+        browser.has_text("[data-problem]", "no command line waits").await;
+        if tried == 0 {
+            browser.screens("device-wrong").await;
+        }
+        browser.eval("document.querySelector('[data-problem]').textContent = ''", &[]).await;
+        tried += 1;
+        assert!(tried < 20, "nobody is slowed down");
+    }
+    browser.open(&format!("{}/audit", fleet.url())).await;
+    for action in ["session.approve", "session.deny", "session.code_refused"] {
+        browser.has_text("#audit", action).await;
+    }
 }

@@ -107,6 +107,89 @@ async fn the_main_tasks_need_no_mouse() {
     browser.has_text("#run-head", "Succeeded").await;
 }
 
+/// What has the focus, by its text.
+const FOCUSED: &str = "return document.activeElement?.innerText ?? ''";
+
+/// Every key of the help does what the help says, and another one that a person chose does it instead.
+#[tokio::test]
+async fn every_key_of_the_help_does_what_it_says() {
+    let fleet = Fleet::start(BINARY).await;
+    let _host = fleet.agent("web1").await;
+    fleet.cli_with_input(&["jobs", "apply", "-"], JOBS.as_bytes()).await;
+    let door = fleet.door().await;
+    let mut runs = Vec::new();
+    for text in ["echo one", "echo two", "echo three"] {
+        runs.push(fleet.run_shell("web1", &[], text).await.0);
+    }
+    let browser = Browser::start().await;
+    browser.open(&door.url()).await;
+    browser.has("main h1").await;
+    for (key, to) in [
+        ("h", "/hosts"),
+        ("j", "/jobs"),
+        ("c", "/run"),
+        ("l", "/rollouts"),
+        ("b", "/runbooks"),
+        ("m", "/maintenance"),
+        ("a", "/audit"),
+        ("s", "/settings/enrolment"),
+        ("o", "/"),
+        ("r", "/runs"),
+    ] {
+        browser.press(&["?"]).await;
+        let told = format!("Array.from(document.querySelectorAll('#keys[open] tr')).some(row =>
+            row.querySelectorAll('kbd')[0].textContent === 'g' && row.querySelectorAll('kbd')[1]?.textContent === '{key}')");
+        assert_eq!(
+            browser.eval(&format!("return {told}"), &[]).await,
+            true,
+            "g {key} is in the help"
+        );
+        browser.press(&["Escape", "g", key]).await;
+        browser.is_at(to).await;
+        browser.has("main h1").await;
+    }
+    // A list: rows, the filter, and a row that is opened.
+    browser.press(&["j", "j", "k", "Enter"]).await;
+    browser.is_at(&format!("/runs/{}", runs[2])).await;
+    browser.has("main [rel=prev]").await;
+    // From run to run, and up.
+    browser.press(&["["]).await;
+    browser.is_at(&format!("/runs/{}", runs[1])).await;
+    browser.has("main [rel=next]").await;
+    browser.screens("run-beside").await;
+    browser.press(&["]"]).await;
+    browser.is_at(&format!("/runs/{}", runs[2])).await;
+    browser.has("main h1").await;
+    browser.press(&["."]).await;
+    assert_eq!(browser.eval(FOCUSED, &[]).await, "Run again");
+    browser.press(&["Escape"]).await;
+    browser.is_at("/runs").await;
+    browser.has("main h1").await;
+    // Another key, which the help shows from then on; one that is taken is not.
+    browser.press(&["?"]).await;
+    browser.click("#keys details summary").await;
+    browser.screens("keys").await;
+    browser.focus("#keymap-106").await;
+    browser.press(&["k", "Tab"]).await;
+    browser.has_text("[data-keymap-problem]", "Previous row").await;
+    browser.focus("#keymap-106").await;
+    browser.press(&["d", "Tab"]).await;
+    browser.has_text("#keys kbd[data-k=j]", "d").await;
+    browser.press(&["Escape", "j"]).await;
+    browser.has_no("tr.here").await;
+    browser.press(&["d"]).await;
+    browser.has("tr.here").await;
+    // None in a field, none when they are off.
+    browser.press(&["/"]).await;
+    browser.press(&["g", "h"]).await;
+    browser.is_at("/runs").await;
+    browser.press(&["Escape", "?"]).await;
+    browser.click("#keys [data-keymap-reset]").await;
+    browser.click("#keys [data-keys-off]").await;
+    browser.press(&["Escape", "g", "h"]).await;
+    browser.is_at("/runs").await;
+}
+
 #[tokio::test]
 async fn what_others_say_is_shown_as_text() {
     let fleet = Fleet::start(BINARY).await;

@@ -78,6 +78,8 @@ pub struct Config {
     pub session_idle: Span,
     /// And after so long whatever happens.
     pub session_life: Span,
+    /// How long a command line waits for a person to sign it in with a browser.
+    pub device_life: Span,
     /// Connections at one time, links of agents included. Further ones wait.
     pub max_connections: usize,
 }
@@ -111,6 +113,10 @@ const HANDSHAKE_RATE: u32 = 500;
 /// Over lunch, and through a meeting after it.
 pub const SESSION_IDLE: Span = Span::from_secs(8 * 60 * 60);
 
+/// To find the browser, sign in there and compare a code (RFC 8628 §3.2 shows half an hour); a page that is left open is
+/// of no use then.
+const DEVICE_LIFE: Span = Span::from_secs(10 * 60);
+
 /// A working week: on Monday one signs in.
 pub const SESSION_LIFE: Span = Span::from_secs(7 * 24 * 60 * 60);
 
@@ -143,6 +149,7 @@ impl Config {
             access: fw_core::access::Rules::default(),
             session_idle: SESSION_IDLE,
             session_life: SESSION_LIFE,
+            device_life: DEVICE_LIFE,
             max_connections: MAX_CONNECTIONS,
         }
     }

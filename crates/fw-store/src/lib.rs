@@ -10,6 +10,7 @@
 
 mod audit;
 mod backup;
+mod beside;
 mod board;
 mod change;
 mod error;
@@ -49,6 +50,7 @@ use uuid::Uuid;
 
 pub use audit::{AuditQuery, NewAudit};
 pub use backup::{BackupInfo, Part, restore_backup, verify_backup};
+pub use beside::Beside;
 pub use board::{Past, Quarter};
 pub use change::{ChangeAppend, ChangeQuery, ChangeRow, StoredChange};
 pub use error::Error;

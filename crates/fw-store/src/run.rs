@@ -314,7 +314,7 @@ fn insert(db: &Connection, new: &Ready) -> Result<Option<i64>, Error> {
             ":state": summary.state.text(),
             ":counts": new.counts,
             ":total": summary.report.total,
-            ":actor": summary.by,
+            ":actor": row::actor::column(&summary.by, summary.by_kind),
             ":job": summary.job.as_ref().map(JobName::as_str),
             ":retry_of": summary.retry_of.as_ref().map(|run| blob(&run.0)),
             ":change": summary.change.as_ref().map(|change| blob(&change.0)),
@@ -543,6 +543,7 @@ fn going_on_at(db: &Connection, host: &HostName) -> Result<String, Error> {
 }
 
 fn read_summary(row: &Row<'_>) -> Result<RunSummary, Error> {
+    let (by, by_kind) = row::actor::read(row.get("actor")?);
     Ok(RunSummary {
         id: RunId(row::uuid(row, "id")?),
         state: row::stored(row, "state")?,
@@ -551,7 +552,8 @@ fn read_summary(row: &Row<'_>) -> Result<RunSummary, Error> {
             total: row.get("total")?,
             waiting_on: Vec::new(),
         },
-        by: row.get("actor")?,
+        by,
+        by_kind,
         job: row::maybe_name(row, "job")?,
         retry_of: row::maybe_uuid(row, "retry_of")?.map(RunId),
         change: row::maybe_uuid(row, "change")?.map(ChangeId),

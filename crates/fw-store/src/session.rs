@@ -22,6 +22,8 @@ pub struct NewSession {
     pub agent: String,
     /// Now.
     pub at: Timestamp,
+    /// When its user last proved who they are.
+    pub proved_at: Timestamp,
     /// When it ends at the latest.
     pub expires_at: Timestamp,
 }
@@ -68,9 +70,11 @@ impl Store {
                 let at = new.at.as_millis();
                 let sql = "INSERT INTO sessions
                     (sha256, user, address, agent, created_at, used_at, expires_at, stepped_up_at)
-                    VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?5)";
+                    VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7)";
                 let expires_at = new.expires_at.as_millis();
-                let values = params![new.sha256, new.user, new.address, new.agent, at, expires_at];
+                let proved_at = new.proved_at.as_millis();
+                let NewSession { sha256, user, address, agent, .. } = &new;
+                let values = params![sha256, user, address, agent, at, expires_at, proved_at];
                 db.prepare_cached(sql)?.execute(values)?;
                 let id = db.last_insert_rowid();
                 db.prepare_cached("UPDATE users SET last_sign_in = ?2 WHERE name = ?1")?

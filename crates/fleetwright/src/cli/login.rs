@@ -3,6 +3,8 @@
 //! What is kept is a session and no token: who signs in is the person in the audit, may what their role says now, and
 //! is in the list of sessions, where an admin or they themselves can end it.
 
+mod browser;
+
 use anyhow::Context as _;
 use fw_proto::api::{Code as Problem, Me, SignIn};
 
@@ -13,13 +15,21 @@ use crate::config::environment;
 use crate::exit::Code;
 use crate::output;
 
-/// Sign in with name and password, as in the browser; `logout` ends it.
+/// Sign in with your browser, or with name and password; `logout` ends it.
 ///
-/// The session is kept with the context in use. When the server is named otherwise, a context is made for it.
+/// A page of the server is opened, where you compare a code and confirm. Where there is no browser, or your name is given,
+/// name and password are asked for here. The session is kept with the context in use. When the server is named otherwise, a
+/// context is made for it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Your name; asked for when absent.
+    /// Your name, to sign in with your password here.
     name: Option<String>,
+    /// Sign in with a browser that may be elsewhere: address and code are printed.
+    #[arg(long, conflicts_with_all = ["name", "password_stdin", "code", "no_browser"])]
+    browser: bool,
+    /// Ask for name and password here.
+    #[arg(long)]
+    no_browser: bool,
     /// Read the password from stdin; for programs.
     #[arg(long)]
     password_stdin: bool,
@@ -81,22 +91,57 @@ fn called(server: &reqwest::Url) -> String {
 /// Signs in.
 pub(crate) fn login(args: Args, connection: &Connection) -> anyhow::Result<Code> {
     let kept = Kept::load()?;
+    let client = connection.client_of(connection.target()?, None)?;
+    let (me, session) = match way(&args) {
+        Way::Browser(opener) => wait(browser::sign_in(&client, opener))?,
+        Way::Password => with_password(args, &client)?,
+    };
+    let context = kept.keep(connection, session)?;
+    output::say(&greeting(&me, &context));
+    Ok(Code::Success)
+}
+
+/// How somebody signs in.
+enum Way {
+    /// With a browser, which this opens.
+    Browser(Option<browser::Opener>),
+    /// With name and password, here.
+    Password,
+}
+
+/// Who gives a part of what is typed here types the rest, too.
+fn way(args: &Args) -> Way {
+    let here = args.no_browser || args.password_stdin || args.name.is_some() || args.code.is_some();
+    let opener = || browser::Opener::find(&environment());
+    match (args.browser, here) {
+        (true, _) => Way::Browser(opener()),
+        (false, true) => Way::Password,
+        (false, false) if !output::interactive() => Way::Password,
+        (false, false) => opener().map_or(Way::Password, |opener| Way::Browser(Some(opener))),
+    }
+}
+
+/// Asks for name and password.
+fn with_password(args: Args, client: &Client) -> anyhow::Result<(Me, String)> {
     let nobody = "there is nobody to ask here";
     if !args.password_stdin && !output::interactive() {
-        return Err(Refusal::usage(format!("{nobody}; give the password with --password-stdin")));
+        return Err(Refusal::usage(format!(
+            "{nobody}; give the password with --password-stdin, or sign in with a browser elsewhere by --browser"
+        )));
     }
     let name = match args.name {
         Some(name) => name,
         None if args.password_stdin => return Err(Refusal::usage("give your name, too")),
-        None => ask::line("Name")?,
+        None => {
+            if !args.no_browser {
+                output::say("no browser here; --browser prints an address to open elsewhere");
+            }
+            ask::line("Name")?
+        }
     };
     let password = ask::secret("Password")?;
     let who = SignIn { name, password, totp: args.code };
-    let client = connection.client_of(connection.target()?, None)?;
-    let (me, session) = wait(sign_in(&client, who, args.password_stdin))?;
-    let context = kept.keep(connection, session)?;
-    output::say(&greeting(&me, &context));
-    Ok(Code::Success)
+    wait(sign_in(client, who, args.password_stdin))
 }
 
 fn greeting(me: &Me, context: &str) -> String {

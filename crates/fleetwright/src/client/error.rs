@@ -209,9 +209,9 @@ const fn hint_signed_in(code: Code) -> Option<&'static str> {
         Code::Unauthenticated => {
             Some("the session is over; sign in again with `fleetwright login`")
         }
-        Code::StepUpRequired => {
-            Some("`fleetwright login` proves it as well; then do it again within five minutes")
-        }
+        Code::StepUpRequired => Some(
+            "`fleetwright login --no-browser` proves it as well; then do it again within five minutes",
+        ),
         // Its detail names who can change that.
         Code::Forbidden => None,
         Code::TotpRequired

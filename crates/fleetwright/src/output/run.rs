@@ -31,7 +31,7 @@ impl Row for RunSummary {
             format!("{ok}/{}", self.report.total),
             self.hosts.clone(),
             command(&self.command),
-            self.by.clone(),
+            self.begun_by(),
             ago(self.created_at, now),
             self.finished_at.map(|end| took(self.created_at, end)).unwrap_or_default(),
             self.retry_of.map(|id| id.to_string()).unwrap_or_default(),
@@ -89,7 +89,7 @@ pub(crate) fn page(run: &Run, now: Timestamp) -> String {
     if !summary.state.is_final() {
         put("progress", &waiting(&summary.report));
     }
-    put("by", &summary.by);
+    put("by", &summary.begun_by());
     if let Some(id) = summary.retry_of {
         put("retry of", &id.to_string());
     }
@@ -240,6 +240,7 @@ mod tests {
                     waiting_on: Vec::new(),
                 },
                 by: "admin".into(),
+                by_kind: Some(fw_proto::api::ActorKind::Token),
                 job: None,
                 retry_of: None,
                 change: None,
@@ -292,7 +293,7 @@ mod tests {
         insta::assert_snapshot!(page(&run(), Timestamp::from_millis(120_000)), @r"
             id        00000000-0000-0000-0000-000000000001
             state     failed
-            by        admin
+            by        token:admin
             hosts     *
             command   echo 'it'\''s'
             created   1970-01-01T00:00:00.000Z (2m ago)
@@ -309,8 +310,8 @@ mod tests {
             Timestamp::from_millis(120_000),
         );
         insta::assert_snapshot!(line.unwrap(), @r"
-            ID                                    STATE   DONE  HOSTS  COMMAND         BY     CREATED  TOOK
-            00000000-0000-0000-0000-000000000001  failed   1/3  *      echo 'it'\''s'  admin  2m ago   1m 1s
+            ID                                    STATE   DONE  HOSTS  COMMAND         BY           CREATED  TOOK
+            00000000-0000-0000-0000-000000000001  failed   1/3  *      echo 'it'\''s'  token:admin  2m ago   1m 1s
             ");
     }
 }

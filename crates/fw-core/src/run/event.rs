@@ -1,5 +1,6 @@
 //! What happens to a run. Events record decisions, so no later version decides them again.
 
+use fw_proto::api::ActorKind;
 use fw_proto::frame::Reported;
 use fw_proto::{HostId, JobName, Timestamp};
 
@@ -27,6 +28,19 @@ pub enum Actor {
     Job(JobName),
     /// The server's own rules.
     Server,
+}
+
+impl Actor {
+    /// What it is.
+    #[must_use]
+    pub const fn kind(&self) -> ActorKind {
+        match self {
+            Self::Token(_) => ActorKind::Token,
+            Self::User(_) => ActorKind::User,
+            Self::Job(_) => ActorKind::Job,
+            Self::Server => ActorKind::Server,
+        }
+    }
 }
 
 impl std::fmt::Display for Actor {

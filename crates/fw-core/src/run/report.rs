@@ -143,6 +143,7 @@ impl Run {
                 waiting_on,
             },
             by: self.by.to_string(),
+            by_kind: Some(self.by.kind()),
             job: self.plan.origin.job.clone(),
             retry_of: self.plan.origin.retry_of,
             change: self.plan.origin.change,

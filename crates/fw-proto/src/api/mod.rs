@@ -5,6 +5,7 @@
 
 mod audit;
 mod change;
+mod device;
 mod host;
 mod invite;
 mod job;
@@ -22,6 +23,9 @@ mod user;
 
 pub use audit::{AuditCheck, AuditEntry};
 pub use change::{ChangeBegun, ChangeState, ChangeVerb, StepNote, StepVerb};
+pub use device::{
+    Device, DeviceAnswer, DeviceBegun, DeviceCode, DeviceSecret, DeviceState, NewDevice,
+};
 pub use host::{Host, HostState, LabelChange, NewName, Selected};
 pub use invite::{Invitation, NewInvitation};
 pub use job::{
@@ -38,8 +42,8 @@ pub use rollout::{
     RolloutHost, RolloutHostState, RolloutPlan, RolloutSummary, RolloutText, Wave, WaveState,
 };
 pub use run::{
-    Arm, Armed, Cancel, Command, Created, EnvValue, LogEvent, NewRun, Offline, OnFull, Retry, Run,
-    RunEvent, RunReport, RunState, RunSummary, Task, TaskReason, TaskState, WaitingOn,
+    ActorKind, Arm, Armed, Cancel, Command, Created, EnvValue, LogEvent, NewRun, Offline, OnFull,
+    Retry, Run, RunEvent, RunReport, RunState, RunSummary, Task, TaskReason, TaskState, WaitingOn,
 };
 pub use runbook::{
     Approval, NewRunbook, ReportFormat, Runbook, RunbookPhase, RunbookStep, RunbookSummary,

@@ -163,8 +163,11 @@ pub struct RunSummary {
     pub state: RunState,
     /// How many tasks are in which state, and what it is waiting on.
     pub report: RunReport,
-    /// Who began it: a token's name, or `job:NAME`.
+    /// Who began it: the name of a person or token, `job:NAME`, or `server`.
     pub by: String,
+    /// What that is; absent for runs from before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_kind: Option<ActorKind>,
     /// The job it belongs to.
     pub job: Option<JobName>,
     /// The run that this one repeats.
@@ -180,6 +183,32 @@ pub struct RunSummary {
     pub created_at: Timestamp,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+}
+
+impl RunSummary {
+    /// Who began it as people read it and the audit has it: a token is `token:NAME`, a person has their name alone.
+    #[must_use]
+    pub fn begun_by(&self) -> String {
+        match self.by_kind {
+            Some(ActorKind::Token) => format!("token:{}", self.by),
+            Some(ActorKind::User | ActorKind::Job | ActorKind::Server) | None => self.by.clone(),
+        }
+    }
+}
+
+/// What somebody or something is that makes things happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ActorKind {
+    /// An API token.
+    Token,
+    /// A person.
+    User,
+    /// A job's schedule.
+    Job,
+    /// The server's own rules.
+    Server,
 }
 
 /// A run and its tasks.

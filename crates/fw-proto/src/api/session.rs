@@ -137,8 +137,11 @@ impl std::fmt::Debug for NewPassword {
 pub struct TotpSecret {
     /// In base 32, to be typed.
     pub secret: String,
-    /// As `otpauth` address, to be shown as a picture.
+    /// As `otpauth` address.
     pub address: String,
+    /// The address as a picture (QR, SVG) that the camera of a phone reads.
+    #[serde(default)]
+    pub picture: String,
 }
 
 impl std::fmt::Debug for TotpSecret {

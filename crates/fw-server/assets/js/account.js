@@ -2,11 +2,13 @@
 const find = (name) => document.querySelector(`[data-${name}]`);
 const shown = (name, text) => { find(name).textContent = text; };
 
-find("totp-begin")?.addEventListener("fw:done", ({ detail: { secret, address } }) => {
+find("totp-begin")?.addEventListener("fw:done", ({ detail: { secret, address, picture } }) => {
   find("totp-off").hidden = true;
   find("totp-made").hidden = false;
   shown("totp-secret", secret.match(/.{1,4}/g).join(" "));
   shown("totp-address", address);
+  const svg = new DOMParser().parseFromString(picture, "image/svg+xml").documentElement;
+  find("totp-picture").replaceChildren(document.importNode(svg, true));
   find("totp-copy").dataset.copy = secret;
   find("totp-address-copy").dataset.copy = address;
   document.getElementById("code").focus();

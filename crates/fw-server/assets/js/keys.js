@@ -1,11 +1,13 @@
 // Keys. Off in fields, and where a person switched them off; a key has its way by mouse, too.
 import { openDialog } from "./action.js";
+import { meant, off, startKeymap } from "./keymap.js";
 import { here, moveRow } from "./rows.js";
 
 let going = 0;
 
 export function startKeys() {
   document.addEventListener("keydown", onKey);
+  startKeymap();
   const box = document.querySelector("[data-keys-off]");
   if (box) {
     box.checked = localStorage.getItem("fw-keys") === "off";
@@ -17,14 +19,14 @@ function onKey(event) {
   if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") { event.preventDefault(); openDialog("palette"); return; }
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
   if (event.key === "Escape") { escape(event); return; }
-  if (event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable], dialog[open]") || localStorage.getItem("fw-keys") === "off") return;
+  if (event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable], dialog[open]") || off()) return;
   if (going && Date.now() - going < 1200) {
     going = 0;
     const link = document.querySelector(`.rail a[data-key="${CSS.escape(event.key)}"]`);
     if (link) { event.preventDefault(); link.click(); }
     return;
   }
-  const act = KEYS[event.key];
+  const act = KEYS[meant(event.key)];
   if (act && act(event) !== false) event.preventDefault();
 }
 
@@ -48,7 +50,13 @@ const KEYS = {
   Enter: (event) => { if (event.target.closest("a, button, summary, input")) return false; const row = here(); if (!row) return false; location.href = row.dataset.href; },
   o: () => { const row = here(); if (!row) return false; window.open(row.dataset.href, "_blank", "noopener"); },
   r: () => click("[data-r]:not([disabled])"),
-  ".": () => { const menu = document.querySelector("main details.menu"); if (!menu) return false; menu.open = true; menu.querySelector(".menu-item")?.focus(); },
+  ".": () => {
+    const menu = document.querySelector("main details.menu");
+    if (menu) { menu.open = true; menu.querySelector(".menu-item")?.focus(); return; }
+    const first = document.querySelector("main .head-actions :is(a[href], button):not([disabled], [rel])");
+    if (!first) return false;
+    first.focus();
+  },
   "[": () => click("a[rel=prev]"),
   "]": () => click("a[rel=next]"),
 };

@@ -7,6 +7,7 @@
 // Keys while the log has the focus: t times, w wrap, f follow, F full screen, e next error, E errors only, n and N next
 // and previous match, / search, arrows, Page Up and Down, Home and End.
 
+import { meant } from "./keymap.js";
 import {live} from "./live.js";
 import {draw, parse, plain} from "./ansi.js";
 
@@ -150,7 +151,7 @@ export class LogView extends HTMLElement {
             PageUp: () => { this.follow(false); this.move(1 - this.seen()); }, PageDown: () => this.move(this.seen() - 1),
             Home: () => { this.follow(false); this.to(0); }, End: () => this.to(this.length()),
         };
-        const act = acts[event.key];
+        const act = acts[meant(event.key)];
         if (!act) return;
         event.preventDefault();
         event.stopPropagation();

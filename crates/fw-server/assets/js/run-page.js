@@ -1,4 +1,5 @@
 // The page of a run: its log, and what it says of the run stays true as the run goes on.
+import { meant, off } from "./keymap.js";
 import { live } from "./live.js";
 import "./log-view.js";
 
@@ -25,9 +26,10 @@ const KEYS = new Set(["e", "E", "f", "F", "t", "T", "w", "W", "n", "N"]);
 let going = 0;
 document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest("input, textarea, select, dialog[open], log-view") || localStorage.getItem("fw-keys") === "off") return;
-  if (event.key === "g") { going = Date.now(); return; }
-  if (Date.now() - going < 1200 || !KEYS.has(event.key)) return;
+  if (event.target.closest("input, textarea, select, dialog[open], log-view") || off()) return;
+  const key = meant(event.key);
+  if (key === "g") { going = Date.now(); return; }
+  if (Date.now() - going < 1200 || !KEYS.has(key)) return;
   log.key(event);
 });
 

@@ -19,6 +19,7 @@ use crate::{auth, gateway, metrics, problem, web};
 
 mod audit;
 pub(crate) mod change;
+mod device;
 mod events;
 mod health;
 mod host;
@@ -124,6 +125,8 @@ async fn told(State(app): State<App>, request: Request, next: Next) -> Response 
 fn open() -> OpenApiRouter<App> {
     let api = OpenApiRouter::new()
         .routes(routes!(session::begin, session::end_own))
+        .routes(routes!(device::begin))
+        .routes(routes!(device::answer))
         .routes(routes!(setup::state, setup::set_up));
     OpenApiRouter::with_openapi(openapi::head()).nest(ROOT, api)
 }
@@ -182,6 +185,9 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(token::remove))
         .routes(routes!(session::show))
         .routes(routes!(session::step_up))
+        .routes(routes!(device::show))
+        .routes(routes!(device::approve))
+        .routes(routes!(device::refuse))
         .routes(routes!(proof::password))
         .routes(routes!(proof::begin_totp, proof::remove_totp))
         .routes(routes!(proof::confirm_totp))

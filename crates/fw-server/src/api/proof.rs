@@ -45,10 +45,10 @@ fn person(app: &App, caller: &Caller) -> Result<i64> {
     responses((status = 200, body = TotpSecret)))]
 pub(super) async fn begin_totp(State(app): State<App>, caller: Caller) -> Result<Json<TotpSecret>> {
     person(&app, &caller)?;
-    let (secret, address) = auth::new_totp(&caller.name);
+    let (secret, address, picture) = auth::new_totp(&caller.name);
     let kept = app.secrets.encrypt(&secret).map_err(|error| fault(&error))?;
     app.store.begin_totp(&caller.name, kept).await?;
-    Ok(Json(TotpSecret { secret, address }))
+    Ok(Json(TotpSecret { secret, address, picture }))
 }
 
 /// Takes one-time codes into use, with the first code of your app. Gives recovery codes, this once.

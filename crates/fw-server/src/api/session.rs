@@ -33,7 +33,7 @@ pub(super) fn answer(app: &App, signed_in: auth::SignedIn) -> Response {
     with_cookie(Json(me(app, &caller)).into_response(), cookie)
 }
 
-fn with_cookie(mut response: Response, cookie: HeaderValue) -> Response {
+pub(super) fn with_cookie(mut response: Response, cookie: HeaderValue) -> Response {
     response.headers_mut().append(header::SET_COOKIE, cookie);
     response
 }
@@ -64,7 +64,7 @@ pub(super) async fn show(State(app): State<App>, caller: Caller) -> Json<Me> {
     Json(me(&app, &caller))
 }
 
-fn me(app: &App, caller: &Caller) -> Me {
+pub(super) fn me(app: &App, caller: &Caller) -> Me {
     let (session, totp) = match &caller.by {
         By::Session { id, totp, .. } => (Some(*id), *totp),
         By::Token { .. } => (None, false),

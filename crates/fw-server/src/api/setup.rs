@@ -52,7 +52,7 @@ pub(super) async fn set_up(
     app.auth.forget();
     tracing::info!(user = name, client.address = %from.address, "set up by link");
     let user = app.store.user(&name).await?.filter(|user| !user.disabled).ok_or_else(no_link)?;
-    Ok(session::answer(&app, auth::begin(&app, from, user).await?))
+    Ok(session::answer(&app, auth::begin(&app, from, user, auth::Proof::Now).await?))
 }
 
 fn no_link() -> Failure {

@@ -5,12 +5,15 @@
 //! on them, and no slow hash is needed: there is nothing to guess in 256 random bits. Wrong tokens are limited by address to spare the
 //! store, while a right one always works, also from behind the same address translation.
 
+mod by_code;
 mod caller;
 mod cookie;
+mod device;
 mod first;
 mod limit;
 mod needs;
 mod password;
+mod picture;
 mod sign_in;
 mod totp;
 
@@ -39,6 +42,9 @@ use crate::problem::{Failure, Result};
 use crate::serve::Peer;
 use crate::state::App;
 
+pub(crate) use by_code::{
+    Collected, approve_device, begin_device, collect, find_device, refuse_device,
+};
 pub(crate) use caller::to_run;
 pub use caller::{By, Caller};
 pub(crate) use cookie::{generate as link_secret, hash as hash_link};
@@ -48,7 +54,9 @@ pub use needs::Need;
 pub(crate) use needs::need;
 pub(crate) use password::is_known as is_known_hash;
 use sign_in::over_at;
-pub(crate) use sign_in::{From, SignedIn, begin, no_cookie, prune, sign_in, step_up, stranger};
+pub(crate) use sign_in::{
+    From, Proof, SignedIn, begin, no_cookie, prune, sign_in, step_up, stranger,
+};
 pub(crate) use totp::step as totp_step;
 
 /// What every token begins with, so that people and scanners of leaked secrets know it.
@@ -74,11 +82,12 @@ pub(crate) fn scopes(role: Role) -> BTreeSet<Scope> {
     Role::ALL.into_iter().filter(|has| *has <= role).map(access::scope).collect()
 }
 
-/// A new secret of one-time codes, and the address that an app reads it from.
-pub(crate) fn new_totp(name: &str) -> (String, String) {
+/// A new secret of one-time codes, the address that an app reads it from, and a picture of that.
+pub(crate) fn new_totp(name: &str) -> (String, String, String) {
     let secret = totp::generate();
     let address = totp::address(&secret, name).expect("names of users have no colon");
-    (secret, address)
+    let picture = picture::svg(&address).expect("names of users are short");
+    (secret, address, picture)
 }
 
 /// New recovery codes, and what the store keeps of them.
@@ -112,6 +121,9 @@ struct Inner {
     known: Mutex<Known>,
     wrong: DefaultKeyedRateLimiter<IpAddr>,
     limits: limit::Limits,
+    /// Command lines that wait for a person, and how fast somebody may guess their codes.
+    devices: device::Devices,
+    codes: limit::Limits,
     hasher: password::Hasher,
     /// Tells streams that some token or session was removed, or that a limit may pick other hosts.
     removed: watch::Sender<()>,
@@ -141,8 +153,9 @@ impl Default for Guard {
     fn default() -> Self {
         let wrong = RateLimiter::keyed(Quota::per_minute(WRONG_A_MINUTE));
         let removed = watch::Sender::new(());
-        let (limits, hasher) = Default::default();
-        Self(Arc::new(Inner { known: Mutex::default(), wrong, limits, hasher, removed }))
+        let (limits, devices, codes, hasher) = Default::default();
+        let known = Mutex::default();
+        Self(Arc::new(Inner { known, wrong, limits, devices, codes, hasher, removed }))
     }
 }
 

@@ -37,7 +37,7 @@ const TOUCH_EVERY: Span = Span::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct From {
     pub(crate) address: IpAddr,
-    agent: String,
+    pub(super) agent: String,
     secure: bool,
 }
 
@@ -101,12 +101,25 @@ pub(crate) async fn sign_in(app: &App, from: From, sign_in: SignIn) -> Result<Si
             return Err(failure);
         }
     };
-    begin(app, from, user).await
+    begin(app, from, user, Proof::Now).await
+}
+
+/// When whoever begins a session proved who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// Just now.
+    Now,
+    /// Where they let this one begin. It does not count for this one.
+    Elsewhere,
 }
 
 /// Begins a session of someone who has proved who they are.
-pub(crate) async fn begin(app: &App, from: From, user: UserRow) -> Result<SignedIn> {
+pub(crate) async fn begin(app: &App, from: From, user: UserRow, proof: Proof) -> Result<SignedIn> {
     let (secret, now) = (cookie::generate(), app.clock.now());
+    let proved_at = match proof {
+        Proof::Now => now,
+        Proof::Elsewhere => Timestamp::EPOCH,
+    };
     let sha256 = cookie::hash(&secret);
     let expires_at = now + app.config.session_life;
     let new = NewSession {
@@ -114,8 +127,9 @@ pub(crate) async fn begin(app: &App, from: From, user: UserRow) -> Result<Signed
         user: user.name.clone(),
         address: from.address.to_string(),
         network: network(from.address).to_string(),
-        agent: from.agent,
+        agent: from.agent.chars().take(LONGEST_AGENT).collect(),
         at: now,
+        proved_at,
         expires_at,
     };
     let agent = serde_json::json!({ "browser": new.agent });
@@ -129,7 +143,7 @@ pub(crate) async fn begin(app: &App, from: From, user: UserRow) -> Result<Signed
     let caller = Caller {
         name: user.name,
         address: from.address,
-        who: Who::Person { role: user.role, proved_at: now },
+        who: Who::Person { role: user.role, proved_at },
         by: By::Session { id, sha256, totp: user.totp.is_some() },
         expires_at: Some(expires_at),
     };
@@ -280,7 +294,7 @@ async fn refuse(app: &App, known: Option<&String>, address: IpAddr) -> Failure {
 }
 
 /// Nobody gets in because the audit cannot be written; who is refused stays so.
-async fn note_refused(app: &App, note: NewAudit) {
+pub(super) async fn note_refused(app: &App, note: NewAudit) {
     if let Err(error) = app.store.note(note).await {
         tracing::error!(error = %crate::problem::Chain(&error), "a refused sign-in is not in the audit");
     }
@@ -298,7 +312,7 @@ fn code_required() -> Failure {
     Problem::new(Code::TotpRequired, "a one-time code is needed too").detail(detail).into()
 }
 
-fn slow_down(wait: Span) -> Failure {
+pub(super) fn slow_down(wait: Span) -> Failure {
     let detail = format!("too many failed; try again in {wait}");
     Problem::new(Code::RateLimited, "too many tries").detail(detail).into()
 }

@@ -19,6 +19,7 @@ mod assets;
 mod audit;
 mod banner;
 mod command;
+mod device;
 mod error;
 mod heat;
 mod host;
@@ -68,6 +69,7 @@ pub(crate) fn router(app: &App) -> Router<App> {
         .route("/maintenance", get(maintenance::list))
         .route("/banner", get(banner::show))
         .route("/audit", get(audit::list))
+        .route("/device", get(device::show))
         .route("/settings", get(settings::first))
         .route("/settings/account", get(account::show))
         .route("/settings/enrolment", get(settings::enrolment))

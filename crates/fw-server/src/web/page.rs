@@ -48,7 +48,7 @@ const RAIL: &[Entry] = &[
     Entry { nav: Nav::Jobs, href: "/jobs", label: "Jobs", icon: "job", key: 'j' },
     Entry { nav: Nav::Runs, href: "/runs", label: "Runs", icon: "run", key: 'r' },
     Entry { nav: Nav::Command, href: "/run", label: "Run a command", icon: "command", key: 'c' },
-    Entry { nav: Nav::Rollouts, href: "/rollouts", label: "Rollouts", icon: "rollout", key: 'w' },
+    Entry { nav: Nav::Rollouts, href: "/rollouts", label: "Rollouts", icon: "rollout", key: 'l' },
     Entry { nav: Nav::Runbooks, href: "/runbooks", label: "Runbooks", icon: "runbook", key: 'b' },
     Entry {
         nav: Nav::Maintenance,

@@ -126,7 +126,7 @@ pub(super) fn row(run: &RunSummary, now: Timestamp) -> Row {
         what,
         hosts: run.hosts.clone(),
         progress: progress(run),
-        by: run.by.clone(),
+        by: run.begun_by(),
         began: When::new(now, run.created_at),
         took: took(ended.since(run.created_at)),
     }

@@ -11,6 +11,7 @@
 mod access;
 mod audit;
 mod changes;
+mod device;
 mod document;
 mod hosts;
 mod logs;

@@ -27,6 +27,7 @@ fn session(user: &str, n: u8) -> NewSession {
         network: "192.0.2.1".to_owned(),
         agent: "browser".to_owned(),
         at: at(0),
+        proved_at: at(0),
         expires_at: at(100),
     }
 }

@@ -1,5 +1,6 @@
 //! How values lie in rows. The database has its own forms, apart from those of the wire.
 
+pub(crate) mod actor;
 mod change;
 mod event;
 mod plan;

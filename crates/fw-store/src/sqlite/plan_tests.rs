@@ -105,6 +105,10 @@ async fn the_rest(store: &Store) {
     ] {
         store.runs(RunQuery { cursor: None, limit: 50, job: of, state, host }).await.unwrap();
     }
+    store.beside(run_id(1)).await.unwrap();
+    let mut other = Story::begin(2, 2, None, at(0)).ended(at(1), 0);
+    store.commit(vec![other.append()]).await.unwrap();
+    store.beside(run_id(2)).await.unwrap();
     store.last_runs(vec![job("backup")]).await.unwrap();
     store.job_runs_ended(at(0)).await.unwrap();
     store.pending_fires().await.unwrap();

@@ -9,6 +9,7 @@
 
 pub(crate) mod leftovers;
 mod output;
+mod plain;
 mod process;
 
 use std::ffi::OsString;
@@ -236,26 +237,6 @@ impl Fleet {
         command.env("FLEETWRIGHT_TOKEN_FILE", &self.token);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().expect("the binary starts")
-    }
-
-    /// Runs a command line that knows nothing of the fleet.
-    ///
-    /// # Panics
-    /// It does not end.
-    pub async fn plain(&self, args: &[&str]) -> Output {
-        self.plain_with_input(args, b"").await
-    }
-
-    /// Likewise, with something on standard input.
-    ///
-    /// # Panics
-    /// It does not end.
-    pub async fn plain_with_input(&self, args: &[&str], input: &[u8]) -> Output {
-        let mut command: Vec<OsString> = vec![self.binary.clone().into()];
-        command.extend(args.iter().map(OsString::from));
-        let mut command = Process::prepare(&command, &self.dir.path().join("home"));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        self.finish(command.spawn().expect("the binary starts"), args, input).await
     }
 
     /// Runs a command line as the first admin.

@@ -68,7 +68,8 @@ async fn runs(store: &Store, count: u32, hosts: &[Chosen], now: Timestamp) -> an
         let at = now - Span::from_secs(u64::from(count - number));
         let first = number as usize % hosts.len();
         let on = hosts.iter().cycle().skip(first).take(HOSTS.min(hosts.len())).cloned().collect();
-        let plan = command::compile(request()?, on, store.incarnation(), LOST_AFTER)?;
+        let mut plan = command::compile(request()?, on, store.incarnation(), LOST_AFTER)?;
+        plan.origin.job = number.is_multiple_of(JOBS).then(|| job(number / JOBS)).transpose()?;
         waiting.push(ended(number, plan, at)?);
         if waiting.len() >= AT_ONCE {
             store.commit(std::mem::take(&mut waiting)).await?;
@@ -88,9 +89,9 @@ fn request() -> anyhow::Result<NewRun> {
 
 /// A run of which all hosts have told their end.
 fn ended(number: u32, plan: Plan, at: Timestamp) -> anyhow::Result<Append> {
-    let by = match number % JOBS {
-        0 => Actor::Job(job(number / JOBS)?),
-        _ => Actor::Token("bench".to_owned()),
+    let by = match &plan.origin.job {
+        Some(job) => Actor::Job(job.clone()),
+        None => Actor::Token("bench".to_owned()),
     };
     let hosts: Vec<_> = plan.hosts.iter().map(|host| host.id).collect();
     let id = RunId(Uuid::from_u128(rand::rng().random()));

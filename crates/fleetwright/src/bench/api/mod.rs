@@ -125,7 +125,17 @@ const LISTS: &[(&str, &str)] = &[
     ("runs of a job", "/api/v1/runs?limit=100&job=bench-1"),
     ("runs of a host", "/api/v1/runs?limit=100&host=bench-1"),
     ("ledger", "/api/v1/jobs/bench-1/ledger?limit=100"),
+    ("audit", "/api/v1/audit?limit=100"),
+    ("rollouts", "/api/v1/rollouts?limit=100"),
     ("page of hosts", "/hosts"),
+    ("page of hosts, selected", "/hosts?q=label:site%3Da"),
+    ("page of a host", "/hosts/bench-1"),
+    ("page of runs", "/runs"),
+    ("page of runs of a job", "/runs?job=bench-1"),
+    ("page of runs of a host", "/runs?host=bench-1"),
+    ("page of jobs", "/jobs"),
+    ("page of the audit", "/audit"),
+    ("overview", "/"),
 ];
 
 async fn lists(server: &Server) -> anyhow::Result<BTreeMap<&'static str, Quantiles>> {

@@ -8,6 +8,7 @@ use axum::response::Response;
 use fw_core::plan::Plan;
 use fw_proto::api::{Command, RunSummary, Task, TaskState};
 use fw_proto::{RunId, Timestamp, api};
+use fw_store::Beside;
 
 use self::words::{explain, why};
 use super::error::{Result, render};
@@ -72,6 +73,9 @@ struct Shown {
     job: Option<(String, String)>,
     retry_of: Option<RunId>,
     retry_of_short: String,
+    beside: Beside,
+    /// Whose runs the ones beside it are.
+    of: String,
     begun: When,
     took: String,
     explain: Vec<String>,
@@ -99,10 +103,11 @@ pub(super) async fn show(
 ) -> Result<Response> {
     let (run, plan) = (run::whole(&app, id).await?, run::plan_of(&app, id).await?);
     let page = Page::new(&app, &visit, Nav::Runs, title(&run.summary.command));
-    Ok(render(&view(page, &run, &plan, app.clock.now())))
+    let beside = app.store.beside(id).await?;
+    Ok(render(&view(page, &run, &plan, beside, app.clock.now())))
 }
 
-fn view(page: Page, run: &api::Run, plan: &Plan, now: Timestamp) -> Shown {
+fn view(page: Page, run: &api::Run, plan: &Plan, beside: Beside, now: Timestamp) -> Shown {
     let summary = &run.summary;
     let until = summary.finished_at.unwrap_or(now);
     let chart = Chart::of(run, until);
@@ -120,13 +125,15 @@ fn view(page: Page, run: &api::Run, plan: &Plan, now: Timestamp) -> Shown {
         status: summary.state.into(),
         is_final,
         is_cancelling: summary.state == api::RunState::Cancelling,
-        by: summary.by.clone(),
+        by: summary.begun_by(),
         job: summary
             .job
             .as_ref()
             .map(|job| (job.to_string(), format!("/jobs/{}", encode(job.as_str())))),
         retry_of: summary.retry_of,
         retry_of_short: summary.retry_of.map(short).unwrap_or_default(),
+        beside,
+        of: summary.job.as_ref().map(|job| format!(" of {job}")).unwrap_or_default(),
         begun: When::new(now, summary.created_at),
         took: took(until.since(summary.created_at)),
         explain: explain(summary, &run.tasks, now),

@@ -39,6 +39,7 @@ fn run(state: RunState, tasks: Vec<Task>, waiting_on: Vec<WaitingOn>) -> api::Ru
         state,
         report: RunReport { tasks: std::collections::BTreeMap::new(), total, waiting_on },
         by: "ann".to_owned(),
+        by_kind: Some(fw_proto::api::ActorKind::User),
         job: None,
         retry_of: None,
         change: None,

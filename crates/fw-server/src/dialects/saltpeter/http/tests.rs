@@ -150,6 +150,7 @@ fn run(state: RunState, task: Task) -> Run {
         state,
         report: RunReport { tasks: BTreeMap::new(), total: 1, waiting_on: Vec::new() },
         by: "job:kill_me".to_owned(),
+        by_kind: Some(fw_proto::api::ActorKind::Job),
         job: Some("kill_me".parse().unwrap()),
         retry_of: None,
         change: None,
