@@ -172,7 +172,8 @@ async fn begun(fleet: &Fleet, name: &str, text: &str, more: &[&str]) -> (String,
     let line = [&["runbook", "run", &file, "--detach", "-o", "json"], more].concat();
     let said = fleet.cli(&line).await.ok();
     let answer = said.json();
-    (answer["id"].as_str().expect("an id").to_owned(), said.stderr)
+    let id = answer.get("id").and_then(serde_json::Value::as_str).expect("an id");
+    (id.to_owned(), said.stderr)
 }
 
 /// An undo gets what its own step printed, whatever is in that; and a pattern is looked for in each line.

@@ -270,7 +270,7 @@ mod tests {
         let (devices, _) = waiting();
         let interval = |secs| match devices.ask(&[1; 32], at(secs)) {
             Outcome::Waiting(interval) => interval.as_millis(),
-            other => panic!("{other:?}"),
+            other @ (Outcome::Over | Outcome::No | Outcome::Yes(..)) => panic!("{other:?}"),
         };
         assert_eq!(
             [interval(2), interval(3), interval(9), interval(16)],

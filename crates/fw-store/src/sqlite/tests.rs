@@ -158,7 +158,8 @@ async fn output_that_is_half_written_is_taken_back_with_its_commit() {
         held.spawn(async move {
             let hold = move |_: &rusqlite::Connection| {
                 begun.send(()).unwrap();
-                Ok(wait.recv().unwrap())
+                wait.recv().unwrap();
+                Ok(())
             };
             holding.logs().write(hold).await
         });

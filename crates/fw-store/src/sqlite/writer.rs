@@ -33,9 +33,11 @@ enum Message {
 /// A request.
 struct Work {
     failing: Failing,
-    /// Does the work on the connection, or takes note of why it cannot.
-    run: Box<dyn FnOnce(Result<&Connection, Error>) -> Done + Send>,
+    run: Run,
 }
+
+/// Does the work on the connection, or takes note of why it cannot.
+type Run = Box<dyn FnOnce(Result<&Connection, Error>) -> Done + Send>;
 
 /// Who is taken back with a request that fails after it has written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

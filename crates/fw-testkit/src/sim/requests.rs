@@ -10,6 +10,7 @@ use fw_core::runbook::Expect;
 use fw_proto::api::{Arm, Command, EnvValue, NewRun, Offline, OnFull, Role, RunState, TaskState};
 use fw_proto::{HostId, JobName, RunId, Span, TaskKey};
 use rand::RngExt as _;
+use rand::seq::IndexedRandom as _;
 use uuid::Uuid;
 
 use super::armed::Outlook;
@@ -153,15 +154,19 @@ pub(super) fn change(ctx: &mut Ctx, store: &Store) -> Option<change::Plan> {
     let on_failure = [OnFailure::Pause, OnFailure::Undo, OnFailure::Stop];
     let origin = [change::Origin::Rollout, change::Origin::Runbook];
     (!nodes.is_empty()).then(|| change::Plan {
-        origin: origin[ctx.rng.random_range(0..2)],
+        origin: one_of(ctx, origin),
         title: "sim".into(),
         source: String::new(),
         inputs: BTreeMap::new(),
         nodes,
         max_failures: (!ctx.one_in(3)).then(|| ctx.rng.random_range(1..4)),
-        on_failure: on_failure[ctx.rng.random_range(0..3)],
+        on_failure: one_of(ctx, on_failure),
         incarnation: store.incarnation,
     })
+}
+
+fn one_of<T: Copy, const N: usize>(ctx: &mut Ctx, these: [T; N]) -> T {
+    *these.choose(&mut ctx.rng).expect("there is one")
 }
 
 fn gate(ctx: &mut Ctx) -> Act {
@@ -214,7 +219,7 @@ pub(super) fn wish(ctx: &mut Ctx, change: &Change, patient: bool) -> (Request, A
         3 => Request::Skip { node, note: None },
         _ => helpful,
     };
-    let by = ["ada", "bob", "eve"][ctx.rng.random_range(0..3)];
+    let by = one_of(ctx, ["ada", "bob", "eve"]);
     (request, Actor::User(by.to_owned()))
 }
 
