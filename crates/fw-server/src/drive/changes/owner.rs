@@ -181,10 +181,16 @@ impl Owner {
         let change = Change::begin(id, &event).map_err(|error| fault(&error))?;
         let row = ChangeRow::from(&change);
         let append = ChangeAppend { expected_seq: 0, events: vec![event], row };
-        store.commit_change(append).await.map_err(unwritten)?;
-        self.held.insert(id, Held::new(StoredChange { change, incarnation: life }));
+        let committed = store.commit_change(append).await;
+        let mut held = Held::new(StoredChange { change, incarnation: life });
+        if committed.is_err() {
+            // It may be there all the same, and must not lie there until the server is started again.
+            held.stale = true;
+            held.due = Some(at + RETRY);
+        }
+        self.held.insert(id, held);
         self.parts.live.change_changed(id);
-        Ok(())
+        committed.map_err(unwritten)
     }
 
     async fn ask(

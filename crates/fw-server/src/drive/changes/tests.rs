@@ -280,3 +280,26 @@ async fn a_restored_store_waits_for_a_person() {
     ask(&world, id, Request::Approve).await.unwrap();
     state_is(&world, id, ChangeState::Succeeded).await;
 }
+
+/// Whoever began it hears that it could not be written; then it does not lie there until the server is
+/// started again.
+#[tokio::test]
+async fn one_that_was_written_after_all_goes_on() {
+    let world = World::with(&[]).await;
+    let host = world.host("h1").await;
+    let nodes = vec![node("wave-1", exec(work("one", &[(host, "h1")])), None)];
+    let plan = plan(&world, nodes, OnFailure::Pause);
+    let id = world.changes.new_id();
+    let kind = Kind::Planned(Box::new(plan.clone()));
+    let event = Event { at: world.clock.now(), by: ada(), kind };
+    let row = ChangeRow::from(&Change::begin(id, &event).unwrap());
+    world
+        .store
+        .commit_change(ChangeAppend { expected_seq: 0, events: vec![event], row })
+        .await
+        .unwrap();
+    let told = world.changes.start(id, plan, ada(), world.store.clone()).await;
+    assert!(told.is_err(), "its first event is there already");
+    world.end_next(host, 0).await;
+    state_is(&world, id, ChangeState::Succeeded).await;
+}
