@@ -14,7 +14,7 @@ use fw_proto::api::EnvValue;
 use fw_proto::frame::{Denied, DeniedReason, FromServer, Report, Start};
 use fw_proto::{Epoch, HostId, RunId, Span, TaskKey, Timestamp};
 
-use super::changes::Changes;
+use super::changes::{Around, Changes};
 use super::gateway::{Conn, Owned};
 use super::history::{Mark, Sight};
 use super::host::short;
@@ -505,7 +505,7 @@ impl Server {
 
     fn step_changes(&mut self, ctx: &mut Ctx, store: &mut Store) -> Result<(), Died> {
         let mut changes = std::mem::take(&mut self.changes);
-        let outcome = changes.step(self, ctx, store);
+        let outcome = changes.step(&mut Around { server: self, ctx, store });
         self.changes = changes;
         outcome
     }

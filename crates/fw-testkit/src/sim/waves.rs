@@ -141,10 +141,8 @@ fn in_order(
 ) -> Judgement {
     let at = usize::try_from(node).unwrap_or(usize::MAX);
     let tries = |of: usize| before.nodes.get(of).into_iter().flat_map(|one| &one.tries);
-    let open: Vec<_> =
-        all_tries(before).filter(|one| !store.ended.contains_key(&one.run)).collect();
-    // One that was announced and never begun has ended, too.
-    let open = open.iter().any(|one| !one.ended);
+    // What the change says of its runs is not asked: those of the store that have not ended go on.
+    let open = all_tries(before).any(|one| store.open.contains_key(&one.run));
     let later = (at + 1..before.nodes.len()).any(|of| tries(of).next().is_some());
     let order = match way {
         Way::Do => !later,
