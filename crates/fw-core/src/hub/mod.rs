@@ -218,6 +218,7 @@ impl Hub {
     /// A host has linked, and says which tasks it has not been told are settled.
     pub fn linked(&mut self, host: HostId, digest: Vec<Report>, now: Timestamp) {
         self.online.insert(host);
+        self.forget_held_back(host);
         let known: BTreeSet<TaskKey> = digest.iter().map(|report| report.key).collect();
         digest.into_iter().for_each(|report| self.reported(host, report));
         for id in self.by_host.get(&host).cloned().unwrap_or_default() {
@@ -232,6 +233,16 @@ impl Hub {
                 }
             }
             self.touched.insert(id);
+        }
+    }
+
+    /// What a host holds back it has in memory alone, and it says anew on each link what it knows. So such a
+    /// word of a link before, of which nothing was decided yet, is none any more.
+    fn forget_held_back(&mut self, host: HostId) {
+        for run in self.by_host.get(&host).into_iter().flatten() {
+            if let Some(heard) = self.heard.get_mut(run) {
+                heard.retain(|(of, said)| *of != host || *said != Reported::Queued);
+            }
         }
     }
 

@@ -333,6 +333,20 @@ fn what_a_host_held_back_unasked_and_lost_is_sent_anew() {
     assert!(matches!(effects[..], [Effect::Start { .. }]), "{effects:?}");
 }
 
+/// Two links of a host come in before anything is decided: on the newer one it no longer knows what it held
+/// back on the older.
+#[test]
+fn what_a_host_held_back_on_a_link_before_is_not_believed_on_the_next() {
+    let mut hub = Hub::new(Incarnation(Uuid::from_u128(1)), at(0), Span::from_secs(30));
+    hub.begin(RUN, plan(None), Actor::Server, at(0));
+    hub.decide(at(0));
+    hub.linked(host(0), vec![report(Reported::Queued)], at(1));
+    hub.unlinked(host(0), at(1));
+    hub.linked(host(0), Vec::new(), at(1));
+    let effects = hub.decide(at(1)).effects;
+    assert!(matches!(effects[..], [Effect::Start { .. }]), "{effects:?}");
+}
+
 fn armed_plan(parallel: Option<u32>) -> Plan {
     let undo = Command::Shell("undo".into());
     let armed = Armed { undo, within: Span::from_secs(60), probe: None };
