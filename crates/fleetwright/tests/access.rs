@@ -72,7 +72,9 @@ fn action(entry: &Value) -> &str {
 /// Begins `login --browser`, with a browser that writes down where it is sent. Gives what waits, and that address.
 async fn login_by_browser(fleet: &Fleet) -> (tokio::process::Child, String) {
     let (script, opened) = (fleet.scratch().join("browser"), fleet.scratch().join("opened"));
-    std::fs::remove_file(&opened).ok();
+    if opened.exists() {
+        std::fs::remove_file(&opened).expect("the one before is removed");
+    }
     let text = format!("echo \"$1\" > {0}.new && mv {0}.new {0}", opened.display());
     std::fs::write(&script, text).expect("a script");
     let browser = format!("sh {} %s", script.display());

@@ -125,9 +125,14 @@ pub(super) fn next_try(store: &Store, of: RunId) -> Option<Plan> {
     (!plan.hosts.is_empty()).then_some(plan)
 }
 
+/// Hosts of a change.
+const MOST_HOSTS: usize = 12;
+
 /// A rollout or runbook on some of the hosts; on none it is none.
 pub(super) fn change(ctx: &mut Ctx, store: &Store) -> Option<change::Plan> {
-    let hosts = active(ctx, store);
+    let mut hosts = active(ctx, store);
+    // One after the other and back again, a large fleet would take longer than the world lasts.
+    hosts.truncate(MOST_HOSTS);
     let size = ctx.rng.random_range(1..=hosts.len().max(1));
     let mut nodes = Vec::new();
     for (group, hosts) in (0..).zip(hosts.chunks(size)) {

@@ -27,7 +27,7 @@ use super::jobs;
 use super::requests::{LOST_AFTER, key};
 use super::server::GRACE;
 use super::store::{NewEvents, Row, Store};
-use super::waves::Waves;
+use super::waves::{Start, Waves};
 
 /// A rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,7 +114,9 @@ impl Witness {
         let times = self.starts.entry((host, key)).or_default();
         *times += 1;
         starts_once(host, key, *times)?;
-        self.waves.started(host, key)
+        // A fault may have asked for it again, whatever came after it.
+        let asked_again = self.replayed.contains(&(host, key));
+        if asked_again { Ok(()) } else { self.waves.started(host, key) }
     }
 
     fn was_started(&self, host: HostId, run: RunId) -> bool {
@@ -336,7 +338,10 @@ impl Witness {
             fires_have_their_runs(&name, rows, store)?;
         }
         tries_are_due(store)?;
-        Waves::at_rest(store, self.restored, |host, run| self.was_started(host, run))
+        Waves::at_rest(store, self.restored, |host, run| Start {
+            was: self.was_started(host, run),
+            asked_again: self.replayed.contains(&(host, key(run))),
+        })
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Process {
     pub(super) phase: Phase,
     pub(super) change: Option<Change>,
     killed: Option<u32>,
+    /// By the clock that nobody sets, once the command runs.
+    timeout_at: Option<Timestamp>,
     timed_out: bool,
     dropped: u64,
     /// Whole records that are there, oldest first.
@@ -95,6 +97,7 @@ impl Process {
             spec,
             phase: Phase::Starting(delay),
             killed: None,
+            timeout_at: None,
             timed_out: false,
             dropped: 0,
             records: VecDeque::new(),
@@ -187,6 +190,7 @@ impl Process {
         match self.phase {
             Phase::Starting(0) => {
                 self.phase = Phase::Running(now);
+                self.timeout_at = self.spec.timeout.map(|timeout| clocks.steady + timeout);
                 return true;
             }
             Phase::Starting(left) => self.phase = Phase::Starting(left - 1),
@@ -235,7 +239,7 @@ impl Process {
 
     fn run(&mut self, started_at: Timestamp, clocks: Now, rng: &mut StdRng) {
         let now = clocks.wall;
-        let late = self.spec.timeout.is_some_and(|timeout| now > started_at + timeout);
+        let late = self.timeout_at.is_some_and(|at| clocks.steady > at);
         if late && self.killed.is_none() {
             self.timed_out = true;
             self.killed = Some(self.script.stubborn);

@@ -98,7 +98,7 @@ impl Waves {
     pub(super) fn at_rest(
         store: &Store,
         restored: bool,
-        started: impl Fn(HostId, RunId) -> bool,
+        started: impl Fn(HostId, RunId) -> Start,
     ) -> Judgement {
         for (id, stored) in &store.changes {
             let Ok(change) = Change::fold(*id, &stored.events) else { continue };
@@ -215,6 +215,13 @@ fn parts(node: &Node, run: &Run) -> impl Iterator<Item = (HostId, Part)> {
     })
 }
 
+/// Whether a command was started on its host, and whether a fault asked for it again, perhaps after its verdict.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start {
+    pub(super) was: bool,
+    pub(super) asked_again: bool,
+}
+
 /// A change, and what really happened.
 struct Truth<'t, S> {
     change: &'t Change,
@@ -222,7 +229,7 @@ struct Truth<'t, S> {
     started: &'t S,
 }
 
-impl<S: Fn(HostId, RunId) -> bool> Truth<'_, S> {
+impl<S: Fn(HostId, RunId) -> Start> Truth<'_, S> {
     /// An undone step was done before, and when all is undone then everything that was done.
     fn undoes_the_done(&self, node: usize) -> Judgement {
         let (Some(planned), Some(progress)) =
@@ -238,7 +245,9 @@ impl<S: Fn(HostId, RunId) -> bool> Truth<'_, S> {
             judge(done || unknown || !undone, Rule::UndoesTheDone, || {
                 format!("{} of {} is undone on {} and was not done", node, self.id(), short(host))
             })?;
-            let left = done && !self.took_itself_back(&progress.tries, host);
+            let asked_again = |one: &Try| (self.started)(host, one.run).asked_again;
+            let known = done && !progress.tries.iter().any(asked_again);
+            let left = known && !self.took_itself_back(&progress.tries, host);
             let due = match undo.when {
                 UndoWhen::Begun => left,
                 UndoWhen::Failed => left && progress.parts.get(&host) != Some(&Part::Done),
@@ -258,7 +267,7 @@ impl<S: Fn(HostId, RunId) -> bool> Truth<'_, S> {
     }
 
     fn any(&self, tries: &[Try], host: HostId) -> bool {
-        tries.iter().any(|one| (self.started)(host, one.run))
+        tries.iter().any(|one| (self.started)(host, one.run).was)
     }
 
     fn task(&self, run: RunId, host: HostId) -> Option<&fw_core::run::Task> {
@@ -276,7 +285,7 @@ impl<S: Fn(HostId, RunId) -> bool> Truth<'_, S> {
 
     /// The last try that was started there is an armed change that its host has undone.
     fn took_itself_back(&self, tries: &[Try], host: HostId) -> bool {
-        let mut started = tries.iter().filter(|one| (self.started)(host, one.run));
+        let mut started = tries.iter().filter(|one| (self.started)(host, one.run).was);
         let last = started.next_back().and_then(|one| self.task(one.run, host));
         last.is_some_and(|task| task.armed == Some(Armed::Undone))
     }
