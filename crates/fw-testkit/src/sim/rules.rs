@@ -12,7 +12,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fw_core::fires::{Decision, Job};
-use fw_core::hub::Hub;
 use fw_core::hub::clock::JUMP;
 use fw_core::run::{Event, Kind, Ruling, Run, Task};
 use fw_proto::api::{Overlap, TaskReason, TaskState, Verdict};
@@ -187,12 +186,11 @@ impl Witness {
         history: &mut History,
         store: &Store,
         row: &NewEvents,
-        hub: &Hub,
         now: Timestamp,
     ) -> Judgement {
-        let Some(run) = row.finished.as_deref().or_else(|| hub.run(row.run)) else {
-            return Ok(());
-        };
+        // The hub may have decided more since then, of which a crash leaves nothing.
+        let open = store.open.get(&row.run).and_then(|events| Run::fold(row.run, events).ok());
+        let Some(run) = row.finished.as_deref().or(open.as_ref()) else { return Ok(()) };
         for event in &row.events {
             if let Kind::Ruled { hosts, ruling } = &event.kind {
                 match ruling {

@@ -390,7 +390,7 @@ impl Server {
                 let kinds: Vec<_> = row.events.iter().map(|event| &event.kind).collect();
                 format!("commit of {} after {}: {kinds:?}", row.run, row.expected_seq)
             });
-            let outcome = ctx.witness.committed(&mut ctx.history, store, row, &self.hub, ctx.now);
+            let outcome = ctx.witness.committed(&mut ctx.history, store, row, ctx.now);
             ctx.judge(outcome);
         }
     }
