@@ -131,6 +131,8 @@ async fn a_runbook_runs_waits_for_people_survives_its_server_and_is_taken_back()
     drop(fleet.cli(&["runbook", "confirm", &id, &clean]).await.ok());
     let runbook = state_is(&fleet, &id, "succeeded").await;
     assert_eq!(runbook["rehearsed"], false);
+    let plan = [&["runbook", "plan", &file, "-o", "json"], &input[..]].concat();
+    assert_eq!(fleet.cli(&plan).await.ok().json()["rehearsed"], false);
     assert_eq!(fleet.lines("steps"), ["write", "clean", "restart"]);
 
     drop(fleet.cli(&["runbook", "undo", &id]).await.ok());
@@ -139,6 +141,8 @@ async fn a_runbook_runs_waits_for_people_survives_its_server_and_is_taken_back()
     assert_eq!(fleet.lines("steps"), steps, "backwards over what was done");
     assert!(!fleet.scratch().join("written").exists());
     assert_eq!(runbook["rehearsed"], true);
+    let plan = fleet.cli(&plan).await.ok().json();
+    assert_eq!(plan["rehearsed"], true, "the next one is told");
     let again = fleet.cli(&["runbook", "undo", &id]).await.exits(6);
     assert!(again.stderr.contains("cannot be undone"), "{}", again.stderr);
 }

@@ -81,14 +81,9 @@ pub(super) fn run(verb: Verb, connection: &Connection) -> anyhow::Result<Code> {
     }
 }
 
-/// Reads a document.
-fn read(path: &str) -> anyhow::Result<Parsed> {
-    let (text, name) = ask::text_of(path)?;
-    Ok(runbook::parse(&name, &text))
-}
-
 fn check(args: &CheckArgs) -> anyhow::Result<Code> {
-    let parsed = read(&args.file)?;
+    let (text, name) = ask::text_of(&args.file)?;
+    let parsed = runbook::parse(&name, &text);
     match args.output {
         Format::Table | Format::Wide => output::print(&page(&parsed))?,
         Format::Name => {

@@ -3,7 +3,7 @@
 use fw_proto::ChangeId;
 use fw_proto::api::{
     ChangeBegun, ChangeVerb, NewRunbook, ReportFormat, Rollout, RolloutPlan, RolloutSummary,
-    RolloutText, Runbook, RunbookSummary, StepNote, StepVerb,
+    RolloutText, Runbook, RunbookRehearsal, RunbookSummary, RunbookText, StepNote, StepVerb,
 };
 use reqwest::Method;
 
@@ -39,6 +39,11 @@ impl Client {
     /// Begins a runbook.
     pub(crate) async fn begin_runbook(&self, new: &NewRunbook) -> Result<ChangeBegun> {
         self.post(&["runbooks"], new).await
+    }
+
+    /// What is known of the undo of a text.
+    pub(crate) async fn rehearsal(&self, text: &RunbookText) -> Result<RunbookRehearsal> {
+        self.post(&["runbooks", "rehearsal"], text).await
     }
 
     /// Runbooks that were begun, newest first.

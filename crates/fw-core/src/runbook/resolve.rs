@@ -48,12 +48,6 @@ pub(super) fn runbook(source: &mut Source<'_>, front: Option<Front>, parts: Vec<
     rules(source, &runbook, &mut drafts);
     unnamed(source, &runbook, &drafts);
     templates(source, &runbook.inputs, &drafts);
-    let undone = drafts
-        .iter()
-        .any(|draft| matches!(draft.step.undo, Some(Action::Step(_) | Action::Command(_))));
-    if undone && source.errors.is_empty() {
-        source.warning(0, "unrehearsed: its undo has never run");
-    }
     runbook.steps = drafts.into_iter().map(|draft| draft.step).collect();
     if runbook.title.is_empty() {
         let name = source.file.rsplit('/').next().unwrap_or_default();

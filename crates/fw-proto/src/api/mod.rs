@@ -46,8 +46,8 @@ pub use run::{
     Retry, Run, RunEvent, RunReport, RunState, RunSummary, Task, TaskReason, TaskState, WaitingOn,
 };
 pub use runbook::{
-    Approval, NewRunbook, ReportFormat, Runbook, RunbookPhase, RunbookStep, RunbookSummary,
-    StepGate, StepState,
+    Approval, NewRunbook, ReportFormat, Runbook, RunbookPhase, RunbookRehearsal, RunbookStep,
+    RunbookSummary, RunbookText, StepGate, StepState,
 };
 pub use secret::{NewSecret, Secret};
 pub use server::{BackupMade, KeyRotation, Readiness, ServerInfo};

@@ -26,6 +26,23 @@ pub struct NewRunbook {
     pub hosts: Option<String>,
 }
 
+/// The text of a runbook that was not begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RunbookText {
+    /// The document.
+    pub source: String,
+}
+
+/// What is known of the undo of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RunbookRehearsal {
+    /// Whether an undo of just this text has ever run to its end.
+    pub rehearsed: bool,
+}
+
 /// A runbook in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -142,6 +142,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(rollout::plan))
         .routes(routes!(rollout::begin, rollout::list))
         .routes(routes!(runbook::begin, runbook::list))
+        .routes(routes!(runbook::rehearsal))
         .layer(axum::Extension(MAX_DOCUMENT))
         .layer(limit_of(MAX_DOCUMENT));
     let api = OpenApiRouter::new()

@@ -9,8 +9,8 @@ use fw_core::runbook::{self, compile, plan};
 use fw_core::select::Selector;
 use fw_proto::ChangeId;
 use fw_proto::api::{
-    ChangeBegun, ChangeVerb, NewRunbook, Page, Runbook, RunbookSummary, SourceError, StepNote,
-    StepVerb,
+    ChangeBegun, ChangeVerb, NewRunbook, Page, Runbook, RunbookRehearsal, RunbookSummary,
+    RunbookText, SourceError, StepNote, StepVerb,
 };
 use fw_store::{ChangeQuery, ChangeRow};
 use serde::Deserialize;
@@ -74,6 +74,16 @@ pub(super) fn errors_text(errors: &[SourceError]) -> String {
         lines.push(format!("and {} more", errors.len() - TOLD));
     }
     lines.join("\n")
+}
+
+/// Tells whether an undo of just this text has ever run to its end, everywhere it was to. Nothing is begun.
+#[utoipa::path(post, path = "/runbooks/rehearsal", tag = "runbooks", operation_id = "runbooks_rehearsal",
+    request_body = RunbookText, responses((status = 200, body = RunbookRehearsal)))]
+pub(super) async fn rehearsal(
+    State(app): State<App>,
+    Body(text): Body<RunbookText>,
+) -> Result<Json<RunbookRehearsal>> {
+    Ok(Json(RunbookRehearsal { rehearsed: app.store.was_undone(&text.source).await? }))
 }
 
 /// Which runbooks.

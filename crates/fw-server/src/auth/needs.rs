@@ -87,6 +87,7 @@ const NEEDS: &[(Need, &str, &str)] = &[
     (Need::Run, "POST", "/rollouts/{id}/{verb}"),
     (Need::Run, "POST", "/runbooks"),
     (Need::SeeAll, "GET", "/runbooks"),
+    (Need::See, "POST", "/runbooks/rehearsal"),
     (Need::See, "GET", "/runbooks/{id}"),
     (Need::See, "GET", "/runbooks/{id}/report"),
     (Need::Run, "POST", "/runbooks/{id}/{verb}"),

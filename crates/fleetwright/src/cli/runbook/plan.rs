@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use fw_core::runbook::plan::{self, Values};
-use fw_core::runbook::{Action, Kind, Runbook, Step, Template};
+use fw_core::runbook::{self, Action, Kind, Runbook, Step, Template};
 use fw_core::select::Selector;
 use fw_proto::HostName;
-use fw_proto::api::Selected;
+use fw_proto::api::{RunbookText, Selected};
 use serde::Serialize;
 
-use super::{PlanArgs, read, tell};
-use crate::cli::{Connection, Refusal, select, talk};
+use super::{PlanArgs, tell};
+use crate::cli::{Connection, Refusal, ask, select, talk};
 use crate::exit::Code;
 use crate::output::{self, Format, line, text};
 
@@ -21,8 +21,8 @@ struct Plan {
     title: String,
     owner: Option<String>,
     inputs: BTreeMap<String, String>,
-    /// Whether its undo has ever run; no runbook can run yet.
-    rehearsed: bool,
+    /// Whether an undo of just this text has ever run to its end; `null` when no server was asked.
+    rehearsed: Option<bool>,
     phases: Vec<Phase>,
     steps: Vec<Planned>,
     /// Which steps are taken back, in this order.
@@ -80,7 +80,8 @@ struct Approve {
 
 /// Prints the plan.
 pub(super) fn run(args: &PlanArgs, connection: &Connection) -> anyhow::Result<Code> {
-    let parsed = read(&args.file)?;
+    let (source, name) = ask::text_of(&args.file)?;
+    let parsed = runbook::parse(&name, &source);
     tell(&parsed, true);
     if !parsed.errors.is_empty() {
         return Ok(Code::Error);
@@ -94,8 +95,8 @@ pub(super) fn run(args: &PlanArgs, connection: &Connection) -> anyhow::Result<Co
     let wrong = |error| Refusal::usage(format!("invalid selector in --hosts\n{error}"));
     let given = args.hosts.as_deref().map(Selector::parse).transpose().map_err(wrong)?;
     let planning = Planning { runbook: &parsed.runbook, values: &values, given: given.as_ref() };
-    let chosen = planning.chosen(args, connection)?;
-    let plan = planning.planned(&chosen)?;
+    let known = planning.known(args, connection, source)?;
+    let plan = planning.planned(&known)?;
     match args.output {
         Format::Table | Format::Wide => output::print(&page(&plan))?,
         Format::Name => {
@@ -131,6 +132,15 @@ fn empty(plan: &Plan) -> Code {
     code
 }
 
+/// What the fleet has to say to a plan.
+#[derive(Default)]
+struct Known {
+    /// The hosts of each selector.
+    chosen: BTreeMap<String, Selected>,
+    /// As in [`Plan`].
+    rehearsed: Option<bool>,
+}
+
 /// What a plan is made of.
 struct Planning<'a> {
     runbook: &'a Runbook,
@@ -146,34 +156,37 @@ impl Planning<'_> {
         own.filter(|_| step.acts())
     }
 
-    /// The hosts of each selector.
-    fn chosen(
+    /// What the fleet has to say to it.
+    fn known(
         &self,
         args: &PlanArgs,
         connection: &Connection,
-    ) -> anyhow::Result<BTreeMap<String, Selected>> {
+        source: String,
+    ) -> anyhow::Result<Known> {
         let selectors = self.runbook.steps.iter().filter_map(|step| self.selector(step));
         let selectors: BTreeMap<String, &Selector> =
             selectors.map(|selector| (selector.to_string(), selector)).collect();
-        let mut chosen = BTreeMap::new();
+        let mut known = Known::default();
         if let Some(file) = &args.facts_file {
             let machines = select::facts(file)?;
             for (text, selector) in selectors {
-                chosen.insert(text, select::selected(selector, &machines));
+                known.chosen.insert(text, select::selected(selector, &machines));
             }
         } else if !selectors.is_empty() {
             let texts: Vec<String> = selectors.into_keys().collect();
+            let text = RunbookText { source };
             talk(connection, async |session| {
                 for text in &texts {
-                    chosen.insert(text.clone(), session.client.select(text).await?);
+                    known.chosen.insert(text.clone(), session.client.select(text).await?);
                 }
+                known.rehearsed = Some(session.client.rehearsal(&text).await?.rehearsed);
                 Ok(Code::Success)
             })?;
         }
-        Ok(chosen)
+        Ok(known)
     }
 
-    fn planned(&self, chosen: &BTreeMap<String, Selected>) -> anyhow::Result<Plan> {
+    fn planned(&self, known: &Known) -> anyhow::Result<Plan> {
         let runbook = self.runbook;
         let phase = |phase: &fw_core::runbook::Phase| Phase {
             title: phase.title.clone(),
@@ -182,13 +195,13 @@ impl Planning<'_> {
         };
         let unnamed: BTreeSet<&str> = plan::unnamed(runbook).map(|step| step.id.as_str()).collect();
         let steps = runbook.steps.iter().filter(|step| step.kind.has_its_turn());
-        let steps = steps.map(|step| self.step(step, unnamed.contains(step.id.as_str()), chosen));
+        let steps = steps.map(|step| self.step(step, unnamed.contains(step.id.as_str()), &known.chosen));
         let values = self.values.iter();
         Ok(Plan {
             title: runbook.title.clone(),
             owner: runbook.owner.clone(),
             inputs: values.map(|(name, value)| (name.clone(), value.to_string())).collect(),
-            rehearsed: false,
+            rehearsed: known.rehearsed,
             phases: runbook.phases.iter().map(phase).collect(),
             steps: steps.collect::<anyhow::Result<_>>()?,
             undo_order: plan::undo_order(runbook).into_iter().map(ToString::to_string).collect(),
@@ -291,7 +304,12 @@ fn page(plan: &Plan) -> String {
         let order = plan.undo_order.join(", ");
         writeln!(page, "\nUndo, in this order, of what was done: {order}")
             .expect("writing to memory");
-        page.push_str("Rehearsed: no\n");
+        let rehearsed = match plan.rehearsed {
+            Some(true) => "yes, an undo of this text has run",
+            Some(false) => "no, an undo of this text has never run",
+            None => "unknown, no server was asked",
+        };
+        writeln!(page, "Rehearsed: {rehearsed}").expect("writing to memory");
     }
     page.push_str("Nothing was run; `fleetwright runbook run` does it.\n");
     page
