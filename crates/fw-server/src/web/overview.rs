@@ -23,8 +23,8 @@ use crate::state::App;
 /// A day.
 const DAY: Span = Span::from_secs(24 * 60 * 60);
 
-/// Rows of the ledgers that are looked through: an overview must not read a million.
-const LOOKED_AT: u32 = 5000;
+/// Rows of fires that did not run that are looked through: an overview must not read a million.
+const LOOKED_AT: u32 = 1000;
 
 /// Entries of each kind that need attention.
 const EACH: usize = 8;

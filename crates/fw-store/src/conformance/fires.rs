@@ -70,6 +70,22 @@ pub(super) async fn a_pending_fire_is_replaced_by_its_verdict(store: Store) {
     assert!(matches!(again, Err(Error::FireTaken { .. })), "{again:?}");
 }
 
+pub(super) async fn what_did_not_run_is_found_newest_first(store: Store) {
+    let skipped = |job, secs| fire(job, secs, Verdict::Skipped, Some(FireReason::Overlap));
+    let all = vec![skipped("tick", 0), ran(60, 1), missed(120, 180, 2), skipped("other", 150)];
+    store.record_fires(all).await.expect("new fires");
+    let found = async |since, most| {
+        let found = store.fires_not_run(at(since), most).await.expect("read");
+        found.into_iter().map(|(job, fire)| (job, fire.verdict, fire.to)).collect::<Vec<_>>()
+    };
+    let lost = (job("tick"), Verdict::Missed, at(180));
+    let other = (job("other"), Verdict::Skipped, at(150));
+    let first = (job("tick"), Verdict::Skipped, at(0));
+    assert_eq!(found(0, 10).await, [lost.clone(), other.clone(), first]);
+    assert_eq!(found(150, 10).await, [lost.clone(), other]);
+    assert_eq!(found(0, 1).await, [lost]);
+}
+
 pub(super) async fn neighbours_without_a_run_are_one_row(store: Store) {
     let skipped = |secs| fire("tick", secs, Verdict::Skipped, Some(FireReason::Paused));
     let all = vec![skipped(0), skipped(60), ran(120, 1), skipped(180), missed(240, 300, 2)];

@@ -82,6 +82,7 @@ checks! {
     fires::a_fire_and_its_run_are_decided_together,
     fires::a_pending_fire_is_replaced_by_its_verdict,
     fires::neighbours_without_a_run_are_one_row,
+    fires::what_did_not_run_is_found_newest_first,
     fires::fires_by_hand_stand_beside_the_schedule,
     fires::the_ledger_is_paged_newest_first,
     fires::what_failed_waits_until_it_is_tried_again,
