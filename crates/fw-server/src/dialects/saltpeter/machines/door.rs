@@ -127,8 +127,27 @@ struct Connection {
     socket: Box<WebSocket>,
     wire: Wire,
     say: ToWire,
+    /// Whose task it spoke of last: nearly always the same one.
+    last: Option<Owned>,
     /// Tasks that it spoke of.
     spoke: BTreeSet<(HostId, RunId)>,
+}
+
+/// A task by the words of its wrapper, and who owns it.
+struct Owned {
+    instance: String,
+    machine: String,
+    run: RunId,
+    host: HostId,
+    minion: mpsc::Sender<Event>,
+}
+
+impl Owned {
+    fn is_of(&self, message: &Message) -> bool {
+        self.instance == message.instance
+            && self.machine == message.machine
+            && !self.minion.is_closed()
+    }
 }
 
 /// Serves one connection until it ends.
@@ -138,7 +157,7 @@ struct Connection {
 async fn serve_one(door: Door, socket: Box<WebSocket>, peer: Peer) {
     let wire = NEXT_WIRE.fetch_add(1, Ordering::Relaxed);
     let (say, said) = mpsc::channel(OUTBOX);
-    let mut connection = Box::new(Connection { door, socket, wire, say, spoke: BTreeSet::new() });
+    let mut connection = Box::new(Connection { door, socket, wire, say, last: None, spoke: BTreeSet::new() });
     if let Err(error) = connection.run(said).await {
         debug!(peer.address = %peer.address, %error, "connection of a wrapper ended");
     }
@@ -171,23 +190,27 @@ impl Connection {
     /// Passes a message on. Whoever owns its task answers, unless nobody does.
     async fn hear(&mut self, json: &[u8]) -> Result<(), axum::Error> {
         let Some(message) = message::read(json) else { return Ok(()) };
-        let Some((run, host, minion)) = self.whose(&message) else {
+        if !self.last.as_ref().is_some_and(|last| last.is_of(&message)) {
+            self.last = self.whose(&message);
+        }
+        let Some(Owned { run, host, minion, .. }) = &self.last else {
             return self.answer_stranger(&message).await;
         };
         if self.spoke.len() < TASKS {
-            self.spoke.insert((host, run));
+            self.spoke.insert((*host, *run));
         }
-        let word = Word { wire: self.wire, say: self.say.clone(), run, message };
+        let word = Word { wire: self.wire, say: self.say.clone(), run: *run, message };
         // When the owner has gone, the wrapper comes again.
         drop(minion.send(Event::Said(Box::new(word))).await);
         Ok(())
     }
 
-    fn whose(&self, message: &Message) -> Option<(RunId, HostId, mpsc::Sender<Event>)> {
+    fn whose(&self, message: &Message) -> Option<Owned> {
         let run = self.door.names.run(&message.instance)?;
         let minions = self.door.minions.borrow();
         let (host, minion) = minions.of(&message.machine)?;
-        Some((run, host, minion.clone()))
+        let (instance, machine) = (message.instance.clone(), message.machine.clone());
+        Some(Owned { instance, machine, run, host, minion: minion.clone() })
     }
 
     async fn answer_stranger(&mut self, message: &Message) -> Result<(), axum::Error> {
