@@ -3,6 +3,7 @@
 //! JSON; times are RFC 3339 UTC with milliseconds, durations as people write them (`90s`),
 //! absent values `null`. Requests refuse unknown fields; readers of answers should skip them.
 
+mod actor;
 mod audit;
 mod change;
 mod device;
@@ -21,6 +22,7 @@ mod session;
 mod token;
 mod user;
 
+pub use actor::ActorKind;
 pub use audit::{AuditCheck, AuditEntry};
 pub use change::{ChangeBegun, ChangeState, ChangeVerb, StepNote, StepVerb};
 pub use device::{
@@ -42,8 +44,8 @@ pub use rollout::{
     RolloutHost, RolloutHostState, RolloutPlan, RolloutSummary, RolloutText, Wave, WaveState,
 };
 pub use run::{
-    ActorKind, Arm, Armed, Cancel, Command, Created, EnvValue, LogEvent, NewRun, Offline, OnFull,
-    Retry, Run, RunEvent, RunReport, RunState, RunSummary, Task, TaskReason, TaskState, WaitingOn,
+    Arm, Armed, Cancel, Command, Created, EnvValue, LogEvent, NewRun, Offline, OnFull, Retry, Run,
+    RunEvent, RunReport, RunState, RunSummary, Task, TaskReason, TaskState, WaitingOn,
 };
 pub use runbook::{
     Approval, NewRunbook, ReportFormat, Runbook, RunbookPhase, RunbookRehearsal, RunbookStep,

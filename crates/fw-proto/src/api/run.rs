@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::ActorKind;
 use crate::record::Stream;
 use crate::{ChangeId, HostName, JobName, RunId, Span, Timestamp};
 
@@ -194,21 +195,6 @@ impl RunSummary {
             Some(ActorKind::User | ActorKind::Job | ActorKind::Server) | None => self.by.clone(),
         }
     }
-}
-
-/// What somebody or something is that makes things happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum ActorKind {
-    /// An API token.
-    Token,
-    /// A person.
-    User,
-    /// A job's schedule.
-    Job,
-    /// The server's own rules.
-    Server,
 }
 
 /// A run and its tasks.
