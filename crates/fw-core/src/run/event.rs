@@ -41,6 +41,12 @@ impl Actor {
             Self::Server => ActorKind::Server,
         }
     }
+
+    /// Who it is, as people read it: a token is told from a person of the same name.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        ActorKind::shown(Some(self.kind()), &self.to_string())
+    }
 }
 
 impl std::fmt::Display for Actor {

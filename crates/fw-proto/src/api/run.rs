@@ -187,13 +187,10 @@ pub struct RunSummary {
 }
 
 impl RunSummary {
-    /// Who began it as people read it and the audit has it: a token is `token:NAME`, a person has their name alone.
+    /// Who began it, as people read it.
     #[must_use]
     pub fn begun_by(&self) -> String {
-        match self.by_kind {
-            Some(ActorKind::Token) => format!("token:{}", self.by),
-            Some(ActorKind::User | ActorKind::Job | ActorKind::Server) | None => self.by.clone(),
-        }
+        ActorKind::shown(self.by_kind, &self.by)
     }
 }
 

@@ -64,10 +64,7 @@ impl Caller {
     /// How the audit calls them: a token is told from a person of the same name.
     #[must_use]
     pub fn shown(&self) -> String {
-        match self.by {
-            By::Token { .. } => format!("token:{}", self.name),
-            By::Session { .. } => self.name.clone(),
-        }
+        self.actor().shown()
     }
 
     /// The person who asks, or whose token it is.
