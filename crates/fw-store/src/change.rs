@@ -2,7 +2,7 @@
 
 use fw_core::change::{Change, Event, Kind, Origin};
 use fw_core::rollout;
-use fw_proto::api::{ChangeState, Page};
+use fw_proto::api::{ActorKind, ChangeState, Page};
 use fw_proto::{ChangeId, Incarnation, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 use sha2::{Digest as _, Sha256};
@@ -40,6 +40,8 @@ pub struct ChangeRow {
     pub wave: Option<u32>,
     /// Who began it.
     pub by: String,
+    /// What that is; absent in rows from before it was kept.
+    pub by_kind: Option<ActorKind>,
     /// When it was begun.
     pub created_at: Timestamp,
     /// When it ended.
@@ -79,6 +81,7 @@ impl From<&Change> for ChangeRow {
                 Origin::Runbook => None,
             },
             by: change.by.to_string(),
+            by_kind: Some(change.by.kind()),
             created_at: change.created_at,
             finished_at: change.finished_at,
         }
@@ -272,7 +275,7 @@ fn insert(
             ":state": row.state.text(),
             ":why": row.why,
             ":wave": row.wave,
-            ":actor": row.by,
+            ":actor": row::actor::column(&row.by, row.by_kind),
             ":seq": seq,
             ":text": text,
             ":life": blob(&life.0),
@@ -325,6 +328,7 @@ fn page(db: &Connection, query: &ChangeQuery, before: i64) -> Result<Page<Change
 }
 
 fn read_row(row: &Row<'_>) -> Result<ChangeRow, Error> {
+    let (by, by_kind) = row::actor::read(row.get("actor")?);
     Ok(ChangeRow {
         id: ChangeId(row::uuid(row, "id")?),
         origin: row::stored(row, "origin")?,
@@ -332,7 +336,8 @@ fn read_row(row: &Row<'_>) -> Result<ChangeRow, Error> {
         state: row::stored(row, "state")?,
         why: row.get("why")?,
         wave: row.get("wave")?,
-        by: row.get("actor")?,
+        by,
+        by_kind,
         created_at: row::at(row, "created_at")?,
         finished_at: row::maybe_at(row, "finished_at")?,
     })

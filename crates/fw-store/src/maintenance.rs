@@ -1,5 +1,6 @@
 //! Maintenances: those in force, and those that were until retention takes them.
 
+use fw_proto::api::ActorKind;
 use fw_proto::{MaintenanceId, Span, Timestamp};
 use rusqlite::{Row, params};
 
@@ -28,6 +29,8 @@ pub struct NewMaintenance {
     pub message: Option<String>,
     /// Who switched it on.
     pub by: String,
+    /// What that is; absent for the files of a dialect, and in rows from before it was kept.
+    pub by_kind: Option<ActorKind>,
     /// When it begins.
     pub since: Timestamp,
     /// When it ends; `None` until it is switched off.
@@ -47,6 +50,8 @@ pub struct StoredMaintenance {
     pub said: NewMaintenance,
     /// Who switched it off.
     pub ended_by: Option<String>,
+    /// What that is, likewise.
+    pub ended_by_kind: Option<ActorKind>,
 }
 
 impl Store {
@@ -66,7 +71,7 @@ impl Store {
                     new.selector,
                     new.reason,
                     new.message,
-                    new.by,
+                    row::actor::column(&new.by, new.by_kind),
                     new.since.as_millis(),
                     new.until.map(Timestamp::as_millis),
                     new.windows.as_ref().map(|windows| &windows.every),
@@ -89,8 +94,9 @@ impl Store {
         id: MaintenanceId,
         at: Timestamp,
         by: &str,
+        kind: Option<ActorKind>,
     ) -> Result<bool, Error> {
-        let by = by.to_owned();
+        let by = row::actor::column(by, kind);
         self.main()
             .write(move |db| {
                 let sql = "UPDATE maintenances SET until = ?2, ended_by = ?3
@@ -118,19 +124,24 @@ impl Store {
 fn read(row: &Row<'_>) -> Result<StoredMaintenance, Error> {
     let id: i64 = row.get("id")?;
     let id = u32::try_from(id).map_err(|_| Error::corrupt(format!("id: {id}")))?;
+    let (by, by_kind) = row::actor::read(row.get("actor")?);
+    let ended_by: Option<String> = row.get("ended_by")?;
+    let (ended_by, ended_by_kind) = ended_by.map(row::actor::read).unzip();
     Ok(StoredMaintenance {
         id: MaintenanceId(id),
         said: NewMaintenance {
             selector: row.get("selector")?,
             reason: row.get("reason")?,
             message: row.get("message")?,
-            by: row.get("actor")?,
+            by,
+            by_kind,
             since: row::at(row, "since")?,
             until: row::maybe_at(row, "until")?,
             windows: windows(row)?,
             source: row.get("source")?,
         },
-        ended_by: row.get("ended_by")?,
+        ended_by,
+        ended_by_kind: ended_by_kind.flatten(),
     })
 }
 

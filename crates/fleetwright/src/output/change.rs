@@ -27,7 +27,7 @@ impl Row for RolloutSummary {
             self.name.clone(),
             self.state.as_str().to_owned(),
             self.wave.map(|wave| wave.to_string()).unwrap_or_default(),
-            self.by.clone(),
+            self.begun_by(),
             ago(self.created_at, now),
             self.why.clone().unwrap_or_default(),
         ]
@@ -100,7 +100,7 @@ impl Row for RunbookSummary {
             self.id.to_string(),
             self.title.clone(),
             self.state.as_str().to_owned(),
-            self.by.clone(),
+            self.begun_by(),
             ago(self.created_at, now),
             self.why.clone().unwrap_or_default(),
         ]
@@ -131,7 +131,7 @@ impl Row for RunbookStep {
             self.id.clone(),
             self.kind.clone(),
             self.state.as_str().to_owned(),
-            self.by.clone().unwrap_or_default(),
+            self.done_by().unwrap_or_default(),
             span.map(|(from, to)| took(from, to)).unwrap_or_default(),
             self.title.clone(),
             self.note.clone().unwrap_or_default(),
@@ -170,7 +170,7 @@ pub(crate) fn rollout_page(rollout: &Rollout, now: Timestamp) -> String {
     if let Some(why) = &summary.why {
         page.put("why", why);
     }
-    page.put("by", &summary.by);
+    page.put("by", &summary.begun_by());
     page.times(summary.created_at, summary.finished_at, now);
     let budget = &rollout.budget;
     let (failed, max, busy) = (budget.failed, budget.max, budget.in_flight);
@@ -195,10 +195,88 @@ pub(crate) fn runbook_page(runbook: &Runbook, now: Timestamp) -> String {
     if let Some(why) = &summary.why {
         page.put("why", why);
     }
-    page.put("by", &summary.by);
+    page.put("by", &summary.begun_by());
     page.times(summary.created_at, summary.finished_at, now);
     if !runbook.rehearsed {
         page.put("undo", "unrehearsed: no undo of this text has ever run");
     }
     format!("{}\n{}", page.0, render(&runbook.steps, false, now))
+}
+
+#[cfg(test)]
+mod tests {
+    use fw_proto::api::{ActorKind, ChangeState, StepState};
+    use uuid::Uuid;
+
+    use super::super::{Format, list};
+    use super::*;
+
+    fn runbook(by: &str, by_kind: ActorKind) -> RunbookSummary {
+        RunbookSummary {
+            id: fw_proto::ChangeId(Uuid::nil()),
+            title: "Move".to_owned(),
+            state: ChangeState::Succeeded,
+            why: None,
+            by: by.to_owned(),
+            by_kind: Some(by_kind),
+            created_at: Timestamp::EPOCH,
+            finished_at: Some(Timestamp::from_millis(61_000)),
+        }
+    }
+
+    fn step(by: Option<(&str, ActorKind)>) -> RunbookStep {
+        RunbookStep {
+            id: "look".to_owned(),
+            line: Some(7),
+            kind: "manual".to_owned(),
+            title: "Look".to_owned(),
+            phase: None,
+            state: if by.is_some() { StepState::Done } else { StepState::AwaitingPerson },
+            hosts: Vec::new(),
+            failed: Vec::new(),
+            output_run: None,
+            runs: Vec::new(),
+            undo_run: None,
+            has_undo: false,
+            by: by.map(|(by, _)| by.to_owned()),
+            by_kind: by.map(|(_, kind)| kind),
+            started_at: Some(Timestamp::EPOCH),
+            finished_at: by.map(|_| Timestamp::from_millis(2000)),
+            gate: None,
+            note: None,
+        }
+    }
+
+    #[test]
+    fn a_token_is_told_from_a_person_of_the_same_name() {
+        let now = Timestamp::from_millis(120_000);
+        let runbooks = [runbook("ada", ActorKind::Token), runbook("ada", ActorKind::User)];
+        insta::assert_snapshot!(list(&runbooks, Format::Table, now).unwrap(), @r"
+            ID                                    TITLE  STATE      BY         CREATED  WHY
+            00000000-0000-0000-0000-000000000000  Move   succeeded  token:ada  2m ago   -
+            00000000-0000-0000-0000-000000000000  Move   succeeded  ada        2m ago   -
+            ");
+        let [summary, _] = runbooks;
+        let steps = [Some(ActorKind::Token), Some(ActorKind::User), None];
+        let runbook = Runbook {
+            summary,
+            rehearsed: true,
+            phases: Vec::new(),
+            steps: steps.map(|kind| step(kind.map(|kind| ("ada", kind)))).to_vec(),
+            source: String::new(),
+        };
+        insta::assert_snapshot!(runbook_page(&runbook, now), @r"
+            id        00000000-0000-0000-0000-000000000000
+            runbook   Move
+            state     succeeded
+            by        token:ada
+            begun     1970-01-01T00:00:00.000Z (2m ago)
+            finished  1970-01-01T00:01:01.000Z (took 1m 1s)
+
+            LINE  STEP  KIND    STATE            BY         TOOK  TITLE  NOTE
+               7  look  manual  done             token:ada  2.0s  Look   -
+               7  look  manual  done             ada        2.0s  Look   -
+               7  look  manual  awaiting_person  -             -  Look   -
+            ");
+    }
 }

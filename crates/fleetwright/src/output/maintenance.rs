@@ -27,12 +27,12 @@ impl Row for Maintenance {
             covers(self),
             self.covers.map(|hosts| hosts.to_string()).unwrap_or_default(),
             self.reason.clone(),
-            self.by.clone(),
+            self.begun_by(),
             ago(self.since, now),
             ends(self, now),
             self.running.as_ref().map(|running| running.tasks.to_string()).unwrap_or_default(),
             self.windows.as_ref().map(recurs).unwrap_or_default(),
-            self.ended_by.clone().unwrap_or_default(),
+            self.switched_off_by().unwrap_or_default(),
             self.message.clone().unwrap_or_default(),
         ]
     }
@@ -123,7 +123,7 @@ pub(crate) fn warning(maintenance: &Maintenance) -> String {
 mod tests {
     use std::fmt::Write as _;
 
-    use fw_proto::api::MaintenanceWindow;
+    use fw_proto::api::{ActorKind, MaintenanceWindow};
 
     use super::super::{Format, list};
     use super::*;
@@ -141,10 +141,12 @@ mod tests {
             reason: "new disks".to_owned(),
             message: None,
             by: "admin".to_owned(),
+            by_kind: None,
             since: Timestamp::EPOCH,
             until: secs.map(|secs| Timestamp::from_millis(secs * 1000)),
             in_force: covers.is_some(),
             ended_by: None,
+            ended_by_kind: None,
             source: None,
             windows: None,
             running: None,
@@ -157,7 +159,10 @@ mod tests {
             maintenance(1, None, Some(40), None),
             maintenance(2, Some("db*"), Some(2), Some(7200)),
             maintenance(3, Some("new\u{7}*"), Some(0), Some(7200)),
-            maintenance(4, Some("web1"), None, Some(60)),
+            Maintenance {
+                by_kind: Some(ActorKind::Token),
+                ..maintenance(4, Some("web1"), None, Some(60))
+            },
         ];
         let now = Timestamp::from_millis(3_600_000);
         let at = |secs: i64| Timestamp::from_millis(secs * 1000);

@@ -1,9 +1,11 @@
 //! What a change amounts to: where it stands, and why it does not go on.
 
-use fw_proto::api::ChangeState;
+use fw_proto::Timestamp;
+use fw_proto::api::{Approval, ChangeState};
 
 use super::plan::Act;
-use super::state::{Cause, Change, Course, Stand};
+use super::state::{Cause, Change, Course, Progress, Stand};
+use crate::run::Actor;
 
 impl Change {
     /// Where it stands.
@@ -68,7 +70,7 @@ impl Change {
             usize::try_from(node).map_or_else(|_| String::new(), |at| self.title_at(at))
         };
         Some(match pause.cause {
-            Cause::Asked => format!("paused by {}", pause.by),
+            Cause::Asked => format!("paused by {}", pause.by.shown()),
             Cause::Failed(node) => {
                 format!("{} failed; resume tries it again, undo takes all back", title(node))
             }
@@ -109,5 +111,17 @@ impl Change {
 
     fn title_at(&self, at: usize) -> String {
         self.plan.nodes.get(at).map_or_else(String::new, |node| node.title.clone())
+    }
+}
+
+impl Progress {
+    /// Who has approved it, as the API shows them.
+    pub(crate) fn approved(&self) -> Vec<Approval> {
+        let shown = |(by, at): &(Actor, Timestamp)| Approval {
+            by: by.to_string(),
+            by_kind: Some(by.kind()),
+            at: *at,
+        };
+        self.approvals.iter().map(shown).collect()
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fw_proto::api::{
-    Command, ConflictKind, EnvValue, Offline, OnFull, Proof, Role, RolloutHostState, WaveState,
+    ActorKind, Command, ConflictKind, EnvValue, Offline, OnFull, Proof, Role, RolloutHostState,
+    WaveState,
 };
 use fw_proto::{ChangeId, HostId, HostName, Incarnation, RunId, Span, Timestamp};
 use proptest::prelude::*;
@@ -536,4 +537,19 @@ fn a_rehearsal_is_seen_and_a_bad_one_ends_it() {
     let view = way.view();
     assert_eq!(view.hosts[0].proof, Some(Proof::StateCompared));
     assert_eq!(view.rehearsal.expect("one").state, WaveState::Done, "it took itself back");
+}
+
+#[test]
+fn a_token_is_told_from_a_person_of_the_same_name() {
+    let mut way = Told::new(EXAMPLE, 10);
+    way.go(&good);
+    for kind in [Kind::Approved { node: 4 - 1 }, Kind::PauseRequested] {
+        way.change.step(&Event { at: at(1), by: Actor::Token("ada".into()), kind });
+    }
+    let view = way.view();
+    assert_eq!((view.summary.by.as_str(), view.summary.by_kind), ("ada", Some(ActorKind::User)));
+    assert_eq!(view.summary.begun_by(), "ada");
+    assert_eq!(view.summary.why.as_deref(), Some("paused by token:ada"));
+    let gate = view.waves[1].approval.as_ref().expect("it was asked");
+    assert_eq!((gate.approvals.len(), gate.approvals[0].given_by().as_str()), (1, "token:ada"));
 }

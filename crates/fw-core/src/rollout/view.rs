@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fw_proto::api::{
-    Approval, Budget, ChangeRun, Gate, Proof, Rehearsal, Rollout, RolloutHost, RolloutHostState,
+    Budget, ChangeRun, Gate, Proof, Rehearsal, Rollout, RolloutHost, RolloutHostState,
     RolloutSummary, Wave, WaveState,
 };
 use fw_proto::{HostId, Timestamp};
@@ -29,6 +29,7 @@ pub fn summary(change: &Change) -> RolloutSummary {
         why: change.why(),
         wave: wave(change),
         by: change.by.to_string(),
+        by_kind: Some(change.by.kind()),
         created_at: change.created_at,
         finished_at: change.finished_at,
     }
@@ -273,12 +274,10 @@ fn soaks_until(change: &Change) -> Option<Timestamp> {
 
 fn gate(at: At<'_>) -> Option<Gate> {
     let Act::Approve(asked) = &at.node.act else { return None };
-    let approved =
-        |(by, at): &(crate::run::Actor, Timestamp)| Approval { by: by.to_string(), at: *at };
     Some(Gate {
         role: asked.by,
         people: asked.people,
-        approvals: at.progress.approvals.iter().map(approved).collect(),
+        approvals: at.progress.approved(),
         expires_at: at.progress.until.filter(|_| at.progress.stand == Stand::Open),
     })
 }

@@ -1,12 +1,11 @@
 //! A runbook on its way, as the API and pages show it.
 
 use fw_proto::HostName;
-use fw_proto::api::{
-    Approval, Runbook, RunbookPhase, RunbookStep, RunbookSummary, StepGate, StepState,
-};
+use fw_proto::api::{Runbook, RunbookPhase, RunbookStep, RunbookSummary, StepGate, StepState};
 
 use super::{Kind, Step};
 use crate::change::{Act, Approve, Change, Node, Progress, Stand, Way};
+use crate::run::Actor;
 
 /// A node and how far it is.
 type Stage<'a> = (&'a Node, &'a Progress);
@@ -43,6 +42,7 @@ pub fn summary(change: &Change) -> RunbookSummary {
         state: change.state(),
         why: change.why(),
         by: change.by.to_string(),
+        by_kind: Some(change.by.kind()),
         created_at: change.created_at,
         finished_at: change.finished_at,
     }
@@ -80,6 +80,7 @@ fn step<'d>(
     let person = stages.iter().find(|(node, _)| matches!(node.act, Act::Tick | Act::Confirm));
     let person = person.and_then(|(_, progress)| progress.by.as_ref());
     let last = stages.last().map(|(_, progress)| *progress);
+    let by = person.or_else(|| last?.by.as_ref());
     RunbookStep {
         line,
         kind: kind.name().to_owned(),
@@ -94,7 +95,8 @@ fn step<'d>(
         runs,
         undo_run,
         has_undo: exec.is_some_and(|(_, node, _)| node.undo.is_some()),
-        by: person.or_else(|| last?.by.as_ref()).map(ToString::to_string),
+        by: by.map(ToString::to_string),
+        by_kind: by.map(Actor::kind),
         started_at: stages.iter().find_map(|(_, progress)| progress.began_at),
         finished_at: last.and_then(|progress| progress.ended_at),
         gate: stages.iter().find_map(gate),
@@ -124,8 +126,7 @@ fn kind_of(stages: &[Stage<'_>]) -> Kind {
 fn gate(stage: &Stage<'_>) -> Option<StepGate> {
     let (node, progress) = stage;
     let Act::Approve(Approve { by, people, .. }) = &node.act else { return None };
-    let approvals = progress.approvals.iter();
-    let approvals = approvals.map(|(who, at)| Approval { by: who.to_string(), at: *at }).collect();
+    let approvals = progress.approved();
     Some(StepGate { by: *by, people: *people, until: progress.until, approvals })
 }
 

@@ -29,3 +29,23 @@ impl ActorKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::Approval;
+
+    #[test]
+    fn a_name_without_a_kind_stays_alone() {
+        for (kind, shown) in [(None, "ada"), (Some("token"), "token:ada"), (Some("user"), "ada")] {
+            let mut written = json!({ "by": "ada", "at": "1970-01-01T00:00:00.000Z" });
+            if let Some(kind) = kind {
+                written["by_kind"] = json!(kind);
+            }
+            let read: Approval = serde_json::from_value(written.clone()).unwrap();
+            assert_eq!(read.given_by(), shown);
+            assert_eq!(serde_json::to_value(read).unwrap(), written);
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ActorKind;
 use crate::{HostName, MaintenanceId, Span, Timestamp};
 
 /// A maintenance.
@@ -20,8 +21,11 @@ pub struct Maintenance {
     pub reason: String,
     /// What people are to know.
     pub message: Option<String>,
-    /// Who switched it on.
+    /// Who switched it on: the name of a person or token, or `dialect:NAME`.
     pub by: String,
+    /// What that is; absent for the files of a dialect, and for maintenances from before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_kind: Option<ActorKind>,
     /// Since when.
     pub since: Timestamp,
     /// When it ends or ended; `null` until it is switched off.
@@ -35,6 +39,23 @@ pub struct Maintenance {
     pub running: Option<StillRunning>,
     /// Who switched it off; `null` while it is in force, and when it ended by itself.
     pub ended_by: Option<String>,
+    /// What that is, as `by_kind`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_by_kind: Option<ActorKind>,
+}
+
+impl Maintenance {
+    /// Who switched it on, as people read it.
+    #[must_use]
+    pub fn begun_by(&self) -> String {
+        ActorKind::shown(self.by_kind, &self.by)
+    }
+
+    /// Who switched it off, as people read it.
+    #[must_use]
+    pub fn switched_off_by(&self) -> Option<String> {
+        self.ended_by.as_deref().map(|by| ActorKind::shown(self.ended_by_kind, by))
+    }
 }
 
 /// The windows of a maintenance that recurs.

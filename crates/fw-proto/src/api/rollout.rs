@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Approval, ChangeState};
+use super::{ActorKind, Approval, ChangeState};
 use crate::{ChangeId, HostName, RunId, Span, Timestamp};
 
 /// A rollout file (YAML), to be planned or begun.
@@ -119,12 +119,23 @@ pub struct RolloutSummary {
     pub why: Option<String>,
     /// The number of the wave that it is in, counted from 1.
     pub wave: Option<u32>,
-    /// Who began it.
+    /// Who began it: the name of a person or token.
     pub by: String,
+    /// What that is; absent for rollouts from before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_kind: Option<ActorKind>,
     /// When it was planned.
     pub created_at: Timestamp,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+}
+
+impl RolloutSummary {
+    /// Who began it, as people read it.
+    #[must_use]
+    pub fn begun_by(&self) -> String {
+        ActorKind::shown(self.by_kind, &self.by)
+    }
 }
 
 /// A rollout on its way.

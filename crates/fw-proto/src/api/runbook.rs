@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::ActorKind;
 use super::change::ChangeState;
 use super::user::Role;
 use crate::{ChangeId, HostName, RunId, Timestamp};
@@ -55,12 +56,23 @@ pub struct RunbookSummary {
     pub state: ChangeState,
     /// Why it does not go on, or what it does.
     pub why: Option<String>,
-    /// Who began it.
+    /// Who began it: the name of a person or token.
     pub by: String,
+    /// What that is; absent for runbooks from before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_kind: Option<ActorKind>,
     /// When it was begun.
     pub created_at: Timestamp,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+}
+
+impl RunbookSummary {
+    /// Who began it, as people read it.
+    #[must_use]
+    pub fn begun_by(&self) -> String {
+        ActorKind::shown(self.by_kind, &self.by)
+    }
 }
 
 /// A runbook and its steps.
@@ -122,6 +134,9 @@ pub struct RunbookStep {
     pub has_undo: bool,
     /// Who ticked, confirmed or skipped it, or let it begin; the server where nobody had to.
     pub by: Option<String>,
+    /// What that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_kind: Option<ActorKind>,
     /// When its turn came.
     pub started_at: Option<Timestamp>,
     /// When it ended.
@@ -130,6 +145,14 @@ pub struct RunbookStep {
     pub gate: Option<StepGate>,
     /// What the person wrote, or why it could not be begun.
     pub note: Option<String>,
+}
+
+impl RunbookStep {
+    /// Who did it or let it begin, as people read it.
+    #[must_use]
+    pub fn done_by(&self) -> Option<String> {
+        self.by.as_deref().map(|by| ActorKind::shown(self.by_kind, by))
+    }
 }
 
 /// The approval that a step needs.
@@ -174,8 +197,19 @@ impl ReportFormat {
 pub struct Approval {
     /// Who.
     pub by: String,
+    /// What that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_kind: Option<ActorKind>,
     /// When.
     pub at: Timestamp,
+}
+
+impl Approval {
+    /// Whose it is, as people read it.
+    #[must_use]
+    pub fn given_by(&self) -> String {
+        ActorKind::shown(self.by_kind, &self.by)
+    }
 }
 
 /// Where a step stands.

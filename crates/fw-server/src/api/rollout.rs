@@ -199,8 +199,8 @@ pub(crate) async fn page_of(app: &App, query: ListQuery) -> Result<Page<RolloutS
 
 /// A rollout of a list.
 pub(crate) fn summary(row: ChangeRow) -> RolloutSummary {
-    let ChangeRow { id, title, state, why, wave, by, created_at, finished_at, .. } = row;
-    RolloutSummary { id, name: title, state, why, wave, by, created_at, finished_at }
+    let ChangeRow { id, title, state, why, wave, by, by_kind, created_at, finished_at, .. } = row;
+    RolloutSummary { id, name: title, state, why, wave, by, by_kind, created_at, finished_at }
 }
 
 /// Shows a rollout, its waves and its hosts.

@@ -117,8 +117,8 @@ pub(crate) async fn page_of(app: &App, query: ListQuery) -> Result<Page<RunbookS
 
 /// A runbook of a list.
 pub(crate) fn summary(row: ChangeRow) -> RunbookSummary {
-    let ChangeRow { id, title, state, why, by, created_at, finished_at, .. } = row;
-    RunbookSummary { id, title, state, why, by, created_at, finished_at }
+    let ChangeRow { id, title, state, why, by, by_kind, created_at, finished_at, .. } = row;
+    RunbookSummary { id, title, state, why, by, by_kind, created_at, finished_at }
 }
 
 /// Shows a runbook and its steps.

@@ -72,19 +72,20 @@ pub(super) async fn list(State(app): State<App>, visit: Visit) -> Result<Respons
 
 fn row(one: Maintenance, now: Timestamp) -> Row {
     let id = one.id.to_string();
+    let (by, ended_by) = (one.begun_by(), one.switched_off_by());
     Row {
         what: one.hosts.unwrap_or_else(|| "Everything".to_owned()),
         source: one.source,
         covers: one.covers,
         reason: one.reason,
         message: one.message,
-        by: one.by,
+        by,
         since: When::new(now, one.since),
         until: one.until.map(|at| When::new(now, at)),
         in_force: one.in_force,
         recurs: one.windows.map(|windows| recurs(&windows, now)),
         running: one.running.as_ref().map(running),
-        ended_by: one.ended_by,
+        ended_by,
         end: format!("POST /api/v1/maintenances/{id}/end"),
         cli: format!("fleetwright maintenance off {}", quoted(&id)),
         id,

@@ -85,7 +85,7 @@ fn row(one: &RolloutSummary, now: Timestamp) -> Row {
         status: one.state.into(),
         name: one.name.clone(),
         why: one.why.clone().unwrap_or_default(),
-        by: one.by.clone(),
+        by: one.begun_by(),
         began: When::new(now, one.created_at),
         took: took(ended.since(one.created_at)),
     }

@@ -100,7 +100,7 @@ fn view(page: Page, rollout: &Rollout, now: Timestamp) -> Shown {
         name: summary.name.clone(),
         status: summary.state.into(),
         why: summary.why.clone().unwrap_or_default(),
-        by: summary.by.clone(),
+        by: summary.begun_by(),
         began: When::new(now, summary.created_at),
         took: took(until.since(summary.created_at)),
         is_final: summary.state.is_final(),
@@ -149,7 +149,7 @@ fn asked(gate: &Gate, now: Timestamp) -> Asked {
         approvals: gate
             .approvals
             .iter()
-            .map(|one| (one.by.clone(), When::new(now, one.at)))
+            .map(|one| (one.given_by(), When::new(now, one.at)))
             .collect(),
         expires: gate.expires_at.map(|at| When::new(now, at)),
     }

@@ -74,7 +74,7 @@ fn row(one: &RunbookSummary, now: Timestamp) -> Row {
         status: one.state.into(),
         title: one.title.clone(),
         why: one.why.clone().unwrap_or_default(),
-        by: one.by.clone(),
+        by: one.begun_by(),
         began: When::new(now, one.created_at),
         took: took(ended.since(one.created_at)),
     }

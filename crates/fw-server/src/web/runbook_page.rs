@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use fw_core::change::Origin;
 use fw_core::runbook::page::{Code, Piece, pieces};
-use fw_proto::api::{ChangeState, Runbook, RunbookStep, StepState};
+use fw_proto::api::{ActorKind, ChangeState, Runbook, RunbookStep, StepState};
 use fw_proto::{ChangeId, Timestamp};
 
 use super::error::{Result, render};
@@ -93,7 +93,7 @@ fn view(page: Page, runbook: &Runbook, now: Timestamp) -> Shown {
         name: summary.title.clone(),
         status: summary.state.into(),
         why: summary.why.clone().unwrap_or_default(),
-        by: summary.by.clone(),
+        by: summary.begun_by(),
         began: When::new(now, summary.created_at),
         took: took(until.since(summary.created_at)),
         is_final: summary.state.is_final(),
@@ -135,6 +135,7 @@ fn step(one: &RunbookStep, source: &str, paused: bool, now: Timestamp) -> Step {
     let ended = one.finished_at.unwrap_or(now);
     let waits = one.state == StepState::AwaitingPerson;
     let asks = one.kind != "manual";
+    let by = one.done_by().filter(|_| one.by_kind != Some(ActorKind::Server));
     Step {
         id: one.id.clone(),
         kind: one.kind.clone(),
@@ -144,7 +145,7 @@ fn step(one: &RunbookStep, source: &str, paused: bool, now: Timestamp) -> Step {
         command: one.line.map(|line| code(source, line)).unwrap_or_default(),
         run: one.output_run.map(|run| format!("/runs/{run}")),
         undo_run: one.undo_run.map(|run| format!("/runs/{run}")),
-        by: one.by.clone().filter(|by| by != "server").unwrap_or_default(),
+        by: by.unwrap_or_default(),
         took: began.map(|began| took(ended.since(began))).unwrap_or_default(),
         note: one.note.clone().unwrap_or_default(),
         gate: one

@@ -1,5 +1,6 @@
 //! Runbooks over the API: who may begin one, who may approve, and what the audit says of it.
 
+use reqwest::header::COOKIE;
 use serde_json::{Value, json};
 
 use crate::rights::{code, someone};
@@ -22,6 +23,12 @@ async fn begin(browser: &Browser<'_>, source: &str) -> String {
     let (status, begun) = browser.send("POST", "/runbooks", new(source)).await;
     assert_eq!(status, 201, "{begun}");
     begun["id"].as_str().unwrap().to_owned()
+}
+
+/// Who it was, and what they are.
+fn who(of: &Value) -> (&str, &str) {
+    let text = |key: &str| of[key].as_str().unwrap_or_default();
+    (text("by"), text("by_kind"))
 }
 
 #[tokio::test]
@@ -57,7 +64,14 @@ async fn two_people_approve_and_neither_began_it() {
     assert_eq!((status, &runbook["state"]), (202, &json!("succeeded")), "{runbook}");
     assert_eq!(code(&olga.send("POST", &said, json!({})).await), (409, "conflict"));
     let listed = olga.get("/runbooks").await.1;
-    assert_eq!(listed["items"][0]["title"], "Move");
+    let listed = &listed["items"][0];
+    assert_eq!((&listed["title"], who(listed)), (&json!("Move"), ("otto", "user")));
+    let steps = runbook["steps"].as_array().unwrap().iter();
+    let by: Vec<_> = steps.clone().map(who).collect();
+    assert_eq!(by, [("alice", "user"), ("olga", "user")]);
+    let mut approvals = steps.filter_map(|step| step["gate"]["approvals"].as_array());
+    let approvals: Vec<_> = approvals.next().unwrap().iter().map(who).collect();
+    assert_eq!(approvals, [("olga", "user"), ("alice", "user")]);
 
     let audit = admin.get(&format!("/audit?subject={id}")).await.1;
     let rows: Vec<_> = audit["items"].as_array().unwrap().iter().rev().collect();
@@ -112,6 +126,9 @@ async fn all_hosts_of_a_runbook_count_together() {
     let (status, begun) = post(&plain, "/runbooks", new(&as_user)).await;
     assert_eq!(status, 201, "{begun}");
     let id = begun["id"].as_str().unwrap();
+    let shown = server.get(&format!("/runbooks/{id}")).await.1;
+    let listed = &server.get("/runbooks").await.1["items"][0];
+    assert_eq!((who(&shown), who(listed)), (("plain", "token"), ("plain", "token")));
 
     let web = json!({ "name": "web", "scopes": ["run"], "selector": "web*" });
     let web = make(web).await;
@@ -121,4 +138,45 @@ async fn all_hosts_of_a_runbook_count_together() {
     let own = as_user.replace("hosts: \"*\"", "hosts: web1");
     assert_eq!(post(&web, "/runbooks", new(&own)).await.0, 201);
     assert_eq!(post(&plain, &abort, json!({})).await.0, 202);
+}
+
+/// The person and the token are both called admin.
+#[tokio::test]
+async fn pages_tell_a_token_from_a_person_of_the_same_name() {
+    let server = TestServer::start().await;
+    server.host("web1", &[]).await;
+    let person = first(&server, "admin").await;
+    let page = async |path: &str| {
+        let get = server.client.get(format!("{}{path}", server.url));
+        get.header(COOKIE, &person.cookie).send().await.unwrap().text().await.unwrap()
+    };
+    let checklist = new("- [ ] Look\n");
+    let runbook = server.post("/runbooks", checklist.clone()).await.1;
+    let runbook = runbook["id"].as_str().unwrap();
+    let steps = server.get(&format!("/runbooks/{runbook}")).await.1["steps"].clone();
+    let tick = format!("/runbooks/{runbook}/steps/{}/tick", steps[0]["id"].as_str().unwrap());
+    assert_eq!(server.post(&tick, json!({})).await.0, 202);
+    let text = "rollout: a\nhosts: '*'\nwaves: [100%]\ndo: {run: 'true', timeout: 1m}\non_failure: stop\n\
+                approve: {before_wave: 1, by: operator, people: 1}\n";
+    let (status, rollout) = server.post("/rollouts", json!({ "text": text })).await;
+    assert_eq!(status, 201, "{rollout}");
+    let rollout = rollout["id"].as_str().unwrap();
+    assert_eq!(server.post(&format!("/rollouts/{rollout}/approve"), json!({})).await.0, 202);
+    let new_maintenance = json!({ "everything": true, "reason": "x" });
+    assert_eq!(person.send("POST", "/maintenances", new_maintenance).await.0, 201);
+    assert_eq!(server.post("/maintenances/1/end", json!({})).await.0, 200);
+    for (path, times) in [
+        ("/rollouts".to_owned(), 1),
+        (format!("/rollouts/{rollout}"), 2),
+        ("/runbooks".to_owned(), 1),
+        (format!("/runbooks/{runbook}"), 2),
+        ("/maintenance".to_owned(), 1),
+    ] {
+        let page = page(&path).await;
+        assert_eq!(page.matches("token:admin").count(), times, "{path}: {page}");
+    }
+    let (status, by_person) = person.send("POST", "/runbooks", checklist).await;
+    assert_eq!(status, 201, "{by_person}");
+    let by_person = page(&format!("/runbooks/{}", by_person["id"].as_str().unwrap())).await;
+    assert!(by_person.contains(" by admin;") && !by_person.contains("token:admin"), "{by_person}");
 }

@@ -17,7 +17,7 @@ async fn one_is_switched_on_and_off() {
         .await;
     assert_eq!(status, 201, "{begun}");
     let keys: Vec<_> = begun.as_object().unwrap().keys().map(String::as_str).collect();
-    insta::assert_snapshot!(keys.join(" "), @"by covers ended_by hosts id in_force message reason running since source until windows");
+    insta::assert_snapshot!(keys.join(" "), @"by by_kind covers ended_by hosts id in_force message reason running since source until windows");
     assert_eq!((&begun["id"], &begun["covers"]), (&json!(1), &json!(1)));
     assert_eq!((&begun["by"], &begun["in_force"]), (&json!("admin"), &json!(true)));
     assert_eq!(server.get("/hosts/web1").await.1["maintenance"], 1);
@@ -31,6 +31,7 @@ async fn one_is_switched_on_and_off() {
 
     let (status, ended) = server.send("POST", "/maintenances/1/end", json!({})).await;
     assert_eq!((status, &ended["ended_by"]), (200, &json!("admin")));
+    assert_eq!((&begun["by_kind"], &ended["ended_by_kind"]), (&json!("token"), &json!("token")));
     assert_eq!(server.get("/hosts/web1").await.1["maintenance"], Value::Null);
     assert_eq!(server.get("/server").await.1["maintenance"], json!([]));
     assert_eq!(header(&server).await, None);

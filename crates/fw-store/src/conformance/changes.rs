@@ -6,7 +6,7 @@ use fw_core::change::{
 };
 use fw_core::plan;
 use fw_core::run::Actor;
-use fw_proto::api::{ChangeState, Offline, Role};
+use fw_proto::api::{ActorKind, ChangeState, Offline, Role};
 use fw_proto::{ChangeId, Span, Timestamp};
 use uuid::Uuid;
 
@@ -68,7 +68,10 @@ struct Tale {
 
 impl Tale {
     fn begin(n: u128, origin: Origin, now: Timestamp) -> Self {
-        let by = Actor::User("ada".to_owned());
+        Self::begun_by(Actor::User("ada".to_owned()), n, origin, now)
+    }
+
+    fn begun_by(by: Actor, n: u128, origin: Origin, now: Timestamp) -> Self {
         let event = Event { at: now, by, kind: Kind::Planned(Box::new(planned(origin))) };
         let change = Change::begin(change_id(n), &event).expect("the first event is the plan");
         Self { change, appended: 0, events: vec![event] }
@@ -186,6 +189,29 @@ pub(super) async fn changes_are_paged_newest_first(store: Store) {
     }
     let query = ChangeQuery { cursor: Some("elsewhere".to_owned()), ..ChangeQuery::default() };
     assert!(matches!(store.changes(query).await, Err(Error::BadCursor)));
+}
+
+pub(super) async fn who_began_a_change_is_kept_with_what_they_are(store: Store) {
+    let who = [
+        (1, Actor::Token("ada".to_owned()), ActorKind::Token),
+        (2, Actor::User("ada".to_owned()), ActorKind::User),
+    ];
+    for (n, by, _) in who.clone() {
+        let mut tale = Tale::begun_by(by, n, Origin::Runbook, at(0));
+        store.commit_change(tale.append()).await.expect("a new change");
+        tale = tale.then(at(1), Kind::PauseRequested);
+        store.commit_change(tale.append()).await.expect("an event of the server");
+    }
+    let query = ChangeQuery { limit: 10, ..ChangeQuery::default() };
+    let listed = store.changes(query).await.expect("a page").items;
+    let waiting = store.changes_to_look_at(at(0), 10).await.expect("read");
+    for rows in [listed, waiting] {
+        let kept: Vec<_> =
+            rows.into_iter().rev().map(|row| (row.id, row.by, row.by_kind)).collect();
+        let begun =
+            |(n, by, kind): &(u128, Actor, ActorKind)| (change_id(*n), by.to_string(), Some(*kind));
+        assert_eq!(kept, who.iter().map(begun).collect::<Vec<_>>());
+    }
 }
 
 pub(super) async fn a_run_knows_its_change(store: Store) {

@@ -61,6 +61,7 @@ checks! {
     changes::a_stale_append_conflicts_and_leaves_nothing,
     changes::a_change_that_ended_may_go_on,
     changes::changes_are_paged_newest_first,
+    changes::who_began_a_change_is_kept_with_what_they_are,
     changes::a_run_knows_its_change,
     changes::old_changes_are_swept_and_runs_of_those_that_go_on_stay,
     logs::output_is_kept_in_order_and_once,

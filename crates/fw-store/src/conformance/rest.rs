@@ -1,6 +1,6 @@
 //! Checks of jobs, tokens, secrets, notices and maintenances.
 
-use fw_proto::api::{Hook, JobSource, Scope, Verdict};
+use fw_proto::api::{ActorKind, Hook, JobSource, Scope, Verdict};
 use fw_proto::{MaintenanceId, Span, Timestamp};
 
 use super::fixture::{at, fire, job, run_id};
@@ -105,6 +105,7 @@ pub(super) async fn a_maintenance_is_kept_with_its_end_and_then_swept(store: Sto
         reason: "new disks".to_owned(),
         message: selector.map(|_| "back at noon".to_owned()),
         by: "alice".to_owned(),
+        by_kind: selector.map(|_| ActorKind::User),
         since: past(100),
         until,
         windows: None,
@@ -113,25 +114,30 @@ pub(super) async fn a_maintenance_is_kept_with_its_end_and_then_swept(store: Sto
     let (all, web) = (new(None, None), new(Some("web*"), Some(past(50))));
     let first = store.begin_maintenance(all.clone()).await.expect("begin");
     let second = store.begin_maintenance(web.clone()).await.expect("begin");
-    let end = async |id, secs, by| store.end_maintenance(id, past(secs), by).await.expect("end");
-    assert!(end(first, 60, "bob").await);
-    assert!(!end(first, 55, "carol").await, "it is over already");
-    assert!(!end(second, 50, "carol").await, "it ended by itself just then");
-    assert!(!end(MaintenanceId(second.0 + 1), 60, "carol").await);
-    let kept = |id, said, ended_by: Option<&str>| {
-        let ended_by = ended_by.map(str::to_owned);
-        StoredMaintenance { id, said, ended_by }
+    let (token, user) = (Some(ActorKind::Token), Some(ActorKind::User));
+    let end = async |id, secs, by, kind| {
+        store.end_maintenance(id, past(secs), by, kind).await.expect("end")
+    };
+    assert!(end(first, 60, "bob", token).await);
+    assert!(!end(first, 55, "carol", user).await, "it is over already");
+    assert!(!end(second, 50, "carol", user).await, "it ended by itself just then");
+    assert!(!end(MaintenanceId(second.0 + 1), 60, "carol", user).await);
+    let kept = |id, said, ended: Option<(&str, Option<ActorKind>)>| StoredMaintenance {
+        id,
+        said,
+        ended_by: ended.map(|(by, _)| by.to_owned()),
+        ended_by_kind: ended.and_then(|(_, kind)| kind),
     };
     let bob = NewMaintenance { until: Some(past(60)), ..all.clone() };
     let listed = store.maintenances().await.expect("read");
-    assert_eq!(listed, [kept(first, bob, Some("bob")), kept(second, web.clone(), None)]);
+    assert_eq!(listed, [kept(first, bob, Some(("bob", token))), kept(second, web.clone(), None)]);
 
     let third = store.begin_maintenance(all.clone()).await.expect("begin");
     let keep = |secs| Retention { age: Span::from_secs(secs), bytes: u64::MAX };
     assert_eq!(store.sweep(keep(55)).await.expect("sweep").rows, 1);
     let listed = store.maintenances().await.expect("read");
     assert_eq!(listed, [kept(second, web, None), kept(third, all.clone(), None)]);
-    assert!(end(third, 40, "bob").await);
+    assert!(end(third, 40, "bob", user).await);
     assert_eq!(store.sweep(keep(0)).await.expect("sweep").rows, 2);
     let fourth = store.begin_maintenance(all).await.expect("begin");
     assert!(fourth > third, "an id is not used again");
@@ -148,13 +154,19 @@ pub(super) async fn a_maintenance_that_recurs_is_kept_with_its_source(store: Sto
         reason: "patches".to_owned(),
         message: None,
         by: "alice".to_owned(),
+        by_kind: Some(ActorKind::Token),
         since: at(5),
         until: None,
         windows: Some(windows),
         source: None,
     };
-    let of_files =
-        NewMaintenance { source: Some("pepper".to_owned()), windows: None, ..weekly.clone() };
+    let of_files = NewMaintenance {
+        by: "dialect:pepper".to_owned(),
+        by_kind: None,
+        source: Some("pepper".to_owned()),
+        windows: None,
+        ..weekly.clone()
+    };
     for said in [&weekly, &of_files] {
         store.begin_maintenance(said.clone()).await.expect("begin");
     }

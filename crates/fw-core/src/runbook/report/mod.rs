@@ -10,7 +10,7 @@ mod place;
 
 use std::collections::BTreeMap;
 
-use fw_proto::api::{RunbookStep, StepState, Task};
+use fw_proto::api::{Approval, RunbookStep, StepState, Task};
 use fw_proto::{RunId, Timestamp};
 
 use super::view;
@@ -72,7 +72,7 @@ fn head(record: &Record<'_>) -> Vec<Piece> {
     let (change, plan) = (record.change, &record.change.plan);
     let mut pieces = vec![Piece::State(change.state().as_str(), change.why().unwrap_or_default())];
     pieces.push(line("id", change.id.to_string()));
-    pieces.push(line("began", format!("{} by {}", change.created_at, change.by)));
+    pieces.push(line("began", format!("{} by {}", change.created_at, change.by.shown())));
     if let Some(at) = change.finished_at {
         pieces.push(line("ended", at.to_string()));
     }
@@ -110,7 +110,8 @@ fn of_step(record: &Record<'_>, step: &RunbookStep) -> Vec<Piece> {
         };
         pieces.push(line("approval asked", asked));
         let approvals = gate.approvals.iter();
-        pieces.extend(approvals.map(|one| line("approved", format!("{} at {}", one.by, one.at))));
+        let approved = |one: &Approval| format!("{} at {}", one.given_by(), one.at);
+        pieces.extend(approvals.map(|one| line("approved", approved(one))));
     }
     if let Some(note) = &step.note {
         pieces.push(line("note", note.clone()));
@@ -154,7 +155,7 @@ fn nodes<'a>(
 }
 
 fn when(step: &RunbookStep) -> String {
-    let by = step.by.as_ref().map(|by| format!("by {by}"));
+    let by = step.done_by().map(|by| format!("by {by}"));
     let time = match (step.started_at, step.finished_at) {
         (Some(began), Some(ended)) => Some(span(began, ended)),
         (Some(began), None) => Some(format!("since {began}")),

@@ -72,14 +72,18 @@ fn planned(document: &str, inputs: &[(&str, &str)]) -> Change {
 fn done(document: &str, note: &str, back: bool) -> Change {
     let mut change = planned(document, &[("version", "1.27; x"), ("key", "api")]);
     let mut step = |seconds: i64, by: &str, kind: Kind| {
-        change.step(&Happened { at: at(seconds), by: Actor::User(by.to_owned()), kind });
+        let by = match by.strip_prefix("token:") {
+            Some(token) => Actor::Token(token.to_owned()),
+            None => Actor::User(by.to_owned()),
+        };
+        change.step(&Happened { at: at(seconds), by, kind });
     };
     let parts = vec![(HostId(id(1)), Part::Done), (HostId(id(2)), Part::Done)];
     let hosts = vec![HostId(id(1)), HostId(id(2))];
     step(1, "server", Kind::Opened { node: 0, until: None });
-    step(5, "bob", Kind::Passed { node: 0, note: Some(note.to_owned()) });
+    step(5, "token:bob", Kind::Passed { node: 0, note: Some(note.to_owned()) });
     step(6, "server", Kind::Opened { node: 1, until: None });
-    step(9, "carl", Kind::Approved { node: 1 });
+    step(9, "token:carl", Kind::Approved { node: 1 });
     step(
         10,
         "server",

@@ -36,7 +36,7 @@ impl Look {
     }
 
     pub(super) fn view(&self, known: StoredMaintenance) -> Maintenance {
-        let StoredMaintenance { id, said, ended_by } = known;
+        let StoredMaintenance { id, said, ended_by, ended_by_kind } = known;
         let one = self.held.get(id).filter(|one| !one.is_over(self.now));
         let in_force = one.is_some_and(|one| one.in_force(self.now));
         let covered = one.map(|one| self.covered(&one.scope));
@@ -51,6 +51,7 @@ impl Look {
             reason: said.reason,
             message: said.message,
             by: said.by,
+            by_kind: said.by_kind,
             since: said.since,
             until: said.until,
             windows: said.windows.map(|windows| Recurrence {
@@ -61,6 +62,7 @@ impl Look {
             }),
             in_force,
             ended_by,
+            ended_by_kind,
         }
     }
 

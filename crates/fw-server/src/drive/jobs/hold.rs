@@ -13,7 +13,7 @@ use fw_core::maintenance::{Maintenance, Maintenances, Scope, Windows};
 use fw_core::run::Actor;
 use fw_core::schedule::{self, Schedule};
 use fw_core::select::Selector;
-use fw_proto::api::{Code, MaintenanceNow, Problem};
+use fw_proto::api::{ActorKind, Code, MaintenanceNow, Problem};
 use fw_proto::{MaintenanceId, Span, Timestamp};
 use fw_store::{NewMaintenance, StoredMaintenance, StoredWindows};
 use tracing::{error, info};
@@ -61,6 +61,16 @@ pub enum By {
     Caller(Actor),
     /// The files of this dialect.
     Dialect(&'static str),
+}
+
+impl By {
+    /// What it is; the files of a dialect are none of these.
+    const fn kind(&self) -> Option<ActorKind> {
+        match self {
+            Self::Caller(actor) => Some(actor.kind()),
+            Self::Dialect(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for By {
@@ -120,14 +130,24 @@ impl Owner {
         by: By,
     ) -> Result<StoredMaintenance, Problem> {
         let Wanted { hosts, reason, message, until, windows } = wanted;
-        let (since, by) = (self.parts.clock.now(), by.to_string());
+        let (since, by_kind, by) = (self.parts.clock.now(), by.kind(), by.to_string());
         let stored = |windows: Windows| StoredWindows {
             every: windows.every.as_str().to_owned(),
             timezone: windows.every.timezone().to_owned(),
             lasts: windows.lasts,
         };
         let (selector, windows, source) = (hosts, windows.map(stored), None);
-        let said = NewMaintenance { selector, reason, message, by, since, until, windows, source };
+        let said = NewMaintenance {
+            selector,
+            reason,
+            message,
+            by,
+            by_kind,
+            since,
+            until,
+            windows,
+            source,
+        };
         let one = maintenance(&said).map_err(|why| {
             Problem::new(Code::InvalidSelector, "invalid selector").detail(Chain(&why).to_string())
         })?;
@@ -137,7 +157,7 @@ impl Owner {
             return Err(Problem::new(Code::Conflict, title).detail(detail));
         }
         let id = self.put_maintenance(&said, one).await.map_err(unavailable)?;
-        Ok(StoredMaintenance { id, said, ended_by: None })
+        Ok(StoredMaintenance { id, said, ended_by: None, ended_by_kind: None })
     }
 
     async fn put_maintenance(
@@ -151,7 +171,8 @@ impl Owner {
         let mut all = self.known();
         all.put(id, one);
         self.publish(all, said.since);
-        let NewMaintenance { selector, reason, by, .. } = &said;
+        let NewMaintenance { selector, reason, by, by_kind, .. } = said;
+        let by = ActorKind::shown(*by_kind, by);
         let covers = selector.as_deref().unwrap_or("everything");
         info!(maintenance = %id, hosts = covers, reason, by, "maintenance is on");
         Ok(id)
@@ -172,6 +193,7 @@ impl Owner {
                 reason: reason.clone(),
                 message: None,
                 by: By::Dialect(dialect).to_string(),
+                by_kind: None,
                 since,
                 until: None,
                 windows: None,
@@ -196,7 +218,7 @@ impl Owner {
     ) -> Result<(), fw_store::Error> {
         for (id, source, one) in self.said().await? {
             if source != dialect || !said.contains(&one) {
-                self.switch_off(id, &format!("dialect:{source}")).await?;
+                self.switch_off(id, &format!("dialect:{source}"), None).await?;
             }
         }
         Ok(())
@@ -215,13 +237,19 @@ impl Owner {
     }
 
     /// Whether it was on.
-    async fn switch_off(&mut self, id: MaintenanceId, by: &str) -> Result<bool, fw_store::Error> {
+    async fn switch_off(
+        &mut self,
+        id: MaintenanceId,
+        by: &str,
+        kind: Option<ActorKind>,
+    ) -> Result<bool, fw_store::Error> {
         let now = self.parts.clock.now();
-        let ended = self.parts.store.end_maintenance(id, now, by).await?;
+        let ended = self.parts.store.end_maintenance(id, now, by, kind).await?;
         if ended {
             let mut all = self.known();
             all.end(id, now);
             self.publish(all, now);
+            let by = ActorKind::shown(kind, by);
             info!(maintenance = %id, by, "maintenance is off");
         }
         Ok(ended)
@@ -238,7 +266,7 @@ impl Owner {
         if let Some(source) = self.known().get(id).and_then(of_files) {
             return Err(owned(id, &source));
         }
-        let ended = self.switch_off(id, &by.to_string()).await.map_err(unavailable)?;
+        let ended = self.switch_off(id, &by.to_string(), by.kind()).await.map_err(unavailable)?;
         let known = self.parts.store.maintenances().await.map_err(unavailable)?;
         match known.into_iter().find(|one| one.id == id) {
             Some(one) if ended => Ok(one),
@@ -306,7 +334,8 @@ fn missing(id: MaintenanceId) -> Problem {
 
 fn over(known: &StoredMaintenance) -> Problem {
     let at = known.said.until.map(|at| format!(" since {at}")).unwrap_or_default();
-    let by = known.ended_by.as_ref().map(|by| format!(", by {by}")).unwrap_or_default();
+    let by = known.ended_by.as_deref().map(|by| ActorKind::shown(known.ended_by_kind, by));
+    let by = by.map(|by| format!(", by {by}")).unwrap_or_default();
     Problem::new(Code::Conflict, format!("maintenance {} is over{at}{by}", known.id))
         .detail("there is nothing to switch off; `fleetwright maintenance list` shows what is on")
 }

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use fw_core::maintenance::Windows;
 use fw_core::run::Actor;
 use fw_core::schedule::Schedule;
-use fw_proto::api::{Code, RunState, TaskState};
+use fw_proto::api::{ActorKind, Code, RunState, TaskState};
 use fw_proto::{HostId, MaintenanceId, RunId, Span, Timestamp};
 use fw_store::NewMaintenance;
 
@@ -171,6 +171,8 @@ async fn what_fell_into_downtime_is_told_apart() {
 async fn each_is_known_by_who_began_it_and_ends_once() {
     let world = World::with(&[("a.yaml", "jobs: {}")]).await;
     let first = on(&world, None, None).await;
+    let [begun] = world.jobs.maintenances().await.unwrap().try_into().unwrap();
+    assert_eq!((begun.said.by.as_str(), begun.said.by_kind), ("admin", Some(ActorKind::Token)));
     let wanted = Wanted {
         hosts: Some("web1,web2".to_owned()),
         reason: "saltpeter_maintenance".to_owned(),
@@ -180,7 +182,7 @@ async fn each_is_known_by_who_began_it_and_ends_once() {
     };
     let (by, before) = (By::Dialect("saltpeter"), world.clock.now());
     let second = world.jobs.begin_maintenance(wanted.clone(), by.clone()).await.unwrap();
-    assert_eq!(second.said.by, "dialect:saltpeter");
+    assert_eq!((second.said.by.as_str(), second.said.by_kind), ("dialect:saltpeter", None));
     assert!((before..=world.clock.now()).contains(&second.said.since));
     let own = async || {
         let all = world.jobs.maintenances().await.unwrap().into_iter();
@@ -201,6 +203,10 @@ async fn each_is_known_by_who_began_it_and_ends_once() {
     assert_eq!(refused.code, Code::InvalidSelector);
     let left = world.jobs.maintenances().await.unwrap();
     assert_eq!(left.iter().map(|one| one.id).collect::<Vec<_>>(), [first]);
+    let ended = world.jobs.end_maintenance(first, admin()).await.unwrap();
+    assert_eq!(ended.ended_by_kind, Some(ActorKind::Token));
+    let again = world.jobs.end_maintenance(first, admin()).await.unwrap_err();
+    assert!(again.title.ends_with(", by token:admin"), "{}", again.title);
 }
 
 #[tokio::test]
@@ -212,6 +218,7 @@ async fn there_is_a_most_of_them() {
         reason: "x".to_owned(),
         message: None,
         by: "admin".to_owned(),
+        by_kind: None,
         since: stopped.clock.now(),
         until: None,
         windows: None,
