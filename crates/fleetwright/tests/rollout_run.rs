@@ -208,6 +208,7 @@ async fn what_breaks_in_the_second_wave_is_taken_back_to_the_last_byte() {
     let hosts = rollout["hosts"].as_array().expect("hosts");
     let third = hosts.iter().find(|host| host["host"] == "web3").expect("web3");
     assert_eq!((&third["state"], &third["proof"]), (&"undone".into(), &"state_compared".into()));
+    assert_eq!(rollout["why"], "wave 2 failed on web3", "why it was taken back");
     let last = hosts.iter().find(|host| host["host"] == "web9").expect("web9");
     assert_eq!(last["state"], "waiting", "the third wave never began");
     drop(fleet.cli(&["rollouts", "undo", &id]).await.exits(6));

@@ -53,6 +53,7 @@ impl Change {
             pause: None,
             failed: BTreeSet::new(),
             stuck: BTreeSet::new(),
+            broken: None,
             finished_at: None,
             plan: Arc::new(super::Plan::clone(plan)),
         };
@@ -174,6 +175,7 @@ impl Change {
         let Some(progress) = self.current(node).filter(skipped) else { return };
         progress.again.clear();
         let failed: BTreeSet<_> = failed_in(progress).collect();
+        self.broken = None;
         self.failed.retain(|host| !failed.contains(host));
         if self.pause.as_ref().is_some_and(|pause| pause.cause != Cause::Asked) {
             self.pause = None;
@@ -261,12 +263,13 @@ impl Change {
 
     /// Whether a node takes itself back where it succeeds. Then it is there to find out whether the rest
     /// may begin, so the failures that are left do not matter.
-    fn is_rehearsal(&self, node: u32) -> bool {
+    pub(super) fn is_rehearsal(&self, node: u32) -> bool {
         let node = usize::try_from(node).ok().and_then(|at| self.plan.nodes.get(at));
         node.and_then(|node| node.undo.as_ref()).is_some_and(|undo| undo.when == UndoWhen::Failed)
     }
 
     fn fail(&mut self, node: u32, by: &Actor, at: Timestamp) {
+        self.broken = Some(node);
         if let Some(progress) = self.current(node) {
             progress.stand = Stand::Failed;
             progress.ended_at = Some(at);
@@ -301,6 +304,7 @@ impl Change {
         progress.note = None;
         let failed: BTreeSet<_> = failed_in(progress).collect();
         progress.again.extend(failed.iter().copied());
+        self.broken = None;
         self.failed.retain(|host| !failed.contains(host));
     }
 
