@@ -165,7 +165,8 @@ impl Change {
         self.wait_for_a_person(Cause::Expired(node), by, at);
     }
 
-    /// Goes on without a node. Hosts that failed in it take part again: a person has looked.
+    /// Goes on without a node, and without what it would let run. Hosts that failed in it take part again: a
+    /// person has looked.
     fn skipped(&mut self, node: u32, by: &Actor, note: Option<&String>, at: Timestamp) {
         if self.open_try().is_some() {
             return;
@@ -179,6 +180,20 @@ impl Change {
         self.failed.retain(|host| !failed.contains(host));
         if self.pause.as_ref().is_some_and(|pause| pause.cause != Cause::Asked) {
             self.pause = None;
+        }
+        self.skip_rest(by, at);
+    }
+
+    /// What comes after in the same step: the command that it asks about, the proof of what a person does.
+    fn skip_rest(&mut self, by: &Actor, at: Timestamp) {
+        let plan = Arc::clone(&self.plan);
+        let Some(step) = plan.nodes.get(self.at).map(|node| &node.id) else { return };
+        let rest = plan.nodes.iter().zip(&mut self.nodes).skip(self.at + 1);
+        for (_, progress) in rest.take_while(|(node, _)| node.id == *step) {
+            progress.stand = Stand::Skipped;
+            progress.began_at = Some(at);
+            progress.ended_at = Some(at);
+            progress.by = Some(by.clone());
         }
     }
 

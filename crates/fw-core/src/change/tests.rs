@@ -246,3 +246,20 @@ fn hours_that_are_waited_for_say_when_they_come() {
     let told = "step 0: waits for its hours, Mon 06:00-07:00 UTC, until 2027-01-18T06:00:00.000Z";
     assert_eq!(change.why().as_deref(), Some(told));
 }
+
+#[test]
+fn a_step_that_is_skipped_before_it_was_let_run_never_runs() {
+    let of = |id: &str, act| Node { id: id.into(), ..node(0, act, Some(UndoWhen::Begun)) };
+    let run = || Act::Exec(work(&two(), 0));
+    for asks in [Act::Confirm, Act::Tick] {
+        let nodes = vec![of("a", asks), of("a", run()), of("b", run())];
+        let opened = Kind::Opened { node: 0, until: None };
+        let skipped = Kind::Skipped { node: 0, note: Some("no need".into()) };
+        let plan = plan(nodes, None, OnFailure::Pause);
+        let change = after(plan, vec![opened, skipped]);
+        let Next::Begin(begin) = change.next(at(1)) else { panic!("{:?}", change.next(at(1))) };
+        assert_eq!(begin.node, 2, "what was to be asked about is left out as well");
+        let stands: Vec<_> = change.nodes.iter().map(|one| one.stand).collect();
+        assert_eq!(stands, [Stand::Skipped, Stand::Skipped, Stand::Ahead]);
+    }
+}
