@@ -127,6 +127,18 @@ async fn what_is_no_probe_is_refused_as_such() {
     }
 }
 
+/// Hosts that share a machine have nothing else by which a command could tell them apart.
+#[tokio::test]
+async fn a_command_knows_which_host_it_runs_on() {
+    let fleet = Fleet::start(BINARY).await;
+    let _web1 = fleet.agent("web1").await;
+    let hosts = fleet.cli(&["hosts", "show", "web1", "-o", "json"]).await.ok().json();
+    let host = hosts.get("id").and_then(|id| id.as_str()).expect("an id");
+    let text = format!("test \"$FLEETWRIGHT_HOST_ID\" = {host}");
+    let (_, run) = fleet.run_shell("web1", &[], &text).await;
+    assert_eq!(run.get("state").and_then(|state| state.as_str()), Some("succeeded"), "{run}");
+}
+
 /// A step finds the binary of its own host, and the binary answers.
 #[tokio::test]
 async fn a_command_finds_the_binary_of_its_host() {

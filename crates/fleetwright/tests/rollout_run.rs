@@ -187,7 +187,10 @@ async fn a_rollout_goes_through_its_waves_with_an_approval() {
 async fn what_breaks_in_the_second_wave_is_taken_back_to_the_last_byte() {
     let (mut fleet, _agents) = fleet().await;
     let before = state(&fleet);
-    let file = file(&fleet, APPROVE);
+    // Each host compares with what it kept itself, though all of them share a machine.
+    let dir = fleet.scratch().display().to_string();
+    let compared = format!("state: {{ commands: [\"cat {dir}/$(uname -n)/conf\"] }}\n");
+    let file = file(&fleet, &format!("{APPROVE}{compared}"));
     fleet.touch("broken");
     fleet.touch("hold");
     let id = start(&fleet, &file).await;
@@ -204,7 +207,8 @@ async fn what_breaks_in_the_second_wave_is_taken_back_to_the_last_byte() {
     assert_eq!(state(&fleet), before);
     let hosts = rollout["hosts"].as_array().expect("hosts");
     let third = hosts.iter().find(|host| host["host"] == "web3").expect("web3");
-    assert_eq!(third["state"], "undone");
+    assert_eq!((&third["state"], &third["proof"]), (&"undone".into(), &"state_compared".into()));
+    assert_eq!(rollout["why"], "wave 2 failed on web3", "why it was taken back");
     let last = hosts.iter().find(|host| host["host"] == "web9").expect("web9");
     assert_eq!(last["state"], "waiting", "the third wave never began");
     drop(fleet.cli(&["rollouts", "undo", &id]).await.exits(6));

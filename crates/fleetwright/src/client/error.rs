@@ -182,7 +182,7 @@ const fn hint(code: Code) -> Option<&'static str> {
         Code::Unauthenticated => Some(
             "the server does not know this token, or it has expired; make one with `fleetwright tokens create`",
         ),
-        Code::Forbidden => Some("use a token that may do this"),
+        Code::Forbidden => Some("sign in as somebody who may do this, or use a token that may"),
         Code::TotpRequired => Some("give your one-time code as well"),
         Code::NoHosts => Some("see what there is with `fleetwright hosts list`"),
         Code::OwnedByFile => Some("change the job's file in the server's job directory"),

@@ -198,7 +198,7 @@ pub(crate) fn runbook_page(runbook: &Runbook, now: Timestamp) -> String {
     page.put("by", &summary.begun_by());
     page.times(summary.created_at, summary.finished_at, now);
     if !runbook.rehearsed {
-        page.put("undo", "unrehearsed: no undo of this text has ever run");
+        page.put("undo", "unrehearsed: no undo of this text has ever succeeded");
     }
     format!("{}\n{}", page.0, render(&runbook.steps, false, now))
 }

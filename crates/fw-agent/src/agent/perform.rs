@@ -53,6 +53,10 @@ pub(super) enum Due {
     Undo,
 }
 
+/// The variable that says to a command which host it runs on: where several agents are on one machine, nothing
+/// else tells them apart, and what a rollout keeps for one host must not be taken for another's.
+const HOST_ID: &str = "FLEETWRIGHT_HOST_ID";
+
 /// What became of starts.
 pub(super) type Begun = Vec<(TaskKey, Result<(), Refusal>)>;
 
@@ -174,9 +178,13 @@ impl Agent {
         let starts = std::mem::take(&mut self.starts);
         let (spool, policy) = (Arc::clone(&self.spool), self.options.policy.clone());
         let own_user = self.own_user.clone();
+        let host = self.identity.host.to_string();
         let begin = move |(key, due): (TaskKey, Due)| {
             let result = match due {
-                Due::Start(spec) => begin(&spool, policy.as_deref(), &own_user, key, &spec),
+                Due::Start(mut spec) => {
+                    spec.env.entry(HOST_ID.to_owned()).or_insert_with(|| host.clone());
+                    begin(&spool, policy.as_deref(), &own_user, key, &spec)
+                }
                 Due::Undo => {
                     begin_undo(&spool, key);
                     Ok(())

@@ -136,13 +136,35 @@ fn opened_until(act: &Act, now: Timestamp) -> Option<Timestamp> {
     match act {
         Act::Wait(span) => Some(now + *span),
         Act::Approve(gate) => gate.expires.map(|expires| now + expires),
-        Act::Exec(_) | Act::Window(_) | Act::Tick | Act::Confirm => None,
+        Act::Window(windows) => windows.open_at(now),
+        Act::Exec(_) | Act::Tick | Act::Confirm => None,
     }
 }
 
 fn waited(progress: &Progress, now: Timestamp) -> Option<Timestamp> {
     progress.until.filter(|until| now < *until)
 }
+
+impl Windows {
+    /// The instant at which they come; `None` when they have, or when none are near.
+    #[must_use]
+    pub fn open_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let calendar = Calendar::parse(&[], &self.windows, &self.timezone).ok().flatten()?;
+        calendar.refuses(now)?;
+        let changes =
+            std::iter::successors(calendar.same_until(now), |at| calendar.same_until(*at));
+        changes.take(MOST_CHANGES).find(|at| calendar.refuses(*at).is_none())
+    }
+
+    /// Whether a change may go on now.
+    #[must_use]
+    pub fn are_open(&self, now: Timestamp) -> bool {
+        closed_until(self, now).is_none()
+    }
+}
+
+/// Hours come back within a week; each day has a few changes.
+const MOST_CHANGES: usize = 1000;
 
 /// When to look at the hours again; `None` when they have come.
 fn closed_until(hours: &Windows, now: Timestamp) -> Option<Timestamp> {

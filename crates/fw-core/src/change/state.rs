@@ -34,6 +34,8 @@ pub struct Change {
     pub failed: BTreeSet<HostId>,
     /// Hosts on which an undo has failed: nothing earlier is taken back there.
     pub stuck: BTreeSet<HostId>,
+    /// The node that failed and made it pause, end or turn back; none when a person wanted that.
+    pub broken: Option<u32>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
 }

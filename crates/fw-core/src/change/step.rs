@@ -53,6 +53,7 @@ impl Change {
             pause: None,
             failed: BTreeSet::new(),
             stuck: BTreeSet::new(),
+            broken: None,
             finished_at: None,
             plan: Arc::new(super::Plan::clone(plan)),
         };
@@ -164,7 +165,8 @@ impl Change {
         self.wait_for_a_person(Cause::Expired(node), by, at);
     }
 
-    /// Goes on without a node. Hosts that failed in it take part again: a person has looked.
+    /// Goes on without a node, and without what it would let run. Hosts that failed in it take part again: a
+    /// person has looked.
     fn skipped(&mut self, node: u32, by: &Actor, note: Option<&String>, at: Timestamp) {
         if self.open_try().is_some() {
             return;
@@ -174,9 +176,24 @@ impl Change {
         let Some(progress) = self.current(node).filter(skipped) else { return };
         progress.again.clear();
         let failed: BTreeSet<_> = failed_in(progress).collect();
+        self.broken = None;
         self.failed.retain(|host| !failed.contains(host));
         if self.pause.as_ref().is_some_and(|pause| pause.cause != Cause::Asked) {
             self.pause = None;
+        }
+        self.skip_rest(by, at);
+    }
+
+    /// What comes after in the same step: the command that it asks about, the proof of what a person does.
+    fn skip_rest(&mut self, by: &Actor, at: Timestamp) {
+        let plan = Arc::clone(&self.plan);
+        let Some(step) = plan.nodes.get(self.at).map(|node| &node.id) else { return };
+        let rest = plan.nodes.iter().zip(&mut self.nodes).skip(self.at + 1);
+        for (_, progress) in rest.take_while(|(node, _)| node.id == *step) {
+            progress.stand = Stand::Skipped;
+            progress.began_at = Some(at);
+            progress.ended_at = Some(at);
+            progress.by = Some(by.clone());
         }
     }
 
@@ -261,12 +278,13 @@ impl Change {
 
     /// Whether a node takes itself back where it succeeds. Then it is there to find out whether the rest
     /// may begin, so the failures that are left do not matter.
-    fn is_rehearsal(&self, node: u32) -> bool {
+    pub(super) fn is_rehearsal(&self, node: u32) -> bool {
         let node = usize::try_from(node).ok().and_then(|at| self.plan.nodes.get(at));
         node.and_then(|node| node.undo.as_ref()).is_some_and(|undo| undo.when == UndoWhen::Failed)
     }
 
     fn fail(&mut self, node: u32, by: &Actor, at: Timestamp) {
+        self.broken = Some(node);
         if let Some(progress) = self.current(node) {
             progress.stand = Stand::Failed;
             progress.ended_at = Some(at);
@@ -301,6 +319,7 @@ impl Change {
         progress.note = None;
         let failed: BTreeSet<_> = failed_in(progress).collect();
         progress.again.extend(failed.iter().copied());
+        self.broken = None;
         self.failed.retain(|host| !failed.contains(host));
     }
 

@@ -8,7 +8,6 @@ use fw_proto::{ChangeId, HostName, Span, Timestamp};
 use super::compile::checks_take;
 use super::waves::{Wave, Waves, hosts};
 use super::{Approve, Rollout};
-use crate::calendar::Calendar;
 use crate::overlaps::p95;
 
 /// What is known of the fleet.
@@ -170,10 +169,10 @@ fn maintenance(held: &Held, of: impl Fn(&BTreeSet<HostName>) -> Vec<HostName>) -
 /// That these are not its hours.
 fn closed(rollout: &Rollout, now: Timestamp) -> Option<Conflict> {
     let windows = rollout.windows.as_ref()?;
-    let calendar = Calendar::parse(&[], &windows.windows, &windows.timezone).ok().flatten()?;
-    calendar.refuses(now)?;
-    let opens = std::iter::successors(calendar.same_until(now), |at| calendar.same_until(*at));
-    let opens = opens.take(MOST_CHANGES).find(|at| calendar.refuses(*at).is_none());
+    if windows.are_open(now) {
+        return None;
+    }
+    let opens = windows.open_at(now);
     let message = match opens {
         Some(at) => format!("these are not its hours; the first wave waits until {at}"),
         None => "these are not its hours, and none are near; the first wave waits".to_owned(),
@@ -182,15 +181,13 @@ fn closed(rollout: &Rollout, now: Timestamp) -> Option<Conflict> {
     Some(Conflict { until: opens, ..found })
 }
 
-/// Hours come back within a week; each day has a few changes.
-const MOST_CHANGES: usize = 1000;
-
 fn overlap(other: &Other, on: Vec<HostName>) -> Option<Conflict> {
     let count = u32::try_from(on.len()).unwrap_or(u32::MAX);
     if count == 0 {
         return None;
     }
-    let message = format!("{} is {} on {}", other.title, other.state.as_str(), hosts(count));
+    let (title, state) = (&other.title, other.state.as_str());
+    let message = format!("{title} ({}) is {state} on {}", other.id, hosts(count));
     let found = conflict(ConflictKind::Overlap, message, on);
     Some(Conflict { change: Some(other.id), ..found })
 }

@@ -93,7 +93,7 @@ fn rollout(read: &mut Read<'_>, root: &Node) -> Option<Rollout> {
     let waves = read.required(place, &fields, "waves", what).ok();
     let waves = waves.and_then(|node| self::waves(read, node).ok());
     let max_parallel = read.optional(&fields, "max_parallel", Read::count);
-    let max_failures = read.optional(&fields, "max_failures", amount);
+    let max_failures = read.optional(&fields, "max_failures", failures);
     let act = read.required(place, &fields, "do", "what to do: {run: COMMAND}").ok();
     let act = act.and_then(|node| act_of(read, node).ok());
     let verify = read.optional(&fields, "verify", check::all).unwrap_or_default();
@@ -232,6 +232,14 @@ fn share(read: &mut Read<'_>, node: &Node) -> Outcome<Share> {
         });
     }
     picked(read, node).map(Share::Picked)
+}
+
+/// `5` or `10%`. Who writes 0 means that none may fail.
+fn failures(read: &mut Read<'_>, node: &Node) -> Outcome<Amount> {
+    if matches!(read.words(node)?.trim(), "0" | "0%") {
+        return Err(read.error(node.place, "write 1: then the first host that fails ends it"));
+    }
+    amount(read, node)
 }
 
 /// `5` or `10%`.

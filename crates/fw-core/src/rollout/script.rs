@@ -85,9 +85,12 @@ pub(super) struct Kept<'a> {
 /// finds what another one kept. It is no part of the text, by which earlier runs are found.
 pub(super) const KEY: &str = "FLEETWRIGHT_ROLLOUT";
 
-/// Where the state is kept. The directory lies where everybody may write, so it has to be our own.
-const DIRECTORY: &str =
-    "dir=\"${TMPDIR:-/var/tmp}/fleetwright-${FLEETWRIGHT_ROLLOUT:?begin the rollout again}\"\n";
+/// Where the state is kept. The directory lies where everybody may write, so it has to be our own. Each host has one,
+/// also where several agents are on one machine; agents that do not say which host it is share one.
+const DIRECTORY: &str = concat!(
+    "dir=\"${TMPDIR:-/var/tmp}/fleetwright-${FLEETWRIGHT_ROLLOUT:?begin the rollout again}",
+    "${FLEETWRIGHT_HOST_ID:+-$FLEETWRIGHT_HOST_ID}\"\n"
+);
 
 impl Kept<'_> {
     /// Keeps the state as it is before the first try, and never again.

@@ -32,7 +32,7 @@ function show(plan) {
     if (wave.gates?.length) parts.push(list(wave.gates));
     parts.push(make("p", wave.hosts.join(", "), "mono wrap"));
   }
-  parts.push(make("h3", "What may fail"), make("p", `${many(plan.budget)} failed end it: ${plan.budget_words}.`), make("p", `${many(plan.max_in_flight)} at once: ${plan.max_in_flight_words}.`));
+  parts.push(make("h3", "What may fail"), make("p", `${plan.budget === 1 ? "1 failed host ends" : `${plan.budget} failed hosts end`} it: ${plan.budget_words}.`), make("p", `${many(plan.max_in_flight)} at once: ${plan.max_in_flight_words}.`));
   if (plan.predicted_words) parts.push(make("h3", "How long"), make("p", plan.predicted_words));
   parts.push(make("h3", "In its way"));
   parts.push(plan.conflicts.length ? list(plan.conflicts.map((one) => one.message)) : make("p", "Nothing.", "sub"));

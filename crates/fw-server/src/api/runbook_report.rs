@@ -105,7 +105,7 @@ async fn ran(
             None => return Ok(None),
         },
     };
-    let mut ran = Ran::default();
+    let mut ran = Ran { command: Some(run.summary.command), tasks: Vec::new() };
     for task in run.tasks {
         let output = match ids.get(&task.host) {
             Some(host) => {

@@ -98,13 +98,8 @@ fn page(plan: &RolloutPlan) -> String {
         }
         names(&mut page, &wave.hosts);
     }
-    writeln!(
-        page,
-        "\nBudget     {} failed end it: {}",
-        count(plan.budget as usize, "host"),
-        line(&plan.budget_words)
-    )
-    .expect("writing to memory");
+    writeln!(page, "\nBudget     {} it: {}", failures(plan.budget), line(&plan.budget_words))
+        .expect("writing to memory");
     writeln!(
         page,
         "At once    {} at most: {}",
@@ -124,6 +119,10 @@ fn page(plan: &RolloutPlan) -> String {
         names(&mut page, &conflict.hosts);
     }
     page
+}
+
+fn failures(budget: u32) -> String {
+    if budget == 1 { "1 failed host ends".to_owned() } else { format!("{budget} failed hosts end") }
 }
 
 fn count(count: usize, what: &str) -> String {

@@ -195,7 +195,8 @@ impl Planning<'_> {
         };
         let unnamed: BTreeSet<&str> = plan::unnamed(runbook).map(|step| step.id.as_str()).collect();
         let steps = runbook.steps.iter().filter(|step| step.kind.has_its_turn());
-        let steps = steps.map(|step| self.step(step, unnamed.contains(step.id.as_str()), &known.chosen));
+        let steps =
+            steps.map(|step| self.step(step, unnamed.contains(step.id.as_str()), &known.chosen));
         let values = self.values.iter();
         Ok(Plan {
             title: runbook.title.clone(),
@@ -306,7 +307,7 @@ fn page(plan: &Plan) -> String {
             .expect("writing to memory");
         let rehearsed = match plan.rehearsed {
             Some(true) => "yes, an undo of this text has run",
-            Some(false) => "no, an undo of this text has never run",
+            Some(false) => "no, an undo of this text has never succeeded",
             None => "unknown, no server was asked",
         };
         writeln!(page, "Rehearsed: {rehearsed}").expect("writing to memory");

@@ -170,6 +170,25 @@ fn an_undo_is_proved_by_the_state_from_before() {
 }
 
 #[test]
+fn hosts_of_one_machine_do_not_share_what_is_kept() {
+    let dir = Dir::new("shared");
+    let state = State { files: vec!["/it".into()], commands: Vec::new() };
+    let act = text(script::act(&shell("true"), &[], Some(&Kept { state: &state })));
+    let on = |host: &str, script: &str| {
+        sh(&format!("FLEETWRIGHT_HOST_ID={host}\n{script}"), &dir.0).status.code()
+    };
+    dir.write("it", "a");
+    assert_eq!(on("a", &act), Some(0));
+    dir.write("it", "b");
+    assert_eq!(on("b", &act), Some(0));
+    let undo = text(script::undo(&shell("true"), true));
+    assert_eq!(on("b", &undo), Some(0), "compared with its own");
+    assert_eq!(on("a", &undo), Some(86), "it is not as it was on this one");
+    dir.write("it", "a");
+    assert_eq!(on("a", &undo), Some(0), "its own is still there");
+}
+
+#[test]
 fn a_directory_of_somebody_else_is_not_used() {
     let dir = Dir::new("stolen");
     std::fs::create_dir(dir.0.join("theirs")).expect("made");

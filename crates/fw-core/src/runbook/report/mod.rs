@@ -10,11 +10,11 @@ mod place;
 
 use std::collections::BTreeMap;
 
-use fw_proto::api::{Approval, RunbookStep, StepState, Task};
+use fw_proto::api::{Approval, Command, RunbookStep, StepState, Task};
 use fw_proto::{RunId, Timestamp};
 
 use super::view;
-use crate::change::{Act, Change, Node, Progress};
+use crate::change::{Act, Change, Node, Progress, Try, Work};
 use crate::runbook::page::harmless;
 
 pub use html::html;
@@ -30,13 +30,15 @@ pub struct Record<'a> {
     pub change: &'a Change,
     /// What is still known of its runs.
     pub runs: &'a BTreeMap<RunId, Ran>,
-    /// Whether an undo of this document has ever run.
+    /// Whether an undo of this document has ever succeeded.
     pub rehearsed: bool,
 }
 
 /// A run of a step.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Ran {
+    /// What was run, filled in as it was then.
+    pub command: Option<Command>,
     /// Its tasks, by host name.
     pub tasks: Vec<RanTask>,
 }
@@ -84,7 +86,7 @@ fn head(record: &Record<'_>) -> Vec<Piece> {
     } else if record.rehearsed {
         "rehearsed: it has run before"
     } else {
-        "unrehearsed: no undo of this document has ever run"
+        "unrehearsed: no undo of this document has ever succeeded"
     };
     pieces.push(line("undo", undo));
     pieces
@@ -126,16 +128,10 @@ fn of_step(record: &Record<'_>, step: &RunbookStep) -> Vec<Piece> {
         if let Some(user) = &work.exec.user {
             pieces.push(line("as", user.clone()));
         }
-        if work.fill.is_none() {
-            pieces.push(Piece::Block(
-                "command".to_owned(),
-                super::script::main(&work.exec.command).to_owned(),
-            ));
-        }
+        pieces.extend(command(record, "command", work, &progress.tries));
         progress.tries.iter().for_each(|one| of_run(record, "run", one.run, &mut pieces));
         if let Some(undo) = node.undo.as_ref().filter(|_| !progress.undo_tries.is_empty()) {
-            let command = super::script::main(&undo.work.exec.command).to_owned();
-            pieces.push(Piece::Block("undo".to_owned(), command));
+            pieces.extend(command(record, "undo", &undo.work, &progress.undo_tries));
             progress
                 .undo_tries
                 .iter()
@@ -143,6 +139,14 @@ fn of_step(record: &Record<'_>, step: &RunbookStep) -> Vec<Piece> {
         }
     }
     pieces
+}
+
+/// The command that was run. One that was filled in when its turn came is known by its runs alone.
+fn command(record: &Record<'_>, caption: &str, work: &Work, tries: &[Try]) -> Option<Piece> {
+    let ran = || tries.iter().rev().find_map(|one| record.runs.get(&one.run)?.command.as_ref());
+    let command = if work.fill.is_none() { Some(&work.exec.command) } else { ran() };
+    let text = super::script::main(command?).to_owned();
+    Some(Piece::Block(caption.to_owned(), text))
 }
 
 /// The nodes of a step.

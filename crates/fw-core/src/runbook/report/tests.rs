@@ -121,7 +121,10 @@ fn runs(output: &[u8]) -> BTreeMap<RunId, Ran> {
     let mut failed = one("web2", b"", 7);
     failed.task.state = TaskState::Failed;
     failed.task.reason = Some(TaskReason::Spawn);
-    BTreeMap::from([(RunId(id(7)), Ran { tasks: vec![one("web1", output, 0), failed] })])
+    BTreeMap::from([(
+        RunId(id(7)),
+        Ran { command: None, tasks: vec![one("web1", output, 0), failed] },
+    )])
 }
 
 #[test]
@@ -131,6 +134,25 @@ fn the_record_is_the_document_with_what_was_done() {
     let record = Record { change: &change, runs: &runs, rehearsed: false };
     insta::assert_snapshot!("record_markdown", markdown(&record));
     insta::assert_snapshot!("record_html", html(&record));
+}
+
+#[test]
+fn a_command_that_was_filled_in_is_told_as_it_ran() {
+    let document = "---\ntitle: x\nhosts: web*\n---\n- [ ] A\n  ```sh id=a timeout=1m undo=none\n  date\n  ```\n- [ ] B\n  ```sh id=b timeout=1m undo=none\n  echo {{ steps.a.stdout }}\n  ```\n";
+    let mut change = planned(document, &[]);
+    for (node, run) in [(0, RunId(id(7))), (1, RunId(id(8)))] {
+        let hosts = vec![HostId(id(1)), HostId(id(2))];
+        let parts = hosts.iter().map(|host| (*host, Part::Done)).collect();
+        let began = Kind::Began { node, way: Way::Do, run, hosts };
+        let ended = Kind::Ended { node, way: Way::Do, run, parts, cancelled: false };
+        for kind in [began, ended] {
+            change.step(&Happened { at: at(1), by: Actor::Server, kind });
+        }
+    }
+    let command = Some(Command::Shell("echo 'Friday'".to_owned()));
+    let runs = BTreeMap::from([(RunId(id(8)), Ran { command, tasks: Vec::new() })]);
+    let report = markdown(&Record { change: &change, runs: &runs, rehearsed: false });
+    assert!(report.contains("> command:\n  > ```text\n  > echo 'Friday'\n"), "{report}");
 }
 
 /// What stands in a report outside of blocks of code, and the tags.
