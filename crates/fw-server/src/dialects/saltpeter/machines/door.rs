@@ -157,7 +157,8 @@ impl Owned {
 async fn serve_one(door: Door, socket: Box<WebSocket>, peer: Peer) {
     let wire = NEXT_WIRE.fetch_add(1, Ordering::Relaxed);
     let (say, said) = mpsc::channel(OUTBOX);
-    let mut connection = Box::new(Connection { door, socket, wire, say, last: None, spoke: BTreeSet::new() });
+    let mut connection =
+        Box::new(Connection { door, socket, wire, say, last: None, spoke: BTreeSet::new() });
     if let Err(error) = connection.run(said).await {
         debug!(peer.address = %peer.address, %error, "connection of a wrapper ended");
     }
