@@ -238,7 +238,12 @@ impl Change {
         } else if !failed.is_empty() && (rehearsal || self.failures_left() == 0) {
             self.fail(node, by, at);
         } else if usize::try_from(node).is_ok_and(|node| self.remaining(node).is_empty()) {
-            self.close(node, Stand::Done, by, None, at);
+            // A wave that went well nowhere has proved nothing, whatever failures are left.
+            if self.current(node).is_some_and(|progress| progress.went_well_nowhere()) {
+                self.fail(node, by, at);
+            } else {
+                self.close(node, Stand::Done, by, None, at);
+            }
         }
     }
 
@@ -408,6 +413,12 @@ impl Change {
 }
 
 impl Progress {
+    /// Whether it failed on some hosts and was done on none.
+    fn went_well_nowhere(&self) -> bool {
+        let done = self.parts.values().any(|part| *part == Part::Done);
+        !done && self.parts.values().any(|part| part.is_failure())
+    }
+
     /// Notes what became of a host, and says whether it has failed. What an earlier try left there is
     /// not forgotten when a later one did not begin: who was skipped then has failed as before.
     fn note_part(&mut self, host: HostId, part: Part) -> bool {

@@ -508,6 +508,16 @@ fn a_rollout_is_seen_on_its_way() {
 }
 
 #[test]
+fn a_wave_that_went_well_nowhere_ends_it_whatever_is_left() {
+    let mut way = Told::new(EXAMPLE, 10);
+    way.go(&|node, way, _| if (node, way) == (0, Way::Do) { Part::Failed } else { Part::Done });
+    let view = way.view();
+    assert_eq!((view.budget.max, view.budget.failed), (2, 1));
+    assert_eq!(view.summary.state, fw_proto::api::ChangeState::Undone);
+    assert_eq!(way.waves()[1..], [WaveState::Waiting; 3]);
+}
+
+#[test]
 fn a_host_under_way_is_seen_and_counted() {
     let mut way = Told::new(EXAMPLE, 10);
     let host = HostId(Uuid::from_u128(1));
