@@ -247,3 +247,16 @@ async fn a_rollout_is_paused_goes_on_and_is_ended() {
     let refused = fleet.cli(&["rollouts", "approve", &id]).await.exits(4);
     assert!(refused.stderr.contains("a token is no person"), "{}", refused.stderr);
 }
+
+/// What is left of the budget lets it through, and a script is told all the same.
+#[tokio::test]
+async fn who_failed_on_the_way_is_told_by_the_exit_code() {
+    let (fleet, _agents) = fleet().await;
+    fleet.touch("broken");
+    let path = file(&fleet, "");
+    let text = std::fs::read_to_string(&path).expect("a file");
+    std::fs::write(&path, text.replace("max_failures: 1", "max_failures: 2")).expect("written");
+    let through = fleet.cli(&["rollouts", "start", &path, "-o", "json"]).await.exits(3).json();
+    assert_eq!((&through["state"], &through["budget"]["failed"]), (&"succeeded".into(), &1.into()));
+    assert_eq!(versions(&fleet), 10, "it broke after the file was written");
+}

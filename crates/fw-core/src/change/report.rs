@@ -115,7 +115,7 @@ impl Change {
                 let hours = format!("{} {}", hours.windows.join(", "), hours.timezone);
                 format!("{title}: waits for its hours, {hours}{}", until(progress))
             }
-            Act::Tick => format!("{title}: done by a person, who says so"),
+            Act::Tick => format!("{title}: a person does it and ticks it"),
             Act::Confirm => format!("{title}: a person says whether it runs"),
         })
     }

@@ -1,6 +1,7 @@
 //! From a block and its attributes to a step, each value by its own rule.
 
 use fw_proto::Span;
+use fw_proto::api::Role;
 
 use super::attribute::Attribute;
 use super::markdown::Block;
@@ -165,7 +166,12 @@ fn approve(attribute: &Attribute) -> Outcome<Approve> {
             let span = word.parse().map_err(|error| wrong(format!("{error}")))?;
             approve.expires = Some(span);
         } else if is_id(word) && approve.by.is_none() {
-            let role = word.parse().map_err(|error| wrong(format!("{error}")))?;
+            let role: Role = word.parse().map_err(|error| wrong(format!("{error}")))?;
+            if role == Role::Viewer {
+                return Err(wrong(
+                    "a viewer may approve nothing; say operator or admin".to_owned(),
+                ));
+            }
             approve.by = Some(role);
         } else {
             return Err(wrong(format!(

@@ -77,6 +77,7 @@ fn mistakes_are_shown_where_they_are() {
     check(&block("armed=5s"), "needs its undo");
     check(&block("needs=\"a gate\""), "add manual until it is");
     check(&block("approve=boss"), "\"boss\" is no role");
+    check(&block("approve=viewer"), "a viewer may approve nothing");
     check(&block("fresh=24h"), "fresh belongs to a block of backup");
     check(&block("manual undo=\"a b\""), "nothing runs here; add verify=");
     check(&block("manual approve=1 verify=\"a b\""), "an approval has no verify");

@@ -126,7 +126,9 @@ async fn watch(session: &Session, id: ChangeId, format: Format) -> anyhow::Resul
     };
     print(session, &end, format)?;
     tell(&end);
-    Ok(change::outcome(end.summary.state, false))
+    let code = change::outcome(end.summary.state, false);
+    let partial = code == Code::Success && end.budget.failed > 0;
+    Ok(if partial { Code::Partial } else { code })
 }
 
 /// Says what to type next.

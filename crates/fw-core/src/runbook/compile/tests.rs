@@ -140,7 +140,7 @@ fn a_step_is_asked_for_and_then_done() {
         "inputs: {v: text}\n",
         "bash id=a as=root timeout=5m retries=2 expect=0,3 approve=admin,2,4h on=web1 undo=back verify=proof",
         "install {{ inputs.v }}",
-    ) + "\n```sh id=back timeout=1m\nback {{ steps.a.stdout }}\n```\n\n```sh id=proof timeout=10s\nprove {{ inputs.v }}\n```\n\n```text manual approve=viewer\nx\n```\n";
+    ) + "\n```sh id=back timeout=1m\nback {{ steps.a.stdout }}\n```\n\n```sh id=proof timeout=10s\nprove {{ inputs.v }}\n```\n\n```text manual approve=operator\nx\n```\n";
     let plan = compiled(&text, &[("v", "1 2")], None).unwrap();
     assert_eq!(acts(&plan), [("a", "approve"), ("a", "exec"), ("step", "approve")]);
     let Act::Approve(gate) = &plan.nodes[0].act else { panic!("a gate") };
