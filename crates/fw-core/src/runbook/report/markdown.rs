@@ -1,6 +1,8 @@
-//! The record as Markdown: the document as it was, and behind each step a quote with what became of it.
+//! The record as Markdown: the document with its boxes ticked, and behind each step a quote with what became of it.
 
 use std::fmt::Write as _;
+
+use fw_proto::api::StepState;
 
 use super::place::{Document, Spot};
 use super::{Piece, Record, head, one_line, steps};
@@ -12,6 +14,8 @@ pub fn markdown(record: &Record<'_>) -> String {
     let steps = steps(record);
     let source = normal(&record.change.plan.source);
     let document = Document::new(&source, steps.iter().map(|(step, _)| step));
+    let done = |at: usize| steps.get(at).is_some_and(|(step, _)| step.state == StepState::Done);
+    let ticked = document.ticked(done);
     let mut report = format!("# {}\n\n", escaped(&record.change.plan.title));
     report.push_str(&quote("", &head(record)));
     report.push('\n');
@@ -22,7 +26,7 @@ pub fn markdown(record: &Record<'_>) -> String {
         *told = true;
         // A record that has to stand within what was written already stands behind it.
         let end = end_of(&source, &spot).max(written);
-        report.push_str(source.get(written..end).unwrap_or_default());
+        report.push_str(ticked.get(written..end).unwrap_or_default());
         written = end;
         let prefix = prefix(&source, &spot);
         if spot.fenced
@@ -36,7 +40,7 @@ pub fn markdown(record: &Record<'_>) -> String {
         }
         report.push_str(&quote(&prefix, pieces));
     }
-    report.push_str(source.get(written..).unwrap_or_default());
+    report.push_str(ticked.get(written..).unwrap_or_default());
     let left = steps.iter().zip(&told).filter(|(_, told)| !**told);
     for ((step, pieces), _) in left {
         write!(report, "\n## {}\n\n", escaped(&step.title)).expect("writing to memory");

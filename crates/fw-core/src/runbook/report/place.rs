@@ -8,6 +8,12 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
 use crate::runbook::front;
 
+/// The box of an item.
+const EMPTY: &str = "[ ]";
+
+/// One that is ticked.
+const TICKED: &str = "[x]";
+
 /// The document without its front matter, and what is in it.
 pub(super) struct Document<'a> {
     /// All of it, with `\n` at the end of every line.
@@ -66,6 +72,48 @@ impl<'a> Document<'a> {
                 let at = range.start;
                 let spot = |step| (step, Spot { range, at, fenced, item: false });
                 found.extend(self.step_at(at).map(spot));
+            }
+        }
+        found
+    }
+
+    /// The document with the boxes ticked of items whose steps are all done; no byte of it moves.
+    pub(super) fn ticked(&self, done: impl Fn(usize) -> bool) -> String {
+        let mut text = self.text.to_owned();
+        for (at, steps) in self.boxes() {
+            let whole = !steps.is_empty() && steps.iter().all(|step| done(*step));
+            if whole && text.get(at..at + EMPTY.len()) == Some(EMPTY) {
+                text.replace_range(at..at + EMPTY.len(), TICKED);
+            }
+        }
+        text
+    }
+
+    /// The places of boxes, and the numbers of the steps that stand in the item of each.
+    fn boxes(&self) -> Vec<(usize, Vec<usize>)> {
+        let body = self.text.get(self.begin..).unwrap_or_default();
+        let mut found = Vec::new();
+        let mut items: Vec<(Option<usize>, Vec<usize>)> = Vec::new();
+        for (event, range) in Parser::new_ext(body, Options::ENABLE_TASKLISTS).into_offset_iter() {
+            let at = self.begin + range.start;
+            if let Event::Start(Tag::Item) = &event {
+                items.push((None, Vec::new()));
+            } else if let (Event::TaskListMarker(_), Some((place, _))) = (&event, items.last_mut())
+            {
+                *place = Some(at);
+            }
+            let begins =
+                matches!(event, Event::TaskListMarker(_) | Event::Start(Tag::CodeBlock(_)));
+            if let (true, Some((_, steps))) = (begins, items.last_mut()) {
+                steps.extend(self.step_at(at));
+            }
+            if event == Event::End(TagEnd::Item)
+                && let Some((place, steps)) = items.pop()
+            {
+                if let Some((_, around)) = items.last_mut() {
+                    around.extend(&steps);
+                }
+                found.extend(place.map(|place| (place, steps)));
             }
         }
         found

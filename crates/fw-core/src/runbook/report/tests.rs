@@ -153,6 +153,7 @@ fn a_command_that_was_filled_in_is_told_as_it_ran() {
     let runs = BTreeMap::from([(RunId(id(8)), Ran { command, tasks: Vec::new() })]);
     let report = markdown(&Record { change: &change, runs: &runs, rehearsed: false });
     assert!(report.contains("> command:\n  > ```text\n  > echo 'Friday'\n"), "{report}");
+    assert!(report.contains("- [x] A\n") && report.contains("- [x] B\n"), "{report}");
 }
 
 /// What stands in a report outside of blocks of code, and the tags.
