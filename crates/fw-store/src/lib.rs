@@ -86,7 +86,7 @@ pub(crate) const MAIN: Schema = Schema {
         include_str!("../migrations/main/0005_shadow.sql"),
         include_str!("../migrations/main/0006_recurring_maintenances.sql"),
         include_str!("../migrations/main/0007_changes.sql"),
-        include_str!("../migrations/main/0008_lost_fires.sql"),
+        include_str!("../migrations/main/0008_overview.sql"),
     ],
 };
 
