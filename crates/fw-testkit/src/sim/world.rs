@@ -44,7 +44,18 @@ pub(super) struct Ctx {
     pub(super) jobs_set_at: Timestamp,
     broken: Option<Broken>,
     /// Frames that were sent once and do no harm when they come again.
-    old_frames: Vec<(HostId, Vec<TaskKey>, Vec<u8>)>,
+    old_frames: Vec<OldFrame>,
+}
+
+/// A frame that was sent once.
+#[derive(Debug, Clone)]
+struct OldFrame {
+    host: HostId,
+    /// What it starts.
+    starts: Vec<TaskKey>,
+    /// Whether it says that ends are recorded.
+    settles: bool,
+    bytes: Vec<u8>,
 }
 
 impl Ctx {
@@ -100,7 +111,8 @@ impl Ctx {
             | FromServer::ServerKeys(_)
             | FromServer::Rekeyed(_) => return,
         };
-        self.old_frames.push((host, starts, bytes.to_vec()));
+        let settles = matches!(frame, FromServer::Settled(_));
+        self.old_frames.push(OldFrame { host, starts, settles, bytes: bytes.to_vec() });
     }
 }
 
@@ -401,7 +413,7 @@ impl World {
         let first = self.ctx.rng.random_range(0..ids.len());
         for id in ids.iter().cycle().skip(first).take(most) {
             for fault in self.climate.strikes(&mut self.ctx.rng, true) {
-                if fault != Fault::Replay || self.ctx.old_frames.iter().any(|(of, ..)| of == id) {
+                if fault != Fault::Replay || self.ctx.old_frames.iter().any(|old| old.host == *id) {
                     self.noted(fault, Some(*id));
                     self.suffer(fault, *id);
                 }
@@ -514,14 +526,16 @@ impl World {
         self.store = self.backup.clone();
         self.store.incarnation = Incarnation(Uuid::from_u128(life));
         self.ctx.witness.restored(&self.store);
+        // What it has lost no server says is recorded: a link's frames cannot come again on another.
+        self.ctx.old_frames.retain(|old| !old.settles);
     }
 
     /// An effect that was performed is performed again.
     fn replay(&mut self, id: HostId) {
         let revoked = self.store.revoked.contains(&id);
-        let mine: Vec<_> = self.ctx.old_frames.iter().filter(|(host, ..)| *host == id).collect();
+        let mine: Vec<_> = self.ctx.old_frames.iter().filter(|old| old.host == id).collect();
         let at = self.ctx.rng.random_range(0..mine.len().max(1));
-        let Some((_, starts, bytes)) = mine.get(at).copied().cloned() else { return };
+        let Some(OldFrame { starts, bytes, .. }) = mine.get(at).copied().cloned() else { return };
         let live = self.server.as_ref().and_then(|server| server.current.get(id));
         let Some(conn) = live.and_then(|conn| self.net.conns.get_mut(conn)) else { return };
         if !revoked {
