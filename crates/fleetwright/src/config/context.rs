@@ -362,3 +362,6 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&beside, path)
 }
+
+#[cfg(test)]
+mod tests;
