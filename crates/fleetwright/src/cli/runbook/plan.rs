@@ -306,7 +306,7 @@ fn page(plan: &Plan) -> String {
         writeln!(page, "\nUndo, in this order, of what was done: {order}")
             .expect("writing to memory");
         let rehearsed = match plan.rehearsed {
-            Some(true) => "yes, an undo of this text has run",
+            Some(true) => "yes, an undo of this text has succeeded",
             Some(false) => "no, an undo of this text has never succeeded",
             None => "unknown, no server was asked",
         };
