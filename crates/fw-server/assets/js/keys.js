@@ -19,7 +19,7 @@ function onKey(event) {
   if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") { event.preventDefault(); openDialog("palette"); return; }
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
   if (event.key === "Escape") { escape(event); return; }
-  if (event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable], dialog[open]") || off()) return;
+  if (at(event).closest("input:not([type=checkbox]), textarea, select, [contenteditable], dialog[open]") || off()) return;
   if (going && Date.now() - going < 1200) {
     going = 0;
     const link = document.querySelector(`.rail a[data-key="${CSS.escape(event.key)}"]`);
@@ -30,11 +30,16 @@ function onKey(event) {
   if (act && act(event) !== false) event.preventDefault();
 }
 
+// Whose key it is. A dialog that was just closed keeps the focus until the next paint; its keys are the page's.
+function at(event) {
+  return event.target.closest("dialog:not([open])") ? document.body : event.target;
+}
+
 function escape(event) {
   if (document.querySelector("dialog[open]")) return;
   const menu = document.querySelector("details.menu[open]");
   if (menu) { menu.open = false; menu.querySelector("summary").focus(); return; }
-  if (event.target.matches("input, textarea, select")) { event.target.blur(); return; }
+  if (at(event).matches("input, textarea, select")) { event.target.blur(); return; }
   document.querySelector(".crumb a:last-of-type")?.click();
 }
 
@@ -47,7 +52,7 @@ const KEYS = {
   j: () => moveRow(1),
   k: () => moveRow(-1),
   x: () => { const tick = here()?.querySelector("[data-tick]"); if (!tick) return false; tick.click(); },
-  Enter: (event) => { if (event.target.closest("a, button, summary, input")) return false; const row = here(); if (!row) return false; location.href = row.dataset.href; },
+  Enter: (event) => { if (at(event).closest("a, button, summary, input")) return false; const row = here(); if (!row) return false; location.href = row.dataset.href; },
   o: () => { const row = here(); if (!row) return false; window.open(row.dataset.href, "_blank", "noopener"); },
   r: () => click("[data-r]:not([disabled])"),
   ".": () => {
