@@ -30,6 +30,9 @@ use crate::patient::Patient;
 /// Where on the server agents link.
 const PATH: &str = "/agent/v1/link";
 
+/// The WebSocket library zeroes so many bytes for each read. Most frames are smaller; larger ones take more reads.
+const READ_BUFFER: usize = 4 * 1024;
+
 /// From the first packet to the end of the handshake.
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -174,7 +177,7 @@ async fn dial(
     let mut config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
-    config.read_buffer_size = 16 * 1024;
+    config.read_buffer_size = READ_BUFFER;
     config.write_buffer_size = 0;
     let versions = Versions::OURS;
     let request = ClientRequestBuilder::new(target.link_uri()?)
