@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fw_proto::{ChangeId, HostId, HostName, RunId, api};
+use fw_proto::{ChangeId, HostId, RunId};
 use fw_rt::Tasks;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -94,7 +94,8 @@ struct Changed {
     jobs: bool,
     changes: BTreeSet<ChangeId>,
     audit: bool,
-    runs: BTreeMap<RunId, (api::RunSummary, BTreeMap<HostName, api::Task>)>,
+    /// Each run's changes, in their order.
+    runs: BTreeMap<RunId, Vec<Arc<RunChange>>>,
     logs: BTreeSet<RunId>,
     /// So much came that some was missed.
     lost: bool,
@@ -107,7 +108,7 @@ impl Changed {
             hint = hints.hosts.recv() => hint.map(|host| self.hosts.extend([host])),
             hint = hints.fires.recv() => hint.map(|_| self.jobs = true),
             hint = hints.changes.recv() => hint.map(|change| self.changes.extend([change])),
-            hint = hints.runs.recv() => hint.map(|change| self.run(&change)),
+            hint = hints.runs.recv() => hint.map(|change| self.run(change)),
             hint = hints.logs.recv() => hint.map(|change| self.logs.extend([change.run])),
             hint = hints.audit.changed() => {
                 // Jobs are paused, applied and deleted without a fire or a run.
@@ -122,14 +123,11 @@ impl Changed {
         }
     }
 
-    fn run(&mut self, change: &RunChange) {
+    fn run(&mut self, change: Arc<RunChange>) {
         self.jobs |= change.summary.job.is_some();
         // What of its hosts is under way.
         self.changes.extend(change.summary.change);
-        let fresh = || (change.summary.clone(), BTreeMap::new());
-        let (summary, tasks) = self.runs.entry(change.summary.id).or_insert_with(fresh);
-        *summary = change.summary.clone();
-        tasks.extend(change.tasks.iter().map(|task| (task.host.clone(), task.clone())));
+        self.runs.entry(change.summary.id).or_default().push(change);
     }
 
     /// Of which kind something has changed.
@@ -153,14 +151,16 @@ impl Changed {
                 Topic::Jobs => send(app, topic, Ok(rows::jobs(app).await)),
                 Topic::Touched => app.feed.publish(topic, rows::touched(app)),
                 Topic::Runs => {
-                    let rows = self.runs.values().map(|(summary, _)| run_row(summary));
-                    app.feed.publish(topic, rows.collect());
+                    let last = self.runs.values().filter_map(|changes| changes.last());
+                    app.feed.publish(topic, last.map(|run| run_row(&run.summary)).collect());
                 }
                 Topic::Run(id) => {
-                    if let Some((summary, tasks)) = self.runs.get(&id) {
-                        let tasks: Vec<_> = tasks.values().cloned().collect();
-                        app.feed.publish(topic, run_rows(summary, &tasks));
-                    }
+                    let changes = self.runs.get(&id).map(Vec::as_slice).unwrap_or_default();
+                    let Some(last) = changes.last() else { continue };
+                    let tasks = changes.iter().flat_map(|change| &change.tasks);
+                    let tasks: BTreeMap<_, _> = tasks.map(|task| (&task.host, task)).collect();
+                    let tasks: Vec<_> = tasks.into_values().cloned().collect();
+                    app.feed.publish(topic, run_rows(&last.summary, &tasks));
                 }
                 Topic::Changes if self.changes.is_empty() => {}
                 Topic::Changes => {
