@@ -398,8 +398,19 @@ fn ten_thousand_jobs_in_one_second() {
 /// The id is on hosts' disks: it never changes.
 #[test]
 fn the_run_of_a_fire_has_one_id() {
-    assert_eq!(run_id(&name("backup"), at(0)).to_string(), "ba5a7756-eede-5043-94b5-d01b9dcbe308");
-    assert_ne!(run_id(&name("backup"), at(0)), run_id(&name("backup"), at(1)));
+    assert_eq!(run_id(&name("backup"), at(0)).to_string(), "01a3185c-5000-8043-94b5-d01b9dcbe308");
+    assert_ne!(run_id(&name("backup"), at(0)), run_id(&name("report"), at(0)));
+}
+
+/// As ids of other runs do: those of one second lie side by side in the store.
+#[test]
+fn ids_of_runs_follow_their_time() {
+    let ids = (0..100).map(|minute| run_id(&name("backup"), at(minute * 60)));
+    assert!(ids.clone().is_sorted());
+    let tries = ids.clone().map(retry_id);
+    assert!(tries.clone().zip(ids.clone().skip(1)).all(|(again, next)| again < next));
+    assert!(ids.zip(tries).all(|(run, again)| run != again));
+    assert_ne!(retry_id(run_id(&name("backup"), at(0))), retry_id(run_id(&name("report"), at(0))));
 }
 
 #[test]
