@@ -69,7 +69,7 @@ impl Changed {
 impl Store {
     /// All hosts, by name.
     #[must_use]
-    pub fn hosts(&self) -> Vec<Arc<HostRow>> {
+    pub fn hosts(&self) -> Arc<[Arc<HostRow>]> {
         self.roster().all()
     }
 

@@ -20,6 +20,8 @@ struct Hosts {
     by_id: BTreeMap<HostId, Arc<HostRow>>,
     by_name: BTreeMap<HostName, HostId>,
     by_key: BTreeMap<[u8; 32], HostId>,
+    /// All of them, by name, since somebody last asked for that; `None` when one has changed since.
+    all: Option<Arc<[Arc<HostRow>]>>,
 }
 
 impl Roster {
@@ -34,9 +36,12 @@ impl Roster {
     }
 
     /// All of them, by name.
-    pub(crate) fn all(&self) -> Vec<Arc<HostRow>> {
-        let hosts = self.lock();
-        hosts.by_name.values().filter_map(|id| hosts.by_id.get(id)).cloned().collect()
+    pub(crate) fn all(&self) -> Arc<[Arc<HostRow>]> {
+        let mut hosts = self.lock();
+        let all = hosts.all.take().unwrap_or_else(|| {
+            hosts.by_name.values().filter_map(|id| hosts.by_id.get(id)).cloned().collect()
+        });
+        Arc::clone(hosts.all.insert(all))
     }
 
     pub(crate) fn by_id(&self, id: HostId) -> Option<Arc<HostRow>> {
@@ -76,6 +81,7 @@ impl Roster {
 
 impl Hosts {
     fn put(&mut self, row: Arc<HostRow>) {
+        self.all = None;
         self.by_name.insert(row.name.clone(), row.id);
         self.by_key.insert(row.key.0, row.id);
         self.by_id.insert(row.id, row);
@@ -83,6 +89,7 @@ impl Hosts {
 
     fn remove(&mut self, id: HostId) -> Option<Arc<HostRow>> {
         let row = self.by_id.remove(&id)?;
+        self.all = None;
         self.by_name.remove(&row.name);
         self.by_key.remove(&row.key.0);
         Some(row)

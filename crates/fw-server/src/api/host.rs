@@ -52,7 +52,7 @@ pub(super) async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<Host>>> {
     let limit = page::limit(query.limit)? as usize;
-    let mut rows = app.store.hosts();
+    let mut rows = app.store.hosts().to_vec();
     rows.retain(|row| caller.sees(row));
     if let Some(text) = &query.selector {
         let selector = fleet::selector(text)?;
@@ -89,7 +89,7 @@ pub(super) async fn select(
     Query(query): Query<SelectQuery>,
 ) -> Result<Json<Selected>> {
     let selector = fleet::selector(&query.expr)?;
-    let mut rows = app.store.hosts();
+    let mut rows = app.store.hosts().to_vec();
     rows.retain(|row| caller.sees(row));
     let hosts = fleet::choose(&rows, &selector).into_iter().map(|host| host.name).collect();
     Ok(Json(Selected { hosts, undecided: fleet::undecided(&rows, &selector) }))
@@ -329,7 +329,7 @@ async fn send_hosts(
     only: Option<BTreeSet<HostId>>,
 ) -> std::result::Result<(), Ended> {
     let (rows, gone) = match only {
-        None => (app.store.hosts(), BTreeSet::new()),
+        None => (app.store.hosts().to_vec(), BTreeSet::new()),
         Some(ids) => read(app, ids),
     };
     let ids = rows.iter().map(|row| row.id).collect();
@@ -350,8 +350,7 @@ async fn send_hosts(
 fn read(app: &App, mut ids: BTreeSet<HostId>) -> (Vec<Arc<HostRow>>, BTreeSet<HostId>) {
     let mut rows = Vec::new();
     if ids.len() >= MANY {
-        rows = app.store.hosts();
-        rows.retain(|row| ids.remove(&row.id));
+        rows.extend(app.store.hosts().iter().filter(|row| ids.remove(&row.id)).cloned());
         return (rows, ids);
     }
     let mut gone = BTreeSet::new();

@@ -67,7 +67,7 @@ async fn one_change(app: &App, id: ChangeId) -> Result<Rows> {
 
 /// Hosts: all, or these, of which those that are no more are gone.
 pub(super) async fn hosts(app: &App, only: Option<&BTreeSet<HostId>>) -> Result<Rows> {
-    let mut found = app.store.hosts();
+    let mut found = app.store.hosts().to_vec();
     found.retain(|row| only.is_none_or(|only| only.contains(&row.id)));
     let present = fleet::Present::of(app, found.iter().map(|row| row.id).collect()).await?;
     let gone = only.into_iter().flatten().map(|id| (id.to_string(), None));

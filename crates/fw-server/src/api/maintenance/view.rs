@@ -17,7 +17,7 @@ const NAMED: usize = 10;
 
 /// All that is looked at to show them.
 pub(super) struct Look {
-    rows: Vec<Arc<HostRow>>,
+    rows: Arc<[Arc<HostRow>]>,
     held: Arc<Maintenances>,
     /// What has not ended, by host.
     open: BTreeMap<HostId, Vec<RunId>>,

@@ -125,7 +125,7 @@ pub(super) struct Performer {
 struct Fleet {
     maintenances: Arc<Maintenances>,
     /// By name.
-    hosts: Vec<Arc<HostRow>>,
+    hosts: Arc<[Arc<HostRow>]>,
     secrets: BTreeSet<String>,
     /// Those that are linked, when someone draws among them.
     online: BTreeSet<HostId>,

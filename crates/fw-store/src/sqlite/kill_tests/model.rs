@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use fw_core::run::Run;
 use fw_proto::RunId;
@@ -94,7 +95,8 @@ impl Model {
         }
         self.compare_output(store, &found, what, whole).await;
         self.compare_fires(store, &found, what).await;
-        let hosts: BTreeMap<_, _> = store.hosts().into_iter().map(|host| (host.id, host)).collect();
+        let hosts: BTreeMap<_, _> =
+            store.hosts().iter().map(|host| (host.id, Arc::clone(host))).collect();
         for (number, seen) in &self.hosts {
             let host = hosts.get(&host_id(*number));
             let last = host.unwrap_or_else(|| panic!("{what}: host {number} is gone")).last_seen;

@@ -164,9 +164,8 @@ impl Discovery {
     }
 
     fn known(&self) -> Vec<Arc<HostRow>> {
-        let mut rows = self.shared.app.store.hosts();
-        rows.retain(|row| is_minion(row));
-        rows
+        let rows = self.shared.app.store.hosts();
+        rows.iter().filter(|row| is_minion(row)).cloned().collect()
     }
 
     async fn tell(&self, host: HostId, event: Event) {
