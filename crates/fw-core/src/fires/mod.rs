@@ -192,27 +192,42 @@ impl Scheduler {
     /// Decides what is due by now. Cheap when nothing is; call it when [`Scheduler::next_due`]
     /// comes, and at least once a minute, since it also watches the clock.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Decision> {
+        self.tick_some(now, usize::MAX)
+    }
+
+    /// Likewise, but of so many jobs only, where what is decided of one has nothing to do with another: the
+    /// caller can begin with these. While [`Scheduler::has_due`] says so there are more.
+    pub fn tick_some(&mut self, now: Timestamp, most: usize) -> Vec<Decision> {
         let mut out = Vec::new();
-        if now <= self.seen {
-            return out;
+        let before = self.seen;
+        if now > before {
+            self.seen = now;
+            self.retry_due(now);
         }
-        let before = std::mem::replace(&mut self.seen, now);
         let jumped = now.since(before) > JUMP;
-        self.retry_due(now);
-        while let Some((nominal, name)) = self.due.pop_first() {
-            if nominal > now {
-                self.due.insert((nominal, name));
+        // Orders have their place among all that is decided with them.
+        let together = jumped || !self.agenda.orders.is_empty();
+        let most = if together { usize::MAX } else { most };
+        for _ in 0..most {
+            if !self.has_due() {
                 break;
             }
+            let Some((_, name)) = self.due.pop_first() else { break };
             if jumped {
                 self.owe_jump(&name, before);
                 self.plan(&name);
             } else {
                 self.catch_up(&name, &mut out);
-                self.fire(name, now, &mut out);
+                self.fire(name, &mut out);
             }
         }
         out
+    }
+
+    /// Whether [`Scheduler::tick_some`] has left jobs that are due.
+    #[must_use]
+    pub fn has_due(&self) -> bool {
+        self.due.first().is_some_and(|(nominal, _)| *nominal <= self.seen)
     }
 
     /// Adds a job or changes it; its fires so far are decided by what it was. Call it only when
@@ -384,7 +399,8 @@ impl Scheduler {
     }
 
     /// Decides every instant of one job that is due by now, and notes when it is due next.
-    fn fire(&mut self, name: JobName, now: Timestamp, out: &mut Vec<Decision>) {
+    fn fire(&mut self, name: JobName, out: &mut Vec<Decision>) {
+        let now = self.seen;
         let Some(entry) = self.jobs.get_mut(&name) else { return };
         let Some(job) = entry.job.as_ref() else { return };
         let (schedule, held) = (job.schedule.clone(), self.held.of(job.source.as_deref()));

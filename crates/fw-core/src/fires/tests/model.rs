@@ -262,6 +262,22 @@ fn job_of(s: usize, o: usize, c: usize, enabled: bool) -> Job {
     Job { catch_up, enabled, calendar, ..job(SCHEDULES[s], OVERLAPS[o]) }
 }
 
+/// Piece by piece the same is decided as at once, and no piece has a job of one before.
+fn tick(fires: &mut Scheduler, now: Timestamp) -> Result<Vec<Decision>, TestCaseError> {
+    let mut at_once = fires.clone();
+    let expected = at_once.tick(now);
+    let mut out = fires.tick_some(now, 1);
+    while fires.has_due() {
+        let more = fires.tick_some(now, 1);
+        let again = more.iter().find(|one| out.iter().any(|before| before.job == one.job));
+        prop_assert_eq!(again, None);
+        out.extend(more);
+    }
+    prop_assert_eq!(&out, &expected);
+    prop_assert_eq!(fires.clone().orders(), at_once.orders());
+    Ok(out)
+}
+
 fn play(ops: Vec<Op>) -> Result<(), TestCaseError> {
     let mut fires = Scheduler::new(at(0));
     let mut model = Model::default();
@@ -271,7 +287,7 @@ fn play(ops: Vec<Op>) -> Result<(), TestCaseError> {
             Op::Move(ms) => {
                 now = Timestamp::from_millis(now.as_millis() + ms);
                 model.advance(now);
-                fires.tick(now)
+                tick(&mut fires, now)?
             }
             Op::Set(j, s, o, c, enabled) => {
                 model.set(&mut fires, &name(JOBS[j]), job_of(s, o, c, enabled), now)

@@ -1,11 +1,12 @@
 //! The task that owns the jobs: it waits, asks the scheduler, and hands on what was decided.
 //!
-//! What was decided is performed in one piece at a time (`perform`), in the order of the decisions,
-//! since the ledger wants a job's fires in order. Meanwhile nothing else is decided: a store that
+//! What was decided is performed (`perform`) in the order of the decisions, since the ledger wants a job's
+//! fires in order. When many jobs are due at once, it is decided in pieces, none of which has a job of another,
+//! and each is performed while the next is decided. Until all are, nothing else is decided: a store that
 //! cannot write holds the schedule up, and what that makes late counts as missed.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use fw_proto::{JobName, RunId, Span, Timestamp};
 use fw_store::{NewFire, Retry, StoredJob};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
@@ -38,6 +40,9 @@ const RECONCILE: Duration = Duration::from_secs(30);
 
 /// Jobs whose missed fires are counted at a time: a few milliseconds.
 const ACCOUNT: usize = 200;
+
+/// Jobs that are due at once are decided so many at a time: in a few milliseconds.
+const PIECE: usize = 500;
 
 /// A clock that is a little slewed back is nothing to report.
 const BEHIND: Span = Span::from_secs(1);
@@ -131,8 +136,8 @@ pub(super) struct Inlets {
     pub(super) runs: broadcast::Receiver<Arc<RunChange>>,
 }
 
-/// Gives the runs that never came to be.
-type Performing = Pin<Box<dyn Future<Output = Vec<RunId>> + Send>>;
+/// Pieces that are performed; each gives its runs that never came to be.
+type Performing = JoinSet<Vec<RunId>>;
 
 impl Owner {
     /// Takes over what is stored.
@@ -242,20 +247,19 @@ impl Owner {
         rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut reconcile = interval(RECONCILE);
         reconcile.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut performing: Option<Performing> = None;
+        let mut performing = Performing::new();
         loop {
             self.hear_all(&mut inlets.runs);
-            if performing.is_none() {
-                self.decide();
-                performing = self.perform();
+            if performing.is_empty() {
+                self.decide(&mut performing);
             }
-            let idle = performing.is_none();
+            let idle = performing.is_empty();
             let pause = self.pause();
             tokio::select! {
                 biased;
-                over = finished(&mut performing), if !idle => {
-                    performing = None;
-                    self.over.extend(over.into_iter().map(|run| Over { run, retry_at: None }));
+                Some(piece) = performing.join_next() => {
+                    let over = never_begun(piece).into_iter();
+                    self.over.extend(over.map(|run| Over { run, retry_at: None }));
                 }
                 change = inlets.runs.recv() => self.heard(change),
                 Some(query) = inlets.queries.recv() => self.answer(query),
@@ -268,9 +272,18 @@ impl Owner {
         }
     }
 
-    /// Decides what is due; only while nothing is being performed.
-    fn decide(&mut self) {
+    /// Decides what is due and begins to perform it; only while nothing is being performed.
+    fn decide(&mut self, performing: &mut Performing) {
         let now = self.parts.clock.now();
+        // A run that is over may change what is decided of its job.
+        let most = if self.over.is_empty() { PIECE } else { usize::MAX };
+        let mut decisions = self.scheduler.tick_some(now, most);
+        while self.scheduler.has_due() {
+            self.take(decisions);
+            self.perform(performing);
+            decisions = self.scheduler.tick_some(now, most);
+        }
+        self.take(decisions);
         for Over { run, retry_at } in std::mem::take(&mut self.over) {
             let Some(job) = self.active.remove(&run) else { continue };
             let decisions = match retry_at {
@@ -279,14 +292,13 @@ impl Owner {
             };
             self.take(decisions);
         }
-        let decisions = self.scheduler.tick(now);
-        self.take(decisions);
         self.forget_maintenances(now);
-        if self.work.is_empty() && self.scheduler.owes() {
+        if self.work.is_empty() && performing.is_empty() && self.scheduler.owes() {
             let decisions = self.scheduler.account(ACCOUNT);
             self.take(decisions);
         }
         self.watch_clock(now);
+        self.perform(performing);
     }
 
     /// What came late by looking: the directory after a hint, runs whose end went unheard.
@@ -308,11 +320,12 @@ impl Owner {
         if self.deaf { Duration::ZERO } else { due.min(look).min(LOOK) }
     }
 
-    fn perform(&mut self) -> Option<Performing> {
+    fn perform(&mut self, performing: &mut Performing) {
         let work = std::mem::take(&mut self.work);
-        let performer = Performer::of(&self.parts, Arc::clone(&self.maintenances.borrow()));
-        (!work.is_empty())
-            .then(|| Box::pin(async move { performer.perform(work).await }) as Performing)
+        if !work.is_empty() {
+            let performer = Performer::of(&self.parts, Arc::clone(&self.maintenances.borrow()));
+            performing.spawn(performer.perform(work));
+        }
     }
 
     /// Notes what was decided, with the jobs as they are now: a change that follows does not change it.
@@ -556,11 +569,11 @@ fn changed_away(job: JobName, at: Timestamp) -> NewFire {
     }
 }
 
-async fn finished(performing: &mut Option<Performing>) -> Vec<RunId> {
-    match performing {
-        Some(performing) => performing.await,
-        None => std::future::pending().await,
-    }
+/// The runs of a piece that never came to be. A server that stops ends its tasks.
+fn never_begun(piece: Result<Vec<RunId>, JoinError>) -> Vec<RunId> {
+    piece.unwrap_or_else(|error| {
+        error.try_into_panic().map_or_else(|_| Vec::new(), |panic| resume_unwind(panic))
+    })
 }
 
 async fn hint(files: &mut Option<Files>) {
