@@ -9,14 +9,20 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fw_core::run::Kind;
+use fw_proto::RunId;
+use fw_proto::api::Verdict;
 use fw_proto::frame::Reported;
 use fw_proto::record::{Body, MAX_PAYLOAD, Offsets, Record, Stream};
 use fw_rt::Clock;
 use fw_store::conformance::crowd;
-use fw_store::conformance::fixture::{Story, at, host_id, task};
-use fw_store::{NewChunk, Store};
+use fw_store::conformance::fixture::{Story, at, ended, fire, host_id, run_id, task};
+use fw_store::{Append, NewChunk, NewFire, Store};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
+use uuid::Uuid;
+
+/// Jobs that are due at once.
+const FIRES: u32 = 1000;
 
 /// Hosts of the large run, and of all small ones together.
 const HOSTS: u32 = 5000;
@@ -117,6 +123,63 @@ fn events(c: &mut Criterion) {
                 let commit = |_| {
                     next += 10_000;
                     starts_of_many_runs(&world, next, runs)
+                };
+                (0..commits).map(commit).sum()
+            });
+        });
+    }
+    group.finish();
+    world.end();
+}
+
+/// Jobs that are due at once, of a fleet of as many: each begins a run on one host, which then ends.
+struct Due {
+    begun: Vec<Append>,
+    ended: Vec<Append>,
+}
+
+impl Due {
+    fn new(jobs: u128, time: i64) -> Self {
+        let mut due = Self { begun: Vec::new(), ended: Vec::new() };
+        for n in 0..jobs {
+            let name = format!("backup-{n}");
+            let run = run_id(n);
+            // As the runs of fires are named: by a hash, in no order.
+            let id = RunId(Uuid::new_v5(&run.0, &time.to_le_bytes()));
+            let host = vec![host_id(0)];
+            let dispatched = Kind::Dispatched { hosts: host.clone(), not_after: at(time + 60) };
+            let mut story = Story::begin(n, 1, Some(&name), at(time)).then(at(time), dispatched);
+            let fire = fire(&name, time, Verdict::Ran, None);
+            let fire = NewFire { run: Some(id), lag_ms: Some(0), ..fire };
+            due.begun.push(Append { run: id, fire: Some(fire), ..story.append() });
+            let end =
+                Kind::Reported { reports: vec![(host_id(0), Reported::Ended(ended(at(time), 0)))] };
+            due.ended.push(Append { run: id, ..story.then(at(time), end).append() });
+        }
+        due
+    }
+}
+
+/// What a second costs the store in which many jobs are due: their runs begin, and later end.
+fn fires(c: &mut Criterion) {
+    let world = World::new();
+    let mut group = c.benchmark_group("fires");
+    group.sample_size(20);
+    let mut time = 0;
+    group.throughput(Throughput::Elements(FIRES.into()));
+    for phase in ["begin", "end"] {
+        group.bench_function(format!("{FIRES} runs of jobs {phase} in one commit"), |b| {
+            b.iter_custom(|commits| {
+                let commit = |_| {
+                    time += 1;
+                    let due = Due::new(FIRES.into(), time);
+                    let timed = |appends| {
+                        let begin = now();
+                        world.runtime.block_on(world.store.commit(appends)).expect("fires");
+                        begin.elapsed()
+                    };
+                    let (begin, end) = (timed(due.begun), timed(due.ended));
+                    if phase == "begin" { begin } else { end }
                 };
                 (0..commits).map(commit).sum()
             });
@@ -235,5 +298,5 @@ fn start(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, events, logs, start);
+criterion_group!(benches, events, fires, logs, start);
 criterion_main!(benches);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use fw_proto::api::{Fire, FireReason, Page, Verdict};
 use fw_proto::{HostName, JobName, RunId, Timestamp};
-use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::row::{self, Stored as _, blob, int};
 use crate::run::{MAX_PAGE, cut};
@@ -66,15 +66,15 @@ impl Store {
         self.main()
             .read(move |db| {
                 let mut statement = db.prepare_cached(
-                    "SELECT * FROM fires WHERE job = ?1 AND (from_at, id) < (?2, ?3)
-                     ORDER BY from_at DESC, id DESC LIMIT ?4",
+                    "SELECT * FROM fires WHERE job = ?1 AND (from_at, manual) < (?2, ?3)
+                     ORDER BY from_at DESC, manual DESC LIMIT ?4",
                 )?;
                 let rows = statement.query_and_then(
                     params![job.as_str(), before.0, before.1, i64::from(limit) + 1],
-                    |row| Ok(((row.get("from_at")?, row.get("id")?), read_fire(row)?)),
+                    |row| Ok(((row.get("from_at")?, row.get("manual")?), read_fire(row)?)),
                 )?;
                 let rows = rows.collect::<Result<Vec<((i64, i64), _)>, Error>>()?;
-                Ok(cut(rows, limit, |(from, id)| format!("{from}.{id}")))
+                Ok(cut(rows, limit, |(from, manual)| format!("{from}.{manual}")))
             })
             .await
     }
@@ -125,13 +125,49 @@ impl Store {
     }
 }
 
+/// What a fire that has no verdict yet finds in the ledger.
+pub(crate) struct Claim {
+    /// The row that waited for its verdict.
+    waited: Option<i64>,
+    /// Begun by hand, beside the schedule.
+    manual: bool,
+    /// The last instant of the job's schedule that has a verdict.
+    last: Option<i64>,
+}
+
+/// Looks whether a fire has its verdict, and writes nothing.
+///
+/// # Errors
+/// [`Error::FireTaken`] when it has; [`Error::Conflict`] when that is the verdict with its own run.
+pub(crate) fn claim(db: &Connection, fire: &NewFire) -> Result<Claim, Error> {
+    let by_hand = fire.reason == Some(FireReason::Manual);
+    let waiting = waiting(db, fire, by_hand)?;
+    let manual = waiting.map_or(by_hand, |(_, manual)| manual);
+    let mut claim = Claim { waited: waiting.map(|(id, _)| id), manual, last: None };
+    if manual {
+        return Ok(claim);
+    }
+    let mut last = db.prepare_cached("SELECT at FROM last_fires WHERE job = ?1")?;
+    claim.last = last.query_row([fire.job.as_str()], |row| row.get(0)).optional()?;
+    // Nearly all come after all others of their job, and the ledger is large.
+    if claim.last.is_none_or(|last| last >= fire.from.as_millis()) {
+        refuse_taken(db, fire, claim.waited)?;
+    }
+    Ok(claim)
+}
+
 /// Records one verdict inside a transaction.
 pub(crate) fn record(db: &Connection, fire: &NewFire) -> Result<(), Error> {
-    let waited = take_pending(db, fire)?;
-    let manual = waited.unwrap_or_else(|| fire.reason == Some(FireReason::Manual));
-    if !manual {
-        refuse_taken(db, fire)?;
-        remember_last(db, fire)?;
+    write(db, fire, &claim(db, fire)?)
+}
+
+/// Likewise, of a fire of which nothing was written since it was claimed.
+pub(crate) fn write(db: &Connection, fire: &NewFire, claim: &Claim) -> Result<(), Error> {
+    if let Some(id) = claim.waited {
+        db.prepare_cached("DELETE FROM fires WHERE id = ?1")?.execute([id])?;
+    }
+    if !claim.manual {
+        remember_last(db, fire, claim.last)?;
     }
     // Fires of a shadow each have hosts of their own.
     let alone = match fire.verdict {
@@ -140,50 +176,53 @@ pub(crate) fn record(db: &Connection, fire: &NewFire) -> Result<(), Error> {
         | Verdict::Skipped
         | Verdict::Coalesced
         | Verdict::CaughtUp
-        | Verdict::Missed => manual || fire.run.is_some(),
+        | Verdict::Missed => claim.manual || fire.run.is_some(),
     };
     if alone || !merge(db, fire)? {
-        insert(db, fire, manual)?;
+        insert(db, fire, claim.manual)?;
     }
     Ok(())
 }
 
-/// Takes the pending row of the same fire away; says whether that one was begun by hand.
-fn take_pending(db: &Connection, fire: &NewFire) -> Result<Option<bool>, Error> {
+/// The pending row of the same fire, and whether it was begun by hand. Few rows are pending.
+fn waiting(db: &Connection, fire: &NewFire, by_hand: bool) -> Result<Option<(i64, bool)>, Error> {
     let mut statement = db.prepare_cached(
-        "DELETE FROM fires WHERE id = (
-             SELECT id FROM fires WHERE job = ?1 AND from_at = ?2 AND verdict = 'pending'
-             ORDER BY manual = ?3 DESC LIMIT 1)
-         RETURNING manual",
+        "SELECT id, manual > 0 FROM fires INDEXED BY fires_pending
+         WHERE job = ?1 AND from_at = ?2 AND verdict = 'pending'
+         ORDER BY (manual > 0) = ?3 DESC LIMIT 1",
     )?;
-    let manual = fire.reason == Some(FireReason::Manual);
-    let key = params![fire.job.as_str(), fire.from.as_millis(), manual];
-    // `RETURNING` rows end the statement only when all are read.
-    let taken: Vec<bool> = statement.query_map(key, |row| row.get(0))?.collect::<Result<_, _>>()?;
-    Ok(taken.first().copied())
+    let key = params![fire.job.as_str(), fire.from.as_millis(), by_hand];
+    Ok(statement.query_row(key, |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }
 
 /// Rows do not overlap, so the one that begins last before the end of this tells.
-fn refuse_taken(db: &Connection, fire: &NewFire) -> Result<(), Error> {
+fn refuse_taken(db: &Connection, fire: &NewFire, waited: Option<i64>) -> Result<(), Error> {
     let mut statement = db.prepare_cached(
-        "SELECT to_at FROM fires WHERE job = ?1 AND from_at <= ?2 AND manual = 0
+        "SELECT to_at, run FROM fires
+         WHERE job = ?1 AND from_at <= ?2 AND manual = 0 AND id IS NOT ?3
          ORDER BY from_at DESC LIMIT 1",
     )?;
-    let last: Option<i64> = statement
-        .query_row(params![fire.job.as_str(), fire.to.as_millis()], |row| row.get(0))
-        .optional()?;
-    if last.is_some_and(|to| to >= fire.from.as_millis()) {
-        return Err(Error::FireTaken { job: fire.job.clone(), nominal: fire.from });
+    let key = params![fire.job.as_str(), fire.to.as_millis(), waited];
+    let mut rows = statement.query(key)?;
+    let Some(row) = rows.next()? else { return Ok(()) };
+    if row.get::<_, i64>(0)? < fire.from.as_millis() {
+        return Ok(());
     }
-    Ok(())
+    let theirs = row::maybe_uuid(row, "run")?.map(RunId);
+    match fire.run.filter(|run| theirs == Some(*run)) {
+        Some(run) => Err(Error::Conflict { run }),
+        None => Err(Error::FireTaken { job: fire.job.clone(), nominal: fire.from }),
+    }
 }
 
-fn remember_last(db: &Connection, fire: &NewFire) -> Result<(), Error> {
-    db.prepare_cached(
-        "INSERT INTO last_fires (job, at) VALUES (?1, ?2)
-         ON CONFLICT (job) DO UPDATE SET at = max(at, excluded.at)",
-    )?
-    .execute(params![fire.job.as_str(), fire.to.as_millis()])?;
+fn remember_last(db: &Connection, fire: &NewFire, last: Option<i64>) -> Result<(), Error> {
+    let to = fire.to.as_millis();
+    let sql = match last {
+        Some(last) if last >= to => return Ok(()),
+        Some(_) => "UPDATE last_fires SET at = ?2 WHERE job = ?1",
+        None => "INSERT INTO last_fires (job, at) VALUES (?1, ?2)",
+    };
+    db.prepare_cached(sql)?.execute(params![fire.job.as_str(), to])?;
     Ok(())
 }
 
@@ -192,13 +231,14 @@ fn merge(db: &Connection, fire: &NewFire) -> Result<bool, Error> {
     let before = neighbour(
         db,
         fire,
-        "SELECT * FROM fires WHERE job = ?1 AND from_at <= ?2 ORDER BY from_at DESC, id DESC LIMIT 1",
+        "SELECT * FROM fires WHERE job = ?1 AND from_at <= ?2
+         ORDER BY from_at DESC, manual DESC LIMIT 1",
         fire.from,
     )?;
     let after = neighbour(
         db,
         fire,
-        "SELECT * FROM fires WHERE job = ?1 AND from_at >= ?2 ORDER BY from_at, id LIMIT 1",
+        "SELECT * FROM fires WHERE job = ?1 AND from_at >= ?2 ORDER BY from_at, manual LIMIT 1",
         fire.to,
     )?;
     let (id, from, to, count) = match (&before, &after) {
@@ -241,24 +281,27 @@ fn neighbour(
     Ok(Some(Neighbour { id: row.get("id")?, from: there.from, to: there.to, count: there.count }))
 }
 
+/// `manual` numbers what was begun by hand at one instant, from 1; it is 0 for the schedule's own.
 fn insert(db: &Connection, fire: &NewFire, manual: bool) -> Result<(), Error> {
-    let mut statement = db.prepare_cached(
-        "INSERT INTO fires (job, verdict, reason, from_at, to_at, count, run, lag_ms, manual, hosts)
-         VALUES (:job, :verdict, :reason, :from, :to, :count, :run, :lag_ms, :manual, :hosts)",
-    )?;
-    let hosts = fire.hosts.as_ref().map(row::json);
-    statement.execute(named_params! {
-        ":job": fire.job.as_str(),
-        ":verdict": fire.verdict.text(),
-        ":reason": fire.reason.map(|reason| reason.text()),
-        ":from": fire.from.as_millis(),
-        ":to": fire.to.as_millis(),
-        ":count": int(fire.count),
-        ":run": fire.run.as_ref().map(|run| blob(&run.0)),
-        ":lag_ms": fire.lag_ms.map(int),
-        ":manual": manual,
-        ":hosts": hosts,
-    })?;
+    let values = "INSERT INTO fires
+         (job, verdict, reason, from_at, to_at, count, run, lag_ms, hosts, manual)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0)";
+    let numbered = "INSERT INTO fires
+         (job, verdict, reason, from_at, to_at, count, run, lag_ms, hosts, manual)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, coalesce(max(manual), 0) + 1
+         FROM fires WHERE job = ?1 AND from_at = ?4";
+    let mut statement = db.prepare_cached(if manual { numbered } else { values })?;
+    statement.execute(params![
+        fire.job.as_str(),
+        fire.verdict.text(),
+        fire.reason.map(|reason| reason.text()),
+        fire.from.as_millis(),
+        fire.to.as_millis(),
+        int(fire.count),
+        fire.run.as_ref().map(|run| blob(&run.0)),
+        fire.lag_ms.map(int),
+        fire.hosts.as_ref().map(row::json),
+    ])?;
     Ok(())
 }
 

@@ -87,6 +87,7 @@ pub(crate) const MAIN: Schema = Schema {
         include_str!("../migrations/main/0006_recurring_maintenances.sql"),
         include_str!("../migrations/main/0007_changes.sql"),
         include_str!("../migrations/main/0008_overview.sql"),
+        include_str!("../migrations/main/0009_fires_once.sql"),
     ],
 };
 

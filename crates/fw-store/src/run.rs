@@ -1,36 +1,19 @@
 //! Runs: events while they go on, one row and a row per task once they have ended.
 
+mod append;
+
 use std::collections::BTreeMap;
 
 use fw_core::plan::Plan;
 use fw_core::run::{Event, Kind, Run};
 use fw_proto::api::{self, Page, RunReport, RunState, RunSummary, TaskReason, TaskState};
 use fw_proto::{ChangeId, HostId, HostName, JobName, RunId, Timestamp};
-use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use crate::fire::{self, NewFire};
-use crate::retry::{self, Retry};
 use crate::row::{self, CommandRow, Stored as _, Text, blob};
 use crate::{Error, Store};
 
-/// Events that a run gains, and what it is after them.
-#[derive(Debug, Clone)]
-pub struct Append {
-    /// Which run.
-    pub run: RunId,
-    /// How many events it has so far; 0 makes a new run.
-    pub expected_seq: u64,
-    /// The events, in order.
-    pub events: Vec<Event>,
-    /// The run after the events. What it waits on is not kept.
-    pub summary: RunSummary,
-    /// The whole run, when these events end it: it is kept in place of its events.
-    pub finished: Option<Box<api::Run>>,
-    /// The fire that the run belongs to, decided in the same transaction.
-    pub fire: Option<NewFire>,
-    /// When these events end a run of a job that is to be tried again: when.
-    pub retry_at: Option<Timestamp>,
-}
+pub use self::append::Append;
 
 /// Which runs to list.
 #[derive(Debug, Clone, Default)]
@@ -54,25 +37,6 @@ pub type StoredPlan = Plan;
 pub(crate) const MAX_PAGE: u32 = 1000;
 
 impl Store {
-    /// Appends to runs, all or nothing. A fire that has a lag gets that of its write.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] when a run has not the expected number of events or has ended;
-    /// [`Error::FireTaken`] when a fire has its verdict.
-    pub async fn commit(&self, appends: Vec<Append>) -> Result<(), Error> {
-        let mut ready: Vec<_> = appends.into_iter().map(Ready::from).collect();
-        let clock = self.clock().clone();
-        let write = move |db: &Connection| {
-            ready.iter_mut().try_for_each(|one| {
-                if let Some(NewFire { lag_ms: Some(lag), from, .. }) = &mut one.fire {
-                    *lag = clock.now().since(*from).as_millis();
-                }
-                append(db, one)
-            })
-        };
-        self.main().write(write).await
-    }
-
     /// All runs that have not ended, oldest first.
     ///
     /// # Errors
@@ -242,171 +206,6 @@ impl Store {
             })
             .await
     }
-}
-
-/// An append whose bodies are encoded already: the writer's time is everyone's.
-struct Ready {
-    run: RunId,
-    expected_seq: i64,
-    events: Vec<Vec<u8>>,
-    counts: String,
-    command: String,
-    summary: RunSummary,
-    finished: Option<Box<api::Run>>,
-    fire: Option<NewFire>,
-    retry: Option<Retry>,
-}
-
-impl From<Append> for Ready {
-    fn from(append: Append) -> Self {
-        let of = append.summary.job.clone().zip(append.retry_at);
-        let retry = of.map(|(job, at)| Retry { run: append.run, job, at });
-        Self {
-            retry,
-            run: append.run,
-            expected_seq: row::int(append.expected_seq),
-            events: append.events.iter().map(row::encode_event).collect(),
-            counts: encode_counts(&append.summary.report.tasks),
-            command: row::json(&CommandRow::from(&append.summary.command)),
-            summary: append.summary,
-            finished: append.finished,
-            fire: append.fire,
-        }
-    }
-}
-
-fn append(db: &Connection, new: &Ready) -> Result<(), Error> {
-    let n = if new.expected_seq == 0 { insert(db, new)? } else { advance(db, new)? };
-    let n = n.ok_or(Error::Conflict { run: new.run })?;
-    let mut add =
-        db.prepare_cached("INSERT INTO events (run, seq, format, body) VALUES (?1, ?2, ?3, ?4)")?;
-    for (seq, body) in (new.expected_seq + 1..).zip(&new.events) {
-        // Of a run that has ended only the plan is kept.
-        if new.finished.is_none() || seq == 1 {
-            add.execute(params![n, seq, row::FORMAT, body])?;
-        }
-    }
-    if let Some(run) = &new.finished {
-        db.prepare_cached("DELETE FROM events WHERE run = ?1 AND seq > 1")?.execute([n])?;
-        insert_tasks(db, n, &run.tasks)?;
-    }
-    new.retry.iter().try_for_each(|retry| retry::note(db, retry))?;
-    // A repetition that a person begins is no run of the job.
-    if let (0, Some(of), Some(_)) = (new.expected_seq, new.summary.retry_of, &new.summary.job) {
-        retry::forget(db, of)?;
-    }
-    new.fire.iter().try_for_each(|fire| fire::record(db, fire))
-}
-
-fn insert(db: &Connection, new: &Ready) -> Result<Option<i64>, Error> {
-    let summary = &new.summary;
-    let mut statement = db.prepare_cached(
-        "INSERT INTO runs (id, seq, state, counts, total, actor, job, retry_of, change, selector,
-                           command, created_at, finished_at)
-         VALUES (:id, :seq, :state, :counts, :total, :actor, :job, :retry_of, :change, :selector,
-                 :command, :created_at, :finished_at)
-         ON CONFLICT (id) DO NOTHING RETURNING n",
-    )?;
-    let inserted = statement.query_row(
-        named_params! {
-            ":id": blob(&new.run.0),
-            ":seq": new.seq_after(),
-            ":state": summary.state.text(),
-            ":counts": new.counts,
-            ":total": summary.report.total,
-            ":actor": row::actor::column(&summary.by, summary.by_kind),
-            ":job": summary.job.as_ref().map(JobName::as_str),
-            ":retry_of": summary.retry_of.as_ref().map(|run| blob(&run.0)),
-            ":change": summary.change.as_ref().map(|change| blob(&change.0)),
-            ":selector": summary.hosts,
-            ":command": new.command,
-            ":created_at": summary.created_at.as_millis(),
-            ":finished_at": new.finished_at(),
-        },
-        |row| row.get(0),
-    );
-    Ok(inserted.optional()?)
-}
-
-/// Most appends leave a run in the state in which it was: then no index is touched, which `SQLite`
-/// would do for each column that is set, changed or not.
-fn advance(db: &Connection, new: &Ready) -> Result<Option<i64>, Error> {
-    if new.finished.is_none()
-        && let Some(n) = stay(db, new)?
-    {
-        return Ok(Some(n));
-    }
-    let mut statement = db.prepare_cached(
-        "UPDATE runs SET seq = :seq, state = :state, counts = :counts, finished_at = :finished_at
-         WHERE id = :id AND seq = :expected AND finished_at IS NULL RETURNING n",
-    )?;
-    let advanced = statement.query_row(
-        named_params! {
-            ":id": blob(&new.run.0),
-            ":expected": new.expected_seq,
-            ":seq": new.seq_after(),
-            ":state": new.summary.state.text(),
-            ":counts": new.counts,
-            ":finished_at": new.finished_at(),
-        },
-        |row| row.get(0),
-    );
-    Ok(advanced.optional()?)
-}
-
-fn stay(db: &Connection, new: &Ready) -> Result<Option<i64>, Error> {
-    let mut statement = db.prepare_cached(
-        "UPDATE runs SET seq = ?3, counts = ?4
-         WHERE id = ?1 AND seq = ?2 AND state = ?5 AND finished_at IS NULL RETURNING n",
-    )?;
-    let (id, state) = (blob(&new.run.0), new.summary.state.text());
-    let values = params![id, new.expected_seq, new.seq_after(), new.counts, state];
-    Ok(statement.query_row(values, |row| row.get(0)).optional()?)
-}
-
-impl Ready {
-    fn seq_after(&self) -> i64 {
-        self.expected_seq.saturating_add_unsigned(self.events.len() as u64)
-    }
-
-    /// Whether a run has ended is said by `finished` alone: without its tasks it keeps its events.
-    fn finished_at(&self) -> Option<i64> {
-        let run = self.finished.as_ref()?;
-        let at = run.summary.finished_at.or(self.summary.finished_at);
-        Some(at.unwrap_or(self.summary.created_at).as_millis())
-    }
-}
-
-fn insert_tasks(db: &Connection, n: i64, tasks: &[api::Task]) -> Result<(), Error> {
-    let mut statement = db.prepare_cached(
-        "INSERT INTO tasks VALUES (:run, :place, :host, :state, :reason, :message, :attempt, :exit_code,
-            :signal, :started_at, :finished_at, :stdout, :stderr, :stdout_sha256, :stderr_sha256,
-            :stdout_dropped, :stderr_dropped, :left_behind, :late)",
-    )?;
-    for (place, task) in (0_i64..).zip(tasks) {
-        statement.execute(named_params! {
-            ":run": n,
-            ":place": place,
-            ":host": task.host.as_str(),
-            ":state": task.state.text(),
-            ":reason": task.reason.map(|reason| reason.text()),
-            ":message": task.message,
-            ":attempt": task.attempt,
-            ":exit_code": task.exit_code,
-            ":signal": task.signal,
-            ":started_at": task.started_at.map(|at| at.as_millis()),
-            ":finished_at": task.finished_at.map(|at| at.as_millis()),
-            ":stdout": row::int(task.stdout_bytes),
-            ":stderr": row::int(task.stderr_bytes),
-            ":stdout_sha256": task.stdout_sha256,
-            ":stderr_sha256": task.stderr_sha256,
-            ":stdout_dropped": row::int(task.stdout_dropped_bytes),
-            ":stderr_dropped": row::int(task.stderr_dropped_bytes),
-            ":left_behind": task.left_behind,
-            ":late": task.late,
-        })?;
-    }
-    Ok(())
 }
 
 fn read_run(db: &Connection, id: RunId) -> Result<Option<api::Run>, Error> {
@@ -586,11 +385,6 @@ fn read_task(row: &Row<'_>) -> Result<api::Task, Error> {
         late: row.get("late")?,
         armed: reason.and_then(TaskReason::armed),
     })
-}
-
-fn encode_counts(counts: &BTreeMap<TaskState, u32>) -> String {
-    let words: BTreeMap<_, _> = counts.iter().map(|(state, count)| (Text(*state), count)).collect();
-    row::json(&words)
 }
 
 fn decode_counts(row: &Row<'_>) -> Result<BTreeMap<TaskState, u32>, Error> {

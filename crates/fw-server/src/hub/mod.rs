@@ -5,6 +5,7 @@
 //! never shows what a crash could undo. If a commit does not succeed, nothing of it is
 //! performed: the hub is built anew from the store and the agents are made to link again.
 
+mod inlets;
 mod late;
 mod perform;
 mod shell;
@@ -22,6 +23,7 @@ use fw_store::{NewFire, Store};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
+use self::inlets::Inlets;
 use self::late::Late;
 use self::shell::{Shell, load};
 use crate::gateway::links::LinkHandle;
@@ -30,6 +32,9 @@ use crate::secrets::Vault;
 
 /// Messages that may wait for the hub; whoever sends more waits.
 const INBOX: usize = 16 * 1024;
+
+/// Lots of runs that may wait to begin, likewise.
+const LOTS: usize = 1024;
 
 /// How often it is kept when hosts were last heard: a host that is online was heard just now anyway.
 const SEEN_EVERY: Duration = Duration::from_secs(60);
@@ -67,16 +72,25 @@ pub struct Counts {
     pub runs_active: usize,
 }
 
+/// Runs that do not begin, each with the reason: its fire has its verdict already.
+pub type Refused = BTreeMap<RunId, Arc<fw_store::Error>>;
+
 /// How others reach the hub.
 #[derive(Debug, Clone)]
 pub struct Handle {
+    lots: mpsc::Sender<Lot>,
     inbox: mpsc::Sender<Message>,
 }
 
 type Reply<T> = oneshot::Sender<T>;
 
+/// Runs that begin with one commit.
+struct Lot {
+    begins: Vec<Begin>,
+    reply: Reply<Result<Refused, Error>>,
+}
+
 enum Message {
-    Begin(Box<Begin>, Reply<Result<(), Error>>),
     Cancel(RunId, Actor, Reply<Result<bool, Error>>),
     CancelHosts(RunId, Vec<HostId>, Actor, Reply<Result<Option<usize>, Error>>),
     CancelUnsent(RunId, Actor, Reply<Result<(), Error>>),
@@ -103,7 +117,21 @@ impl Handle {
     /// # Errors
     /// The server is stopping, or the store could not commit.
     pub async fn begin(&self, begin: Begin) -> Result<(), Error> {
-        self.ask(|reply| Message::Begin(Box::new(begin), reply)).await?
+        let run = begin.run;
+        match self.begin_all(vec![begin]).await?.remove(&run) {
+            None => Ok(()),
+            Some(refused) => Err(Error::Store(refused)),
+        }
+    }
+
+    /// Begins runs that are due together; returns after the commit, with those that do not begin.
+    ///
+    /// # Errors
+    /// The server is stopping, or the store could not commit: then none is known to have begun.
+    pub async fn begin_all(&self, begins: Vec<Begin>) -> Result<Refused, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.lots.send(Lot { begins, reply }).await.map_err(|_| Error::Stopped)?;
+        answer.await.map_err(|_| Error::Stopped)?
     }
 
     /// Asks for the end of a run; false when it is not active.
@@ -277,12 +305,13 @@ pub struct Parts {
 /// The store cannot be read.
 pub async fn start(parts: Parts, tasks: &Tasks) -> Result<Handle, fw_store::Error> {
     let (inbox, messages) = mpsc::channel(INBOX);
-    let (store, handle) = (parts.store.clone(), Handle { inbox });
+    let (lots, waiting) = mpsc::channel(LOTS);
+    let (store, handle) = (parts.store.clone(), Handle { lots, inbox });
+    let inlets = Inlets { lots: waiting, messages };
     let hub = load(&parts).await?;
     let late = Late::start(store.clone(), handle.clone(), tasks);
     let (shell, token) = (Shell::new(parts, hub, late), tasks.token());
-    tasks
-        .spawn_graceful("hub", async move { token.run_until_cancelled(shell.run(messages)).await });
+    tasks.spawn_graceful("hub", async move { token.run_until_cancelled(shell.run(inlets)).await });
     tasks.spawn("hosts-seen", keep_seen(handle.clone(), store));
     Ok(handle)
 }

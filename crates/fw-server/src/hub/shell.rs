@@ -10,17 +10,14 @@ use fw_core::run::Run;
 use fw_proto::frame::{FromServer, Report};
 use fw_proto::{HostId, RunId, Timestamp, api};
 use fw_store::NewFire;
-use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
+use super::inlets::{Inlets, Round};
 use super::late::Late;
-use super::{Begin, Counts, Error, Message, Parts, answer};
+use super::{Begin, Counts, Error, Lot, Message, Parts, Refused, answer};
 use crate::gateway::links::{Came, Links};
 use crate::live::RunChange;
 use crate::metrics::{COMMITS, task_ended};
-
-/// Messages taken up at once: one commit carries what they amount to.
-const BATCH: usize = 1024;
 
 /// The time of day may be set at any time: look at it at least so often.
 const LOOK: Duration = Duration::from_secs(1);
@@ -45,11 +42,8 @@ pub(super) struct Shell {
     watch: Watch,
 }
 
-/// An answer that waits for the commit.
-struct Answer {
-    run: Option<RunId>,
-    say: Box<dyn FnOnce(Result<(), Error>) + Send + Sync>,
-}
+/// An answer that waits for the commit, and is told which runs that did not take.
+type Answer = Box<dyn FnOnce(&Result<Refused, Error>) + Send + Sync>;
 
 /// What a commit has made true and nobody was told of yet.
 #[derive(Default)]
@@ -57,6 +51,7 @@ struct Done {
     effects: Vec<Effect>,
     changes: Vec<RunChange>,
     answers: Vec<Answer>,
+    refused: Refused,
 }
 
 /// What a commit takes, and what is told when it has succeeded.
@@ -73,25 +68,44 @@ impl Shell {
         Self { parts, hub, links, late, postponed, noted, fires, answers, watch }
     }
 
-    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
-        let mut batch = Vec::with_capacity(BATCH);
+    pub(super) async fn run(mut self, mut inlets: Inlets) {
+        let mut round = Round::default();
         let mut done = Done::default();
         loop {
-            if inbox.is_empty() {
+            if inlets.is_empty() {
                 // There is nothing that the store could do meanwhile.
                 self.follow(std::mem::take(&mut done)).await;
             }
             let wake = self.hub.next_wake().map(|at| at.since(self.parts.clock.now()).duration());
             let pause = wake.unwrap_or(LOOK).min(LOOK);
-            if let Ok(0) = tokio::time::timeout(pause, inbox.recv_many(&mut batch, BATCH)).await {
+            if !inlets.take(&mut round, pause).await {
                 return;
             }
             let now = self.parts.clock.now();
             self.watch_clock(now);
-            batch.drain(..).for_each(|message| self.take(message, now));
+            round.lots.drain(..).for_each(|lot| self.begin(lot, now));
+            round.messages.drain(..).for_each(|message| self.take(message, now));
             let decisions = self.hub.decide(now);
             done = self.commit(decisions, done).await;
         }
+    }
+
+    fn begin(&mut self, lot: Lot, now: Timestamp) {
+        let Lot { begins, reply } = lot;
+        let runs: Vec<_> = begins.iter().map(|begin| begin.run).collect();
+        for Begin { run, plan, by, fire } in begins {
+            if self.hub.begin(run, plan, by, now) {
+                self.fires.extend(fire.map(|fire| (run, fire)));
+            }
+        }
+        self.answers.push(Box::new(move |outcome| {
+            let of_these = |refused: &Refused| {
+                let mut refused = refused.clone();
+                refused.retain(|run, _| runs.contains(run));
+                refused
+            };
+            answer(reply, outcome.as_ref().map(of_these).map_err(Clone::clone));
+        }));
     }
 
     /// Notices when the time of day was set ahead.
@@ -104,29 +118,21 @@ impl Shell {
         }
     }
 
-    #[expect(clippy::too_many_lines, reason = "an arm of a few lines for each message there is")]
     fn take(&mut self, message: Message, now: Timestamp) {
         match message {
-            Message::Begin(begin, reply) => {
-                let Begin { run, plan, by, fire } = *begin;
-                if self.hub.begin(run, plan, by, now) {
-                    self.fires.extend(fire.map(|fire| (run, fire)));
-                }
-                self.answer_later(Some(run), |outcome| answer(reply, outcome));
-            }
             Message::Cancel(run, by, reply) => {
                 let known = self.hub.cancel(run, by, now);
-                self.answer_later(None, move |outcome| answer(reply, outcome.map(|()| known)));
+                self.answer_later(move |outcome| answer(reply, outcome.map(|()| known)));
             }
             Message::CancelHosts(run, hosts, by, reply) => {
                 let open = self.hub.cancel_hosts(run, &hosts, by, now);
-                self.answer_later(None, move |outcome| answer(reply, outcome.map(|()| open)));
+                self.answer_later(move |outcome| answer(reply, outcome.map(|()| open)));
             }
             Message::CancelUnsent(run, by, reply) => {
                 let unsent = self.hub.run(run).map(|run| run.undispatched.iter());
                 let unsent: Vec<_> = unsent.into_iter().flatten().map(|(_, host)| *host).collect();
                 self.hub.cancel_hosts(run, &unsent, by, now);
-                self.answer_later(None, |outcome| answer(reply, outcome));
+                self.answer_later(|outcome| answer(reply, outcome));
             }
             Message::Run(id, reply) => {
                 answer(reply, self.hub.run(id).map(|run| self.hub.view(run)));
@@ -188,7 +194,7 @@ impl Shell {
                 self.links.deny(host, why);
                 self.hub.gone(host, now);
                 self.parts.live.host_changed(host);
-                self.answer_later(None, |outcome| answer(reply, outcome));
+                self.answer_later(|outcome| answer(reply, outcome));
             }
             Message::PinKeys(keys, reply) => {
                 answer(reply, self.links.send_all(&FromServer::ServerKeys(keys)));
@@ -196,12 +202,9 @@ impl Shell {
         }
     }
 
-    fn answer_later(
-        &mut self,
-        run: Option<RunId>,
-        say: impl FnOnce(Result<(), Error>) + Send + Sync + 'static,
-    ) {
-        self.answers.push(Answer { run, say: Box::new(say) });
+    fn answer_later(&mut self, say: impl FnOnce(Result<(), Error>) + Send + Sync + 'static) {
+        self.answers
+            .push(Box::new(|outcome| say(outcome.as_ref().map(|_| ()).map_err(Clone::clone))));
     }
 
     /// Commits; what that makes true is to be performed after. What the commit before made true is
@@ -210,11 +213,11 @@ impl Shell {
         let Decisions { appends, mut effects } = decisions;
         let Batch { rows, mut changes } = self.batch(appends);
         match self.store(rows, &mut effects, &mut changes, before).await {
-            Ok(()) => {
+            Ok(refused) => {
                 effects.append(&mut self.postponed);
                 let noted = std::mem::take(&mut self.noted).into_iter();
                 effects.extend(noted.filter_map(|(host, report)| self.hub.recorded(host, report)));
-                Done { effects, changes, answers: std::mem::take(&mut self.answers) }
+                Done { effects, changes, answers: std::mem::take(&mut self.answers), refused }
             }
             Err(error) => {
                 let error = Arc::new(error);
@@ -222,8 +225,8 @@ impl Shell {
                     error = &*error as &dyn std::error::Error,
                     "decisions were not committed; runs are read anew from the store"
                 );
-                let failed = || Err(Error::Store(Arc::clone(&error)));
-                self.answers.drain(..).for_each(|answer| (answer.say)(failed()));
+                let failed = Err(Error::Store(error));
+                self.answers.drain(..).for_each(|answer| answer(&failed));
                 self.reload().await;
                 Done::default()
             }
@@ -235,7 +238,8 @@ impl Shell {
         self.perform(done.effects).await;
         done.changes.iter().for_each(count);
         done.changes.into_iter().for_each(|change| self.parts.live.run_changed(change));
-        done.answers.into_iter().for_each(|answer| (answer.say)(Ok(())));
+        let outcome = Ok(done.refused);
+        done.answers.into_iter().for_each(|answer| answer(&outcome));
     }
 
     fn batch(&mut self, appends: BTreeMap<RunId, Append>) -> Batch {
@@ -261,50 +265,25 @@ impl Shell {
     /// Commits the rows. A fire that was decided before takes only its own run out.
     async fn store(
         &mut self,
-        mut rows: Vec<fw_store::Append>,
+        rows: Vec<fw_store::Append>,
         effects: &mut Vec<Effect>,
         changes: &mut Vec<RunChange>,
         before: Done,
-    ) -> Result<(), fw_store::Error> {
+    ) -> Result<Refused, fw_store::Error> {
         if rows.is_empty() {
             self.follow(before).await;
-            return Ok(());
+            return Ok(Refused::new());
         }
-        let (store, mut before) = (self.parts.store.clone(), Some(before));
-        while !rows.is_empty() {
-            let spare = rows.iter().any(|row| row.fire.is_some()).then(|| rows.clone());
-            // The store has its work before this begins with its own.
-            let meanwhile = self.follow(before.take().unwrap_or_default());
-            let error = match tokio::join!(store.commit(rows), meanwhile).0 {
-                Ok(()) => break,
-                Err(error) => error,
-            };
-            let (fw_store::Error::FireTaken { job, nominal }, Some(spare)) = (&error, spare) else {
-                return Err(error);
-            };
-            let taken = |row: &fw_store::Append| {
-                row.fire.as_ref().is_some_and(|fire| fire.job == *job && fire.from == *nominal)
-            };
-            let Some(run) = spare.iter().find(|row| taken(row)).map(|row| row.run) else {
-                return Err(error);
-            };
-            warn!(run.id = %run, job.name = %job, "the fire of {nominal} was decided before");
-            rows = spare.into_iter().filter(|row| row.run != run).collect();
-            effects.retain(|effect| effect.run() != run);
-            changes.retain(|change| change.summary.id != run);
-            self.refuse(run, error);
+        let store = self.parts.store.clone();
+        // The store has its work before this begins with its own.
+        let refused = tokio::join!(store.commit(rows), self.follow(before)).0?;
+        for (run, error) in &refused {
+            warn!(run.id = %run, error = error as &dyn std::error::Error, "the run does not begin");
+            effects.retain(|effect| effect.run() != *run);
+            changes.retain(|change| change.summary.id != *run);
+            self.hub.abandon(*run);
         }
-        Ok(())
-    }
-
-    /// Lets go of a run that cannot be, and tells who wanted it.
-    fn refuse(&mut self, run: RunId, error: fw_store::Error) {
-        self.hub.abandon(run);
-        let (refused, rest) = self.answers.drain(..).partition(|answer| answer.run == Some(run));
-        self.answers = rest;
-        let refused: Vec<Answer> = refused;
-        let error = Arc::new(error);
-        refused.into_iter().for_each(|answer| (answer.say)(Err(Error::Store(Arc::clone(&error)))));
+        Ok(refused.into_iter().map(|(run, error)| (run, Arc::new(error))).collect())
     }
 
     /// Begins anew from what is committed. The agents link again and say what they know.

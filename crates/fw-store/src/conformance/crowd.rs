@@ -67,7 +67,7 @@ async fn some(
         let key = TaskKey { run: id(number), ..task(0) };
         store.append_chunk(chunk(key, 0, &noise(number, 300))).await?;
     }
-    store.commit(numbers.map(|number| run(number, begin, all)).collect()).await
+    store.commit(numbers.map(|number| run(number, begin, all)).collect()).await.map(drop)
 }
 
 /// Runs in the order of their time, as the server's ids are.

@@ -43,9 +43,19 @@ pub(super) async fn a_fire_and_its_run_are_decided_together(store: Store) {
     store.commit(vec![first]).await.expect("the fire is free");
     let mut second = Story::begin(2, 1, Some("tick"), at(0)).append();
     second.fire = Some(ran(0, 2));
-    let refused = store.commit(vec![second]).await;
-    assert!(matches!(refused, Err(Error::FireTaken { .. })), "{refused:?}");
+    let beside = Story::begin(3, 1, None, at(0)).append();
+    let refused = store.commit(vec![second, beside]).await.expect("the others are written");
+    assert!(
+        matches!(&refused[..], [(run, Error::FireTaken { .. })] if *run == run_id(2)),
+        "{refused:?}"
+    );
     assert_eq!(store.run(run_id(2)).await.expect("read"), None);
+    assert!(store.run(run_id(3)).await.expect("read").is_some());
+    // A try that seemed to fail had not.
+    let mut again = Story::begin(1, 1, Some("tick"), at(0)).append();
+    again.fire = Some(ran(0, 1));
+    let there = store.commit(vec![again]).await;
+    assert!(matches!(there, Err(Error::Conflict { run }) if run == run_id(1)), "{there:?}");
     let rows = ledger(&store).await;
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].run_id, Some(run_id(1)));

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use fw_core::run::Kind;
 use fw_proto::Timestamp;
-use fw_proto::api::Verdict;
+use fw_proto::api::{FireReason, Verdict};
 use fw_rt::Clock;
 use tokio::task::JoinSet;
 
 use super::{Schema, migrate, open};
 use crate::conformance::conform;
-use crate::conformance::fixture::{Story, at, chunk, host_id, job, noise, run_id, task};
-use crate::{Error, MAIN, Store, restore_backup, verify_backup};
+use crate::conformance::fixture::{Story, at, chunk, fire, host_id, job, noise, run_id, task};
+use crate::{Error, MAIN, NewFire, Store, restore_backup, verify_backup};
 
 async fn opened(dir: &Path) -> Store {
     Store::open(dir, Clock::system()).await.expect("a store")
@@ -120,6 +120,32 @@ async fn fires_of_older_builds_have_no_hosts() {
     let mut db = open::writing(&dir.path().join("main.db")).unwrap();
     let older = migrate::migrate(&mut db, &dir.path().join("main.db"), &before, Timestamp::EPOCH);
     assert!(matches!(older, Err(Error::NewerSchema { known: 3, .. })), "{older:?}");
+}
+
+/// Older builds told what was begun by hand at one instant apart by its row alone.
+#[tokio::test]
+async fn fires_by_hand_of_older_builds_are_numbered() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = Schema { file: "main.db", steps: MAIN.steps.get(..8).unwrap() };
+    let mut db = open::writing(&dir.path().join("main.db")).unwrap();
+    migrate::migrate(&mut db, &dir.path().join("main.db"), &before, Timestamp::EPOCH).unwrap();
+    let rows = "INSERT INTO fires (job, verdict, reason, from_at, to_at, count, manual) VALUES
+        ('tick', 'ran', 'manual', 7, 7, 1, 1), ('tick', 'ran', NULL, 7, 7, 1, 0),
+        ('tick', 'ran', 'manual', 7, 7, 1, 1), ('tock', 'ran', 'manual', 7, 7, 1, 1)";
+    db.execute(rows, []).unwrap();
+    db.close().unwrap();
+    let store = opened(dir.path()).await;
+    let reasons = async || {
+        let page = store.ledger(&job("tick"), None, 10).await.unwrap();
+        page.items.iter().map(|fire| fire.reason).collect::<Vec<_>>()
+    };
+    let by_hand = Some(FireReason::Manual);
+    assert_eq!(reasons().await, [by_hand, by_hand, None]);
+    let now = Timestamp::from_millis(7);
+    let next = NewFire { from: now, to: now, ..fire("tick", 0, Verdict::Ran, by_hand) };
+    store.record_fires(vec![next]).await.unwrap();
+    assert_eq!(reasons().await, [by_hand, by_hand, by_hand, None]);
+    store.close().await;
 }
 
 #[tokio::test]

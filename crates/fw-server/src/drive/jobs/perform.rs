@@ -7,9 +7,10 @@
 //! `start_within` counts from the begin of the run, as for any run: a fire that waited for the job's
 //! earlier run would otherwise be too late before its turn came.
 
+mod prepare;
 mod steps;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,14 +20,14 @@ use fw_core::maintenance::{Asking, Maintenances};
 use fw_core::plan::{Chosen, Plan};
 use fw_core::run::Actor;
 use fw_core::{command, fires};
-use fw_proto::api::{Code, EnvValue, FireReason, Problem, TaskState, Verdict};
-use fw_proto::{HostId, JobName, MaintenanceId, RunId, Span, Timestamp};
+use fw_proto::api::{Code, FireReason, Problem, TaskState, Verdict};
+use fw_proto::{HostId, JobName, RunId, Span, Timestamp};
 use fw_rt::Clock;
 use fw_store::{HostRow, NewFire, Store};
 use tokio::sync::oneshot;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
-use self::steps::{Step, Steps};
+use self::prepare::prepare;
 use super::{Parts, text};
 use crate::drive::notices;
 use crate::fleet::{self, choose};
@@ -37,6 +38,9 @@ use crate::state::Health;
 
 /// The store is tried again after this pause.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs that are given to the hub at a time: so many are made ready while it has those before.
+const LOT: usize = 256;
 
 /// Something that was decided.
 #[derive(Debug)]
@@ -285,9 +289,10 @@ impl Performer {
         });
         for step in steps {
             self.record(step.rows).await;
-            let begun = join_all(step.begins.into_iter().map(|ready| self.begin(ready))).await;
+            // All but the first are made ready while the hub has those before.
+            let begun = join_all(lots(step.begins).map(|lot| self.begin_all(lot))).await;
             let mut late = Vec::new();
-            for (run, begun) in begun {
+            for (run, begun) in begun.into_iter().flatten() {
                 match begun {
                     Begun::Yes => {}
                     Begun::No(row) => {
@@ -347,8 +352,39 @@ impl Performer {
         tokio::time::sleep(RETRY).await;
     }
 
+    /// Begins runs that are due together.
+    async fn begin_all(&self, lot: Vec<Ready>) -> Vec<(RunId, Begun)> {
+        let (mut begun, mut ready, mut begins) =
+            (Vec::with_capacity(lot.len()), Vec::new(), Vec::new());
+        for one in lot {
+            match self.compile(&one) {
+                Ok(begin) => {
+                    begins.push(begin);
+                    ready.push(one);
+                }
+                Err(no) => begun.push(self.told(one.due, no)),
+            }
+        }
+        match self.hub.begin_all(begins).await {
+            Ok(refused) => begun.extend(ready.into_iter().map(|Ready { due, .. }| {
+                let taken = refused.contains_key(&due.run);
+                self.told(due, if taken { Begun::No(None) } else { Begun::Yes })
+            })),
+            Err(hub::Error::Stopped) => {
+                begun.extend(
+                    ready.into_iter().map(|Ready { due, .. }| self.told(due, Begun::Stopped)),
+                );
+            }
+            // Each by itself: one that cannot be written takes no other with it.
+            Err(hub::Error::Store(_)) => {
+                begun.extend(join_all(ready.into_iter().map(|one| self.begin(one))).await);
+            }
+        }
+        begun
+    }
+
     async fn begin(&self, ready: Ready) -> (RunId, Begun) {
-        let (run, since) = (ready.due.run, self.clock.now());
+        let since = self.clock.now();
         let begun = loop {
             match self.try_begin(&ready).await {
                 Ok(begun) => break begun,
@@ -361,15 +397,20 @@ impl Performer {
                 }
             }
         };
-        if let Some(manual) = ready.due.manual {
+        self.told(ready.due, begun)
+    }
+
+    /// Tells who asked for the run what became of it.
+    fn told(&self, due: Due, begun: Begun) -> (RunId, Begun) {
+        if let Some(manual) = due.manual {
             let outcome = match &begun {
-                Begun::Yes => Ok(run),
+                Begun::Yes => Ok(due.run),
                 Begun::No(_) | Begun::Stopped => Err(self.refusal()),
             };
             // Whoever asked may have gone away.
             drop(manual.reply.send(outcome));
         }
-        (run, begun)
+        (due.run, begun)
     }
 
     fn completed(&self, mut plan: Plan) -> Plan {
@@ -393,6 +434,19 @@ impl Performer {
 
     /// One try; an error when the store could not.
     async fn try_begin(&self, ready: &Ready) -> Result<Begun, fw_store::Error> {
+        let begin = match self.compile(ready) {
+            Ok(begin) => begin,
+            Err(no) => return Ok(no),
+        };
+        match self.hub.begin(begin).await {
+            Ok(()) => Ok(Begun::Yes),
+            Err(hub::Error::Stopped) => Ok(Begun::Stopped),
+            Err(hub::Error::Store(error)) => refused(&ready.due, &error),
+        }
+    }
+
+    /// What the hub is to begin, or why nothing.
+    fn compile(&self, ready: &Ready) -> Result<hub::Begin, Begun> {
         let Ready { due, hosts } = ready;
         let name = &due.job.name;
         let incarnation = self.store.incarnation();
@@ -402,7 +456,7 @@ impl Performer {
                 .completed(Plan { retries: plan.retries.filter(|_| due.manual.is_none()), ..plan }),
             Err(invalid) => {
                 error!(job = %name, "job cannot run: {invalid}; please report this");
-                return Ok(Begun::No(Some(row(due, Verdict::Skipped, Some(FireReason::Changed)))));
+                return Err(Begun::No(Some(row(due, Verdict::Skipped, Some(FireReason::Changed)))));
             }
         };
         let by = due
@@ -411,11 +465,7 @@ impl Performer {
             .map_or_else(|| Actor::Job(name.clone()), |manual| manual.by.clone());
         let lag_ms = Some(self.clock.now().since(due.nominal).as_millis());
         let fire = NewFire { run: Some(due.run), lag_ms, ..row(due, due.verdict, due.reason) };
-        match self.hub.begin(hub::Begin { run: due.run, plan, by, fire: Some(fire) }).await {
-            Ok(()) => Ok(Begun::Yes),
-            Err(hub::Error::Stopped) => Ok(Begun::Stopped),
-            Err(hub::Error::Store(error)) => refused(due, &error),
-        }
+        Ok(hub::Begin { run: due.run, plan, by, fire: Some(fire) })
     }
 }
 
@@ -432,7 +482,6 @@ fn refused(due: &Due, error: &fw_store::Error) -> Result<Begun, fw_store::Error>
     if let fw_store::Error::FireTaken { job, nominal } = error
         && (job, *nominal) == (&due.job.name, due.nominal)
     {
-        warn!(%job, %nominal, "fire has its verdict already; no run is begun");
         return Ok(Begun::No(None));
     }
     already_there(due.run, error)
@@ -444,118 +493,16 @@ fn already_there(id: RunId, error: &fw_store::Error) -> Result<Begun, fw_store::
     if there { Ok(Begun::Yes) } else { Err(error.clone()) }
 }
 
-/// Finds out which runs can begin, and puts all of it in order.
-fn prepare(work: Vec<Work>, fleet: &Fleet) -> (Vec<Step>, Vec<RunId>) {
-    let mut steps = Steps::default();
-    let mut over = Vec::new();
-    let mut picks = Picks { fleet, chosen: BTreeMap::new(), free: BTreeMap::new() };
-    for work in work {
-        let due = match work {
-            Work::Verdict(row) => {
-                steps.row(row);
-                continue;
-            }
-            Work::Begin(due) => due,
-            Work::GiveUp(_) | Work::Retry(_) | Work::Cancel(..) => continue,
-        };
-        let hosts = picks.hosts(&due.job);
-        let free = picks.free(&due);
-        match obstacle(&due.job, &hosts, &free, fleet) {
-            None => {
-                let hosts = match due.job.spec.pick {
-                    None => free,
-                    Some(most) => fleet::draw(&free, most, &fleet.online, due.run).into(),
-                };
-                if due.shadow {
-                    over.push(due.run);
-                    steps.row(shadow(&due, &hosts));
-                } else {
-                    steps.begin(Ready { due, hosts });
-                }
-            }
-            Some((reason, problem)) => {
-                over.push(due.run);
-                debug!(job = %due.job.name, ?reason, "nothing to run");
-                match due.manual {
-                    // Whoever asked may have gone away.
-                    Some(manual) => drop(manual.reply.send(Err(problem))),
-                    None => steps.row(row(&due, Verdict::Skipped, Some(reason))),
-                }
-            }
-        }
-    }
-    (steps.steps, over)
-}
-
-/// The hosts of jobs, found once for all that say the same.
-struct Picks<'f> {
-    fleet: &'f Fleet,
-    /// By selector.
-    chosen: BTreeMap<String, Arc<[Chosen]>>,
-    /// Those that are in none of these maintenances.
-    free: BTreeMap<(String, Vec<MaintenanceId>), Arc<[Chosen]>>,
-}
-
-impl Picks<'_> {
-    fn hosts(&mut self, job: &JobDef) -> Arc<[Chosen]> {
-        let found = || choose(&self.fleet.hosts, &job.selector).into();
-        Arc::clone(self.chosen.entry(job.spec.hosts.clone()).or_insert_with(found))
-    }
-
-    /// Without those that are in maintenance when its turn comes.
-    fn free(&mut self, due: &Due) -> Arc<[Chosen]> {
-        let hosts = self.hosts(&due.job);
-        let Fleet { hosts: rows, maintenances, .. } = self.fleet;
-        let held = maintenances.in_force(due.at).filter(|(_, one)| one.holds(due.asking()));
-        let held: Vec<_> = held.map(|(id, _)| id).collect();
-        if held.is_empty() {
-            return hosts;
-        }
-        let found = || fleet::free(rows, &hosts, maintenances, due.asking(), due.at).into();
-        let key = (due.job.spec.hosts.clone(), held);
-        Arc::clone(self.free.entry(key).or_insert_with(found))
-    }
-}
-
-/// Why a job that is due cannot run on those of its hosts that are free.
-fn obstacle(
-    job: &JobDef,
-    hosts: &[Chosen],
-    free: &[Chosen],
-    fleet: &Fleet,
-) -> Option<(FireReason, Problem)> {
-    if hosts.is_empty() {
-        let detail = format!(
-            "`fleetwright hosts select '{}'` shows what its selector picks",
-            job.spec.hosts
-        );
-        let problem = Problem::new(
-            Code::NoHosts,
-            format!("the selector of job {} matched no host", job.name),
-        );
-        return Some((FireReason::NoHosts, problem.detail(detail)));
-    }
-    if free.is_empty() {
-        let title = format!("all hosts of job {} are in maintenance", job.name);
-        return Some((FireReason::Maintenance, Problem::new(Code::NoHosts, title)));
-    }
-    let secrets = job.spec.env.values().filter_map(|value| match value {
-        EnvValue::Secret(name) => Some(name),
-        EnvValue::Value(_) => None,
-    });
-    let missing = secrets.into_iter().find(|name| !fleet.secrets.contains(*name))?;
-    let shown: String = missing.chars().take(80).collect();
-    let problem = Problem::new(Code::NoSecret, format!("there is no secret {shown:?}"));
-    Some((FireReason::NoSecret, problem.detail("set it with `fleetwright secrets set`")))
+/// Runs that begin together, in lots of [`LOT`].
+fn lots(begins: Vec<Ready>) -> impl Iterator<Item = Vec<Ready>> {
+    let mut begins = begins.into_iter();
+    std::iter::from_fn(move || {
+        let lot: Vec<_> = begins.by_ref().take(LOT).collect();
+        (!lot.is_empty()).then_some(lot)
+    })
 }
 
 fn row(due: &Due, verdict: Verdict, reason: Option<FireReason>) -> NewFire {
     let (job, from, to) = (due.job.name.clone(), due.nominal, due.nominal);
     NewFire { job, verdict, reason, from, to, count: 1, run: None, lag_ms: None, hosts: None }
-}
-
-/// What is said in place of a run. A gap of the clock stays the reason.
-fn shadow(due: &Due, hosts: &[Chosen]) -> NewFire {
-    let names = hosts.iter().map(|host| host.name.clone()).collect();
-    NewFire { hosts: Some(names), ..row(due, Verdict::Shadow, due.reason) }
 }
