@@ -39,6 +39,12 @@ use ship::Seen;
 /// How often supervisors are looked at, beside the bell they ring.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// By then all that only a start needs has been.
+const STARTED_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often mapped pages of the program are given back: a hundred are needed again, in less than a millisecond.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(10 * 60);
+
 /// How often the status file is written when nothing changes.
 const STATUS_EVERY: Duration = Duration::from_secs(30);
 
@@ -120,8 +126,19 @@ pub async fn run(options: Options, clock: Clock, tasks: &Tasks) -> Result<(), Er
         ),
     );
     tasks.spawn("agent-dialer", agent.dialer().run(events));
+    tasks.spawn("agent-memory", keep_small());
     agent.run(inbox, &token).await;
     Ok(())
+}
+
+/// Gives back, when all is started and then now and again, what of the program was needed and is mapped still.
+async fn keep_small() {
+    tokio::time::sleep(STARTED_WITHIN).await;
+    let mut again = tokio::time::interval(GIVE_BACK_EVERY);
+    loop {
+        again.tick().await;
+        os::give_back_program();
+    }
 }
 
 struct Agent {

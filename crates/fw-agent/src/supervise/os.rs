@@ -138,6 +138,41 @@ const HEAPS: libc::c_int = 2;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const OWN_MAPPING: libc::c_int = 128 * 1024;
 
+/// Gives back the pages of the program's own file that are mapped: what is needed again is mapped again, from
+/// memory as a rule (`madvise(2)`). A start runs code of all sorts that is not needed later, and the kernel maps much around it.
+#[cfg(target_os = "linux")]
+pub(crate) fn give_back_program() {
+    let program = std::env::current_exe().map(PathBuf::into_os_string);
+    let maps = std::fs::read_to_string("/proc/self/maps");
+    let (Ok(program), Ok(maps)) = (program, maps) else { return };
+    for range in program.to_str().iter().flat_map(|program| unwritten(&maps, program)) {
+        let at = std::ptr::with_exposed_provenance_mut::<libc::c_void>(range.start);
+        // SAFETY: nobody may write there or ever has, so the file says what was there; while a program runs, the
+        // kernel lets nobody change its file (ETXTBSY).
+        unsafe { libc::madvise(at, range.len(), libc::MADV_DONTNEED) };
+    }
+}
+
+/// Elsewhere nothing is known of what is mapped.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn give_back_program() {}
+
+/// Where a file is mapped that nobody has written to: its code, and the constants at its begin. What the loader has
+/// put right is from further on in the file (`proc_pid_maps(5)`).
+#[cfg(target_os = "linux")]
+fn unwritten(maps: &str, file: &str) -> impl Iterator<Item = std::ops::Range<usize>> {
+    maps.lines().filter_map(move |line| {
+        let mut fields = line.strip_suffix(file)?.split_ascii_whitespace();
+        let (range, may, offset) = (fields.next()?, fields.next()?, fields.next()?);
+        let at_begin = usize::from_str_radix(offset, 16).ok()? == 0;
+        if may != "r-xp" && !(may == "r--p" && at_begin) {
+            return None;
+        }
+        let (start, end) = range.split_once('-')?;
+        Some(usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?)
+    })
+}
+
 /// Makes a FIFO that only its owner may use (`mkfifo(3)`).
 ///
 /// # Errors
@@ -533,5 +568,49 @@ fn default_signals() {
     unsafe {
         libc::sigemptyset(none.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_never_written_is_given_back() {
+        let maps = "\
+            55d0a0000000-55d0a0ae8000 r--p 00000000 fe:00 1234   /opt/a b/fleetwright\n\
+            55d0a0ae8000-55d0a2d88000 r-xp 00ae8000 fe:00 1234   /opt/a b/fleetwright\n\
+            55d0a2d88000-55d0a2e8e000 r--p 02d88000 fe:00 1234   /opt/a b/fleetwright\n\
+            55d0a2e8e000-55d0a2e96000 rw-p 02e8d000 fe:00 1234   /opt/a b/fleetwright\n\
+            7f0000000000-7f0000200000 r-xp 00026000 fe:00 99     /usr/lib/libc.so.6\n\
+            7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0      [stack]\n";
+        let found: Vec<_> = unwritten(maps, "/opt/a b/fleetwright").collect();
+        assert_eq!(found, [0x55d0_a000_0000..0x55d0_a0ae_8000, 0x55d0_a0ae_8000..0x55d0_a2d8_8000]);
+    }
+
+    /// KiB of the program's code that are mapped.
+    fn mapped(program: &str) -> u64 {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").expect("what is mapped");
+        let mut lines = smaps.lines();
+        let code = |line: &&str| line.contains(" r-xp ") && line.ends_with(program);
+        lines.find(code).expect("the program is mapped");
+        let resident = lines.find_map(|line| line.strip_prefix("Rss:")).expect("smaps(5)");
+        resident.trim_end_matches("kB").trim().parse().expect("a number")
+    }
+
+    #[test]
+    fn a_program_that_gives_its_pages_back_goes_on_with_fewer() {
+        let program = std::env::current_exe().unwrap();
+        let program = program.to_str().unwrap();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        for at in unwritten(&maps, program).flat_map(|range| range.step_by(4096)) {
+            // SAFETY: the page is mapped and may be read.
+            unsafe { std::ptr::read_volatile(std::ptr::with_exposed_provenance::<u8>(at)) };
+        }
+        let before = mapped(program);
+        give_back_program();
+        let after = mapped(program);
+        assert!(after < before / 2, "{before} KiB, then {after}");
     }
 }
