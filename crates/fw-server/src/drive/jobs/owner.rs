@@ -275,8 +275,9 @@ impl Owner {
     /// Decides what is due and begins to perform it; only while nothing is being performed.
     fn decide(&mut self, performing: &mut Performing) {
         let now = self.parts.clock.now();
-        // A run that is over may change what is decided of its job.
-        let most = if self.over.is_empty() { PIECE } else { usize::MAX };
+        // A run that is over, or what was decided when a job was set, may be of a job that is due now.
+        let apart = self.over.is_empty() && self.work.is_empty();
+        let most = if apart { PIECE } else { usize::MAX };
         let mut decisions = self.scheduler.tick_some(now, most);
         while self.scheduler.has_due() {
             self.take(decisions);
