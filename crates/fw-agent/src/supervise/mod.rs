@@ -14,6 +14,8 @@ mod desk;
 pub(crate) mod files;
 #[cfg(target_os = "linux")]
 mod fork_server;
+#[cfg(target_os = "linux")]
+mod maps;
 pub(crate) mod os;
 mod output;
 mod run;

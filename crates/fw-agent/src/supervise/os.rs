@@ -145,7 +145,8 @@ pub(crate) fn give_back_program() {
     let program = std::env::current_exe().map(PathBuf::into_os_string);
     let maps = std::fs::read_to_string("/proc/self/maps");
     let (Ok(program), Ok(maps)) = (program, maps) else { return };
-    for range in program.to_str().iter().flat_map(|program| unwritten(&maps, program)) {
+    for range in program.to_str().iter().flat_map(|program| super::maps::unwritten(&maps, program))
+    {
         let at = std::ptr::with_exposed_provenance_mut::<libc::c_void>(range.start);
         // SAFETY: nobody may write there or ever has, so the file says what was there; while a program runs, the
         // kernel lets nobody change its file (ETXTBSY).
@@ -156,22 +157,6 @@ pub(crate) fn give_back_program() {
 /// Elsewhere nothing is known of what is mapped.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn give_back_program() {}
-
-/// Where a file is mapped that nobody has written to: its code, and the constants at its begin. What the loader has
-/// put right is from further on in the file (`proc_pid_maps(5)`).
-#[cfg(target_os = "linux")]
-fn unwritten(maps: &str, file: &str) -> impl Iterator<Item = std::ops::Range<usize>> {
-    maps.lines().filter_map(move |line| {
-        let mut fields = line.strip_suffix(file)?.split_ascii_whitespace();
-        let (range, may, offset) = (fields.next()?, fields.next()?, fields.next()?);
-        let at_begin = usize::from_str_radix(offset, 16).ok()? == 0;
-        if may != "r-xp" && !(may == "r--p" && at_begin) {
-            return None;
-        }
-        let (start, end) = range.split_once('-')?;
-        Some(usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?)
-    })
-}
 
 /// Makes a FIFO that only its owner may use (`mkfifo(3)`).
 ///
@@ -575,19 +560,7 @@ fn default_signals() {
 #[cfg(target_os = "linux")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_was_never_written_is_given_back() {
-        let maps = "\
-            55d0a0000000-55d0a0ae8000 r--p 00000000 fe:00 1234   /opt/a b/fleetwright\n\
-            55d0a0ae8000-55d0a2d88000 r-xp 00ae8000 fe:00 1234   /opt/a b/fleetwright\n\
-            55d0a2d88000-55d0a2e8e000 r--p 02d88000 fe:00 1234   /opt/a b/fleetwright\n\
-            55d0a2e8e000-55d0a2e96000 rw-p 02e8d000 fe:00 1234   /opt/a b/fleetwright\n\
-            7f0000000000-7f0000200000 r-xp 00026000 fe:00 99     /usr/lib/libc.so.6\n\
-            7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0      [stack]\n";
-        let found: Vec<_> = unwritten(maps, "/opt/a b/fleetwright").collect();
-        assert_eq!(found, [0x55d0_a000_0000..0x55d0_a0ae_8000, 0x55d0_a0ae_8000..0x55d0_a2d8_8000]);
-    }
+    use crate::supervise::maps;
 
     /// KiB of the program's code that are mapped.
     fn mapped(program: &str) -> u64 {
@@ -604,7 +577,7 @@ mod tests {
         let program = std::env::current_exe().unwrap();
         let program = program.to_str().unwrap();
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        for at in unwritten(&maps, program).flat_map(|range| range.step_by(4096)) {
+        for at in maps::unwritten(&maps, program).flat_map(|range| range.step_by(4096)) {
             // SAFETY: the page is mapped and may be read.
             unsafe { std::ptr::read_volatile(std::ptr::with_exposed_provenance::<u8>(at)) };
         }
